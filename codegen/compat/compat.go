@@ -1,0 +1,119 @@
+// Package compat finds the changes between two versions of a schema that break what a running
+// system keeps, and that `buf breaking` cannot see, because they are in options.
+package compat
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/perdure/perdure/codegen/schema"
+)
+
+// Severity says what to do about a change.
+type Severity int
+
+const (
+	// Breaking changes must not be deployed over data of the old version.
+	Breaking Severity = iota
+	// Warning changes are safe for the data, but may surprise callers.
+	Warning
+)
+
+// String is "breaking" or "warning".
+func (s Severity) String() string {
+	if s == Warning {
+		return "warning"
+	}
+	return "breaking"
+}
+
+// Change is one difference, positioned in the new version, or in the old one if what it is about
+// is gone.
+type Change struct {
+	Severity Severity
+	schema.Problem
+}
+
+// String is "bank/v1/bank.proto:12:3: bank.v1.AccountService: breaking: message".
+func (c Change) String() string {
+	p := c.Problem
+	p.Message = c.Severity.String() + ": " + p.Message
+	return p.String()
+}
+
+// Compare reads two encoded google.protobuf.FileDescriptorSet, as `buf build -o x.binpb` and
+// `protoc --descriptor_set_out --include_imports --include_source_info` write them, and returns
+// the changes in order of position. It fails if either is no such set, or holds perdure options
+// that protoc-gen-go-perdure would refuse.
+func Compare(previous, next []byte) ([]Change, error) {
+	before, beforeErr := read("old", previous)
+	after, afterErr := read("new", next)
+	if err := errors.Join(beforeErr, afterErr); err != nil {
+		return nil, err
+	}
+	c := comparison{after: after}
+	for _, name := range before.names {
+		c.service(before.services[name], after.services[name])
+	}
+	slices.SortStableFunc(c.changes, func(a, b Change) int { return a.Compare(b.Problem) })
+	// Several rpcs may have the same request message, and so the same change in it.
+	return slices.Compact(c.changes), nil
+}
+
+// version is one side of the comparison.
+type version struct {
+	files    *protoregistry.Files
+	services map[protoreflect.FullName]*schema.Service
+	// Keys of services in the order of the set.
+	names []protoreflect.FullName
+}
+
+func read(side string, encoded []byte) (*version, error) {
+	set := new(descriptorpb.FileDescriptorSet)
+	if err := proto.Unmarshal(encoded, set); err != nil {
+		return nil, fmt.Errorf("%s: not an encoded FileDescriptorSet: %w; make one with: buf build -o schema.binpb", side, err)
+	}
+	if len(set.GetFile()) == 0 {
+		return nil, fmt.Errorf("%s: the FileDescriptorSet has no files; make one with: buf build -o schema.binpb", side)
+	}
+	files, err := protodesc.NewFiles(set)
+	if err != nil {
+		return nil, fmt.Errorf("%s: the FileDescriptorSet does not hold together: %w; with protoc, add --include_imports", side, err)
+	}
+	v := &version{files: files, services: map[protoreflect.FullName]*schema.Service{}}
+	var problems schema.Problems
+	for _, file := range set.File {
+		desc, err := files.FindFileByPath(file.GetName())
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", side, err)
+		}
+		services, found := schema.Read(desc)
+		problems = append(problems, found...)
+		for _, service := range services {
+			v.services[service.Desc.FullName()] = service
+			v.names = append(v.names, service.Desc.FullName())
+		}
+	}
+	if len(problems) > 0 {
+		problems.Sort()
+		return nil, fmt.Errorf("%s: %w", side, problems)
+	}
+	slices.Sort(v.names)
+	return v, nil
+}
+
+type comparison struct {
+	after   *version
+	changes []Change
+}
+
+func (c *comparison) report(severity Severity, desc protoreflect.Descriptor, within []int32, format string, args ...any) {
+	c.changes = append(c.changes, Change{severity, schema.Problemf(desc, within, format, args...)})
+}
