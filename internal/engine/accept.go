@@ -1,0 +1,247 @@
+package engine
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+)
+
+// The codes the engine itself fails with; the numbers are those of Connect and gRPC.
+const (
+	codeCanceled           = 1
+	codeInvalidArgument    = 3
+	codeDeadlineExceeded   = 4
+	codeNotFound           = 5
+	codeAlreadyExists      = 6
+	codeResourceExhausted  = 8
+	codeFailedPrecondition = 9
+	codeInternal           = 13
+	codeDataLoss           = 15
+)
+
+func failure(code uint32, format string, args ...any) *recordv1.Result {
+	return &recordv1.Result{Error: &recordv1.Error{Code: code, Message: fmt.Sprintf(format, args...)}}
+}
+
+func (ev *Invoke) evaluate(e *Engine, now int64) error {
+	return e.accept(ev.Invoke, ev.Token, ev.OneWay, now)
+}
+
+// accept starts, queues or schedules an invocation, or joins the one that has its id.
+func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay bool, now int64) error {
+	id, ok := invocation.IDFromBytes(in.InvocationId)
+	if !ok || in.Target == nil {
+		return e.refuse(in, token, failure(codeInvalidArgument, "the request has no invocation id or no target"), now)
+	}
+	existing, err := e.loadLive(id)
+	if err != nil {
+		return err
+	}
+	if existing != nil {
+		return e.join(existing, in, token, oneWay, now)
+	}
+	l := &live{id: id, target: targetOf(in.Target), row: rowOf(in, now)}
+	if err := l.cycle(in); err != nil {
+		return e.refuse(in, token, err, now)
+	}
+	if l.mode() == invocation.ModeSignal {
+		return e.acceptSignal(l, in, token, oneWay, now)
+	}
+	o := e.objects[l.target.Object()]
+	busy := o != nil && l.holdsKey()
+	scheduled := in.DueAt > now
+	if busy && !scheduled && len(o.inbox) >= e.config.MaxInbox {
+		return e.refuse(in, token, failure(codeResourceExhausted,
+			"%s has %d calls waiting, the most that may wait for one key; try again later", l.target.Object(), e.config.MaxInbox), now)
+	}
+
+	// A TRANSACTION that somebody waits for lives in memory until it commits: if the node dies
+	// before that, nothing of it happened and the caller calls again.
+	volatile := l.mode() == invocation.ModeTransaction && token != 0 && !oneWay && !scheduled && in.Caller == nil
+	if l.row.DeadlineAt != 0 && !volatile {
+		e.armTimer(table.Timer{At: l.row.DeadlineAt, Kind: table.TimerDeadline, ID: id})
+	}
+	if !volatile && l.mode().Journaled() {
+		l.row.Input = nil
+		entry := &recordv1.Entry{At: now, Entry: &recordv1.Entry_Input{Input: &recordv1.Input{Value: in.Input}}}
+		if err := e.putMessage(table.Journal(id, 0), entry); err != nil {
+			return err
+		}
+	}
+	switch {
+	case token == 0:
+	case oneWay:
+		e.effect(&Reply{Token: token})
+	default:
+		e.waiters[id] = append(e.waiters[id], token)
+	}
+	if scheduled {
+		l.row.Status = recordv1.Status_STATUS_SCHEDULED
+		e.armTimer(table.Timer{At: in.DueAt, Kind: table.TimerDue, ID: id})
+		return e.store(l)
+	}
+	return e.enter(l, !volatile, now)
+}
+
+// enter takes the object's key or joins its inbox.
+func (e *Engine) enter(l *live, store bool, now int64) error {
+	e.live[l.id] = l
+	if l.holdsKey() {
+		o := e.objects[l.target.Object()]
+		if o != nil {
+			l.row.Status = recordv1.Status_STATUS_QUEUED
+			l.row.InboxSeq = e.nextSequence()
+			o.inbox = append(o.inbox, l)
+			if store {
+				return e.store(l)
+			}
+			return nil
+		}
+		e.objects[l.target.Object()] = &object{holder: l.id}
+	}
+	l.stored = l.stored || store
+	return e.start(l, now)
+}
+
+// runRetention is how long a WORKFLOW's run is kept when nobody says: a run that were
+// forgotten at once could be started twice.
+const runRetention = 24 * 60 * 60 * 1000
+
+func rowOf(in *recordv1.Invoke, now int64) *recordv1.Invocation {
+	if in.RetentionMs <= 0 && invocation.Mode(in.Mode) == invocation.ModeRun {
+		in.RetentionMs = runRetention
+	}
+	return &recordv1.Invocation{
+		Target:         in.Target,
+		Mode:           in.Mode,
+		CreatedAt:      now,
+		DueAt:          in.DueAt,
+		Caller:         in.Caller,
+		Traceparent:    in.Traceparent,
+		RetentionMs:    in.RetentionMs,
+		DeadlineAt:     in.DeadlineAt,
+		InputHash:      xxhash.Sum64(in.Input),
+		IdempotencyKey: in.IdempotencyKey,
+		Retry:          in.Retry,
+		Input:          in.Input,
+		StepTimeoutMs:  in.StepTimeoutMs,
+		Chain:          in.Chain,
+	}
+}
+
+// cycle refuses a call to a key that a caller up the chain holds and waits with: it could
+// never start.
+func (l *live) cycle(in *recordv1.Invoke) *recordv1.Result {
+	if in.Caller == nil || !l.holdsKey() {
+		return nil
+	}
+	for i, held := range in.Chain {
+		if held.GetService() != l.target.Service || held.GetKey() != l.target.Key {
+			continue
+		}
+		var chain strings.Builder
+		for _, t := range in.Chain[i:] {
+			chain.WriteString(targetOf(t).String())
+			chain.WriteString(" → ")
+		}
+		return failure(codeFailedPrecondition,
+			"the call would wait for itself for ever: %s%s; %s is held until its own handler ends. Use Send, or a READ handler",
+			chain.String(), l.target, l.target.Object())
+	}
+	return nil
+}
+
+// join makes a request one with the invocation of its id.
+func (e *Engine) join(l *live, in *recordv1.Invoke, token Token, oneWay bool, now int64) error {
+	if l.row.InputHash != xxhash.Sum64(in.Input) {
+		result := failure(codeAlreadyExists, "idempotency key %q was used for another request to %s", in.IdempotencyKey, l.target)
+		if l.mode() == invocation.ModeRun {
+			result = failure(codeAlreadyExists, "%s was started with another request", l.target)
+		}
+		return e.refuse(in, token, result, now)
+	}
+	done := completed(l.row.Status)
+	switch {
+	case in.Caller != nil && done:
+		if err := e.completeCaller(in.Caller, l.row.Result, now); err != nil {
+			return err
+		}
+	case in.Caller != nil && !isWaiter(l.row, in.Caller):
+		l.row.Waiters = append(l.row.Waiters, in.Caller)
+		if err := e.store(l); err != nil {
+			return err
+		}
+	}
+	switch {
+	case token == 0:
+	case oneWay:
+		if !l.stored && !done {
+			if err := e.store(l); err != nil {
+				return err
+			}
+		}
+		e.effect(&Reply{Token: token, Existed: true})
+	case done:
+		e.effect(&Reply{Token: token, Result: l.row.Result, Existed: true})
+	default:
+		e.waiters[l.id] = append(e.waiters[l.id], token)
+	}
+	return nil
+}
+
+func isWaiter(row *recordv1.Invocation, caller *recordv1.Caller) bool {
+	for _, c := range append([]*recordv1.Caller{row.Caller}, row.Waiters...) {
+		if c != nil && string(c.InvocationId) == string(caller.InvocationId) && c.Entry == caller.Entry {
+			return true
+		}
+	}
+	return false
+}
+
+// refuse answers a request that comes to no invocation.
+func (e *Engine) refuse(in *recordv1.Invoke, token Token, result *recordv1.Result, now int64) error {
+	if token != 0 {
+		e.effect(&Reply{Token: token, Result: result, Refused: true})
+	}
+	if in.Caller != nil {
+		return e.completeCaller(in.Caller, result, now)
+	}
+	return nil
+}
+
+func (ev *Attach) evaluate(e *Engine, _ int64) error {
+	l, err := e.loadLive(ev.ID)
+	switch {
+	case err != nil:
+		return err
+	case l == nil:
+		e.effect(&Reply{Token: ev.Token, Refused: true, Result: failure(codeNotFound,
+			"no invocation %s: it never existed, or its retention is over", ev.ID)})
+	case completed(l.row.Status):
+		e.effect(&Reply{Token: ev.Token, Result: l.row.Result})
+	default:
+		e.waiters[ev.ID] = append(e.waiters[ev.ID], ev.Token)
+	}
+	return nil
+}
+
+func (ev *Hangup) evaluate(e *Engine, _ int64) error {
+	tokens := e.waiters[ev.ID]
+	for i, token := range tokens {
+		if token == ev.Token {
+			tokens = append(tokens[:i], tokens[i+1:]...)
+			break
+		}
+	}
+	if len(tokens) == 0 {
+		delete(e.waiters, ev.ID)
+	} else {
+		e.waiters[ev.ID] = tokens
+	}
+	return nil
+}

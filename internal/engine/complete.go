@@ -1,0 +1,120 @@
+package engine
+
+import (
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+)
+
+func (ev *Finish) evaluate(e *Engine, now int64) error {
+	l := e.attempt(ev.ID, ev.Attempt)
+	if l == nil {
+		return nil
+	}
+	if ev.Result.GetError() == nil {
+		for _, entry := range ev.Entries {
+			if err := e.apply(l, 0, entry, now); err != nil {
+				return err
+			}
+		}
+	}
+	l.running = false
+	e.effect(&EndAttempt{ID: l.id})
+	return e.complete(l, statusOf(l, ev.Result), ev.Result, now)
+}
+
+func statusOf(l *live, result *recordv1.Result) recordv1.Status {
+	switch {
+	case result.GetError() == nil:
+		return recordv1.Status_STATUS_SUCCEEDED
+	case l.row.CancelRequested && result.Error.Code == codeCanceled:
+		return recordv1.Status_STATUS_CANCELLED
+	}
+	return recordv1.Status_STATUS_FAILED
+}
+
+// attempt returns the invocation whose newest attempt this is, or nil: what a superseded
+// attempt says does not count.
+func (e *Engine) attempt(id invocation.ID, number uint32) *live {
+	l := e.live[id]
+	if l == nil || !l.running || l.row.Attempt != number {
+		return nil
+	}
+	return l
+}
+
+// complete gives an invocation its result: everybody who waits hears of it, the key goes to
+// the next, and the row stays for its retention.
+func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Result, now int64) error {
+	row := l.row
+	row.Status, row.CompletedAt, row.Result = status, now, result
+	row.Entries = l.entries
+	if l.running {
+		l.running = false
+		e.effect(&AbortAttempt{ID: l.id, Reason: "the invocation has ended"})
+	}
+	delete(e.live, l.id)
+	for _, token := range e.waiters[l.id] {
+		e.effect(&Reply{Token: token, Result: result})
+	}
+	delete(e.waiters, l.id)
+	for _, caller := range append([]*recordv1.Caller{row.Caller}, row.Waiters...) {
+		if caller == nil {
+			continue
+		}
+		if err := e.completeCaller(caller, result, now); err != nil {
+			return err
+		}
+	}
+	if l.stored {
+		e.delete(table.ActiveKey(l.id))
+		if row.DeadlineAt != 0 {
+			e.delete(table.Timer{At: row.DeadlineAt, Kind: table.TimerDeadline, ID: l.id}.Key())
+		}
+	}
+	switch {
+	case row.RetentionMs > 0:
+		// What only a running invocation needs is not kept.
+		row.Input, row.Chain, row.Waiters, row.WaitingFor, row.Retry = nil, nil, nil, nil, nil
+		if err := e.putMessage(table.Invocation(l.id), row); err != nil {
+			return err
+		}
+		e.armTimer(table.Timer{At: now + row.RetentionMs, Kind: table.TimerExpire, ID: l.id})
+	case l.stored:
+		if err := e.purge(l); err != nil {
+			return err
+		}
+	}
+	if !l.holdsKey() {
+		return nil
+	}
+	if o := e.objects[l.target.Object()]; o != nil && o.holder == l.id {
+		return e.release(l.target, now)
+	}
+	return nil
+}
+
+// purge removes all that is kept of an invocation; of a WORKFLOW's run also the object.
+func (e *Engine) purge(l *live) error {
+	e.delete(table.Invocation(l.id))
+	if !l.mode().Journaled() {
+		return nil
+	}
+	lower, upper := table.JournalOf(l.id)
+	if err := e.deleteRange(lower, upper); err != nil {
+		return err
+	}
+	lower, upper = table.CompletionsOf(l.id)
+	if err := e.deleteRange(lower, upper); err != nil {
+		return err
+	}
+	if l.mode() != invocation.ModeRun {
+		return nil
+	}
+	for _, prefix := range table.ObjectPrefixes(l.target.Object()) {
+		if err := e.deleteRange(prefix, table.Successor(prefix)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,272 @@
+// Package engine decides what happens: given an event (a call, a journal step, a fired timer,
+// a message) and a view of a partition's data, it says which rows change and what the leader
+// must do. It is the only place that knows what an invocation's life is.
+//
+// # Model
+//
+// Evaluate is a function of the engine's memory, the view, the event and the time that comes
+// with it. It has no clock, goroutine, lock, disk, network or randomness, so scripts and
+// random programs test it (testdata/*.txt), and a simulator can run it. The engine's memory is
+// the leader's only: Recover rebuilds what matters of it from the view.
+//
+//	event ──► Evaluate ──► mutations   rows to write: they become one record of the log
+//	                  └──► effects     what to do; those that leave the partition (Reply,
+//	                                   SendMessage, Ack) wait until the record is durable
+//
+// # A key's life
+//
+// An exclusive invocation of an object (TRANSACTION, DURABLE, RUN) holds the object's key from
+// start to completion, suspended or not. Others wait in the object's inbox, first in first
+// out. A TRANSACTION called directly is volatile: nothing of it is written until it commits,
+// in one record. Everything else is written when it is accepted.
+//
+// # Files
+//
+// accept, start, finish, complete, retry, suspend, cancel and recover are the transitions of
+// an invocation; entry_*.go is one kind of journal entry each; message.go is traffic between
+// partitions and timer.go what fires.
+package engine
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+)
+
+// View is the data of the partition as all events evaluated so far have left it, durable or
+// not. Values belong to the view and must not be changed.
+type View interface {
+	// Get returns the value of a key.
+	Get(key []byte) (value []byte, ok bool, err error)
+	// Scan calls fn for lower ≤ key < upper in ascending order until fn returns false.
+	Scan(lower, upper []byte, fn func(key, value []byte) bool) error
+}
+
+// Mutation is one row to write or to delete.
+type Mutation struct {
+	Key    []byte
+	Value  []byte
+	Delete bool
+}
+
+// Output is what an event comes to. Its slices belong to the engine and are valid until the
+// next Evaluate.
+type Output struct {
+	Mutations []Mutation
+	Effects   []Effect
+	// Lazy: nothing waits for the mutations; they may ride with a later record.
+	Lazy bool
+}
+
+// Config of an engine. All fields are required but the limits.
+type Config struct {
+	// Partition is this partition's number and Partitions how many there are.
+	Partition  uint32
+	Partitions uint32
+	// MaxInbox is how many invocations may wait for one key. 0 is 100,000.
+	MaxInbox int
+}
+
+// Engine is the memory of a partition's leader. It belongs to one goroutine.
+type Engine struct {
+	config Config
+	view   View
+	// epoch and counter make sequences that grow across leaderships without being stored.
+	epoch   uint64
+	counter uint64
+
+	// Every invocation that is queued, running, backing off or paused. Scheduled and
+	// suspended ones are in the store only: there may be millions.
+	live map[invocation.ID]*live
+	// Only objects whose key is held.
+	objects map[invocation.Object]*object
+	// Tokens to answer when an invocation completes; only while there are any.
+	waiters map[invocation.ID][]Token
+	// Sequence of the newest message to each partition, once it was needed.
+	sent map[uint32]uint64
+	// recovering: Recover is at work, which must not write a row for each invocation it starts.
+	recovering bool
+
+	out Output
+}
+
+// live is an invocation that the leader keeps in memory.
+type live struct {
+	id     invocation.ID
+	target invocation.Target
+	row    *recordv1.Invocation
+	// stored: the row is in the view. A TRANSACTION called directly is not until it ends.
+	stored bool
+	// running: attempt row.Attempt has been started and has not ended.
+	running bool
+	// journal length, loaded with the attempt.
+	entries uint32
+}
+
+type object struct {
+	holder invocation.ID
+	inbox  []*live
+}
+
+// New makes the engine of a partition that has just become the leader in epoch. Call Recover
+// before the first Evaluate.
+func New(config Config, view View, epoch uint64) *Engine {
+	if config.MaxInbox == 0 {
+		config.MaxInbox = 100_000
+	}
+	return &Engine{
+		config:  config,
+		view:    view,
+		epoch:   epoch,
+		live:    map[invocation.ID]*live{},
+		objects: map[invocation.Object]*object{},
+		waiters: map[invocation.ID][]Token{},
+		sent:    map[uint32]uint64{},
+	}
+}
+
+// Evaluate decides about one event at an instant (milliseconds since 1970 UTC). An error means
+// that the view could not be read or holds what it should not: nothing changes then, and the
+// error names the row.
+func (e *Engine) Evaluate(event Event, now int64) (*Output, error) {
+	e.out.Mutations, e.out.Effects, e.out.Lazy = e.out.Mutations[:0], e.out.Effects[:0], false
+	err := event.evaluate(e, now)
+	if err != nil {
+		e.out.Mutations, e.out.Effects = e.out.Mutations[:0], e.out.Effects[:0]
+		clear(e.sent) // Sequences that were taken for nothing would be gaps.
+		return &e.out, err
+	}
+	return &e.out, nil
+}
+
+// Live is how many invocations the leader holds in memory, and Held how many keys are held.
+func (e *Engine) Live() (live, held int) { return len(e.live), len(e.objects) }
+
+func (e *Engine) nextSequence() uint64 {
+	e.counter++
+	return e.epoch<<32 | e.counter&0xffffffff
+}
+
+func (e *Engine) effect(effect Effect) { e.out.Effects = append(e.out.Effects, effect) }
+
+func (e *Engine) put(key, value []byte) {
+	e.out.Mutations = append(e.out.Mutations, Mutation{Key: key, Value: value})
+}
+
+func (e *Engine) delete(key []byte) {
+	e.out.Mutations = append(e.out.Mutations, Mutation{Key: key, Delete: true})
+}
+
+// get reads through the mutations of the event in progress.
+func (e *Engine) get(key []byte) ([]byte, bool, error) {
+	for i := len(e.out.Mutations) - 1; i >= 0; i-- {
+		if m := &e.out.Mutations[i]; string(m.Key) == string(key) {
+			return m.Value, !m.Delete, nil
+		}
+	}
+	value, ok, err := e.view.Get(key)
+	if err != nil {
+		return nil, false, fmt.Errorf("read row %q: %w", key, err)
+	}
+	return value, ok, nil
+}
+
+// scan reads through the mutations of the event in progress. Ranges are short wherever an
+// event both writes and scans them.
+func (e *Engine) scan(lower, upper []byte, fn func(key, value []byte) bool) error {
+	var written []Mutation
+	for _, m := range e.out.Mutations {
+		if string(m.Key) >= string(lower) && (upper == nil || string(m.Key) < string(upper)) {
+			written = mergeMutation(written, m)
+		}
+	}
+	stopped := false
+	emit := func(m Mutation) bool {
+		if !m.Delete && !fn(m.Key, m.Value) {
+			stopped = true
+		}
+		return !stopped
+	}
+	err := e.view.Scan(lower, upper, func(key, value []byte) bool {
+		for len(written) > 0 && string(written[0].Key) < string(key) {
+			m := written[0]
+			written = written[1:]
+			if !emit(m) {
+				return false
+			}
+		}
+		if len(written) > 0 && string(written[0].Key) == string(key) {
+			m := written[0]
+			written = written[1:]
+			return emit(m)
+		}
+		stopped = !fn(key, value)
+		return !stopped
+	})
+	if err != nil {
+		return fmt.Errorf("scan rows from %q: %w", lower, err)
+	}
+	for _, m := range written {
+		if stopped || !emit(m) {
+			break
+		}
+	}
+	return nil
+}
+
+// mergeMutation inserts m in key order; a later write of the same key wins.
+func mergeMutation(sorted []Mutation, m Mutation) []Mutation {
+	for i := range sorted {
+		switch {
+		case string(sorted[i].Key) == string(m.Key):
+			sorted[i] = m
+			return sorted
+		case string(sorted[i].Key) > string(m.Key):
+			sorted = append(sorted, Mutation{})
+			copy(sorted[i+1:], sorted[i:])
+			sorted[i] = m
+			return sorted
+		}
+	}
+	return append(sorted, m)
+}
+
+func (e *Engine) putMessage(key []byte, m proto.Message) error {
+	value, err := proto.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode row %q: %w", key, err)
+	}
+	e.put(key, value)
+	return nil
+}
+
+func (e *Engine) getMessage(key []byte, m proto.Message) (bool, error) {
+	value, ok, err := e.get(key)
+	if err != nil || !ok {
+		return false, err
+	}
+	if err := proto.Unmarshal(value, m); err != nil {
+		return false, fmt.Errorf("decode row %q: %w", key, err)
+	}
+	return true, nil
+}
+
+func (e *Engine) getNumber(key []byte) (uint64, error) {
+	value, _, err := e.get(key)
+	if err != nil {
+		return 0, err
+	}
+	n, err := table.ParseNumber(value)
+	if err != nil {
+		return 0, fmt.Errorf("decode row %q: %w", key, err)
+	}
+	return n, nil
+}
+
+func targetOf(t *recordv1.Target) invocation.Target {
+	return invocation.Target{Service: t.GetService(), Key: t.GetKey(), Handler: t.GetHandler()}
+}

@@ -1,0 +1,120 @@
+package engine
+
+import (
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+)
+
+// Token names somebody outside the partition who waits for an answer. 0 is nobody.
+type Token uint64
+
+// Event is something the engine decides about. The set is closed: the types below.
+type Event interface {
+	evaluate(e *Engine, now int64) error
+}
+
+// Invoke asks for an invocation. With a Token and without OneWay the answer is its result;
+// with OneWay the answer comes once the invocation is durable.
+type Invoke struct {
+	Invoke *recordv1.Invoke
+	Token  Token
+	OneWay bool
+}
+
+// Attach waits for the end of an invocation.
+type Attach struct {
+	ID    invocation.ID
+	Token Token
+}
+
+// Hangup says that the one behind Token no longer waits for an invocation.
+type Hangup struct {
+	ID    invocation.ID
+	Token Token
+}
+
+// Cancel asks an invocation to stop; with Kill it ends where it is.
+type Cancel struct {
+	ID    invocation.ID
+	Kill  bool
+	Token Token
+}
+
+// Append records an entry of a running attempt.
+type Append struct {
+	ID      invocation.ID
+	Attempt uint32
+	Index   uint32
+	Entry   *recordv1.Entry
+}
+
+// CompleteRun records the result of a Run entry.
+type CompleteRun struct {
+	ID      invocation.ID
+	Attempt uint32
+	Index   uint32
+	Result  *recordv1.Result
+}
+
+// Finish ends an attempt with its invocation's result. Entries are a TRANSACTION's.
+type Finish struct {
+	ID      invocation.ID
+	Attempt uint32
+	Result  *recordv1.Result
+	Entries []*recordv1.Entry
+}
+
+// Fail ends an attempt with an error that is not terminal. RetryAfter (milliseconds) is what
+// the error itself asked for, 0 for nothing.
+type Fail struct {
+	ID         invocation.ID
+	Attempt    uint32
+	Error      *recordv1.Error
+	RetryAfter int64
+}
+
+// Suspend ends an attempt whose handler was unwound while it waited.
+type Suspend struct {
+	ID         invocation.ID
+	Attempt    uint32
+	WaitingFor []uint32
+}
+
+// TimeOut ends an attempt that went too long without a step.
+type TimeOut struct {
+	ID      invocation.ID
+	Attempt uint32
+}
+
+// CompleteAwakeable resolves or rejects an awakeable from outside.
+type CompleteAwakeable struct {
+	ID     invocation.ID
+	Entry  uint32
+	Result *recordv1.Result
+	Token  Token
+}
+
+// CompletePromise resolves or rejects a promise of an object, on behalf of a READ handler.
+type CompletePromise struct {
+	Object invocation.Object
+	Name   string
+	Result *recordv1.Result
+	Token  Token
+}
+
+// Fire says that a timer is due.
+type Fire struct{ Timer table.Timer }
+
+// Deliver is a message from another partition.
+type Deliver struct {
+	From     uint32
+	Sequence uint64
+	Message  *recordv1.Message
+}
+
+// Acked says that another partition has made every message up to Sequence durable.
+type Acked struct {
+	By       uint32
+	Sequence uint64
+}

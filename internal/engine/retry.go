@@ -1,0 +1,92 @@
+package engine
+
+import (
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+)
+
+// What a handler without a retry policy gets: half a minute of quick tries, then one a minute.
+const (
+	defaultInitialInterval = 100
+	defaultMaxInterval     = 60_000
+	defaultFactor          = 2
+	defaultMaxAttempts     = 30
+)
+
+func (ev *Fail) evaluate(e *Engine, now int64) error {
+	l := e.attempt(ev.ID, ev.Attempt)
+	if l == nil {
+		return nil
+	}
+	l.running = false
+	e.effect(&EndAttempt{ID: l.id})
+	return e.backOff(l, ev.Error, ev.RetryAfter, now)
+}
+
+func (ev *TimeOut) evaluate(e *Engine, now int64) error {
+	l := e.attempt(ev.ID, ev.Attempt)
+	if l == nil {
+		return nil
+	}
+	failed := failure(codeDeadlineExceeded, "%s took longer than its step timeout without a step", l.target)
+	if !l.mode().Journaled() {
+		return e.complete(l, recordv1.Status_STATUS_FAILED, failed, now)
+	}
+	l.running = false
+	e.effect(&AbortAttempt{ID: l.id, Reason: "step timeout"})
+	return e.backOff(l, failed.Error, 0, now)
+}
+
+// backOff waits before the next attempt, or gives up by the handler's policy.
+func (e *Engine) backOff(l *live, cause *recordv1.Error, retryAfter, now int64) error {
+	l.row.Failures++
+	l.row.LastFailure = cause
+	policy := resolve(l.row.Retry)
+	if l.row.Failures >= policy.MaxAttempts {
+		if policy.PauseOnExhausted {
+			l.row.Status = recordv1.Status_STATUS_PAUSED
+			return e.store(l)
+		}
+		return e.complete(l, recordv1.Status_STATUS_FAILED, failure(codeInternal,
+			"%s failed %d times; the last error: %s", l.target, l.row.Failures, cause.GetMessage()), now)
+	}
+	wait := retryAfter
+	if wait <= 0 {
+		wait = interval(policy, l.row.Failures)
+	}
+	l.row.Status = recordv1.Status_STATUS_BACKING_OFF
+	l.row.RetryAt = now + wait
+	e.armTimer(table.Timer{At: l.row.RetryAt, Kind: table.TimerRetry, ID: l.id})
+	return e.store(l)
+}
+
+func resolve(p *recordv1.RetryPolicy) *recordv1.RetryPolicy {
+	resolved := &recordv1.RetryPolicy{
+		InitialIntervalMs: p.GetInitialIntervalMs(), MaxIntervalMs: p.GetMaxIntervalMs(),
+		Factor: p.GetFactor(), MaxAttempts: p.GetMaxAttempts(), PauseOnExhausted: p.GetPauseOnExhausted(),
+	}
+	if resolved.InitialIntervalMs <= 0 {
+		resolved.InitialIntervalMs = defaultInitialInterval
+	}
+	if resolved.MaxIntervalMs <= 0 {
+		resolved.MaxIntervalMs = max(defaultMaxInterval, resolved.InitialIntervalMs)
+	}
+	if resolved.Factor < 1 {
+		resolved.Factor = defaultFactor
+	}
+	if resolved.MaxAttempts == 0 {
+		resolved.MaxAttempts = defaultMaxAttempts
+	}
+	return resolved
+}
+
+func interval(p *recordv1.RetryPolicy, failures uint32) int64 {
+	wait := float64(p.InitialIntervalMs)
+	for range failures - 1 {
+		wait *= p.Factor
+		if wait >= float64(p.MaxIntervalMs) {
+			return p.MaxIntervalMs
+		}
+	}
+	return int64(wait)
+}

@@ -1,0 +1,125 @@
+package engine
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+)
+
+// completed reports whether an invocation has its result.
+func completed(status recordv1.Status) bool { return status >= recordv1.Status_STATUS_SUCCEEDED }
+
+// holdsKey reports whether an invocation holds its object's key while it runs.
+func holdsKey(target invocation.Target, mode invocation.Mode) bool {
+	return target.Key != "" && mode.Exclusive()
+}
+
+func (l *live) mode() invocation.Mode { return invocation.Mode(l.row.GetMode()) }
+
+func (l *live) holdsKey() bool { return holdsKey(l.target, l.mode()) }
+
+// loadRow reads the row of an invocation; nil if there is none.
+func (e *Engine) loadRow(id invocation.ID) (*recordv1.Invocation, error) {
+	row := &recordv1.Invocation{}
+	ok, err := e.getMessage(table.Invocation(id), row)
+	if err != nil {
+		return nil, fmt.Errorf("invocation %s: %w", id, err)
+	}
+	if !ok {
+		return nil, nil
+	}
+	return row, nil
+}
+
+// store writes the row of an invocation that has not completed, and what a new leader needs
+// to find it.
+func (e *Engine) store(l *live) error {
+	active := table.Active{Status: l.row.Status, InboxSequence: l.row.InboxSeq}
+	if l.holdsKey() {
+		active.Object = l.target.Object()
+	}
+	e.put(table.ActiveKey(l.id), active.Append(nil))
+	l.stored = true
+	return e.putMessage(table.Invocation(l.id), l.row)
+}
+
+// loadLive makes a suspended or scheduled invocation live again, or finds it live.
+func (e *Engine) loadLive(id invocation.ID) (*live, error) {
+	if l := e.live[id]; l != nil {
+		return l, nil
+	}
+	row, err := e.loadRow(id)
+	if err != nil || row == nil {
+		return nil, err
+	}
+	return &live{id: id, target: targetOf(row.Target), row: row, stored: true}, nil
+}
+
+func (e *Engine) loadJournal(l *live) (input []byte, journal []*recordv1.Entry, completions map[uint32]*recordv1.Completion, err error) {
+	var decodeErr error
+	lower, upper := table.JournalOf(l.id)
+	err = e.scan(lower, upper, func(key, value []byte) bool {
+		entry := &recordv1.Entry{}
+		var index uint32
+		if index, decodeErr = table.ParseEntry(key); decodeErr == nil {
+			decodeErr = proto.Unmarshal(value, entry)
+		}
+		switch {
+		case decodeErr != nil:
+		case index == 0:
+			input = entry.GetInput().GetValue()
+		case int(index) != len(journal)+1:
+			decodeErr = fmt.Errorf("entry %d follows entry %d", index, len(journal))
+		default:
+			journal = append(journal, entry)
+		}
+		return decodeErr == nil
+	})
+	if err == nil {
+		err = decodeErr
+	}
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("journal of %s: %w", l.id, err)
+	}
+	completions = map[uint32]*recordv1.Completion{}
+	lower, upper = table.CompletionsOf(l.id)
+	err = e.scan(lower, upper, func(_, value []byte) bool {
+		c := &recordv1.Completion{}
+		if decodeErr = proto.Unmarshal(value, c); decodeErr == nil {
+			completions[c.Entry] = c
+		}
+		return decodeErr == nil
+	})
+	if err == nil {
+		err = decodeErr
+	}
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("completions of %s: %w", l.id, err)
+	}
+	return input, journal, completions, nil
+}
+
+// deleteRange deletes all rows of a range.
+func (e *Engine) deleteRange(lower, upper []byte) error {
+	var keys [][]byte
+	err := e.scan(lower, upper, func(key, _ []byte) bool {
+		keys = append(keys, append([]byte(nil), key...))
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		e.delete(key)
+	}
+	return nil
+}
+
+func (e *Engine) armTimer(t table.Timer) {
+	e.put(t.Key(), []byte{})
+	e.effect(&ArmTimer{At: t.At})
+}

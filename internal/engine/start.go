@@ -1,0 +1,72 @@
+package engine
+
+import (
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+)
+
+// start begins the next attempt of an invocation that holds its key, if it needs one.
+func (e *Engine) start(l *live, now int64) error {
+	l.row.Status = recordv1.Status_STATUS_RUNNING
+	l.row.Attempt++
+	l.row.WaitingFor, l.row.RetryAt = nil, 0
+	if l.row.StartedAt == 0 {
+		l.row.StartedAt = now
+	}
+	attempt := &StartAttempt{
+		ID: l.id, Row: l.row, Input: l.row.Input,
+		CancelRequested: l.row.CancelRequested && !l.row.CancelDelivered,
+	}
+	var err error
+	if l.mode().Journaled() {
+		attempt.Input, attempt.Journal, attempt.Completions, err = e.loadJournal(l)
+		if err != nil {
+			return e.quarantine(l, err, now)
+		}
+		l.entries = uint32(len(attempt.Journal))
+	}
+	if l.target.Key != "" {
+		if attempt.State, attempt.HasState, err = e.get(table.State(l.target.Object())); err != nil {
+			return e.quarantine(l, err, now)
+		}
+	}
+	e.live[l.id] = l
+	l.running = true
+	e.effect(attempt)
+	if !l.stored || e.recovering {
+		return nil // What recovery starts would be started again by the next one.
+	}
+	return e.store(l)
+}
+
+// quarantine keeps an invocation whose rows can't be read from stopping its partition: one
+// that is stored waits for an operator and holds its key, another fails.
+func (e *Engine) quarantine(l *live, cause error, now int64) error {
+	failed := failure(codeDataLoss, "%s can't run, its data is damaged: %v", l.target, cause)
+	if !l.stored {
+		return e.complete(l, recordv1.Status_STATUS_FAILED, failed, now)
+	}
+	e.live[l.id] = l
+	l.row.Status = recordv1.Status_STATUS_PAUSED
+	l.row.LastFailure = failed.Error
+	return e.store(l)
+}
+
+// release passes an object's key to the first that waits for it.
+func (e *Engine) release(target invocation.Target, now int64) error {
+	key := target.Object()
+	o := e.objects[key]
+	if o == nil {
+		return nil
+	}
+	if len(o.inbox) == 0 {
+		delete(e.objects, key)
+		return nil
+	}
+	next := o.inbox[0]
+	o.inbox[0] = nil
+	o.inbox = o.inbox[1:]
+	o.holder = next.id
+	return e.start(next, now)
+}

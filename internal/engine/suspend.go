@@ -1,0 +1,73 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+)
+
+func (ev *Suspend) evaluate(e *Engine, now int64) error {
+	l := e.attempt(ev.ID, ev.Attempt)
+	if l == nil {
+		return nil
+	}
+	l.running = false
+	e.effect(&EndAttempt{ID: l.id})
+	// What came while the handler was being unwound wakes it at once.
+	wake := l.row.CancelRequested && !l.row.CancelDelivered
+	for _, index := range ev.WaitingFor {
+		_, ok, err := e.get(table.Completion(l.id, index))
+		if err != nil {
+			return err
+		}
+		wake = wake || ok
+	}
+	if wake {
+		return e.start(l, now)
+	}
+	l.row.Status = recordv1.Status_STATUS_SUSPENDED
+	l.row.WaitingFor = ev.WaitingFor
+	delete(e.live, l.id)
+	return e.store(l)
+}
+
+// completeCaller takes a result to the entry that waits for it, wherever that lives.
+func (e *Engine) completeCaller(caller *recordv1.Caller, result *recordv1.Result, now int64) error {
+	id, ok := invocation.IDFromBytes(caller.GetInvocationId())
+	if !ok {
+		return nil
+	}
+	completion := &recordv1.Completion{Entry: caller.Entry, Result: result, At: now}
+	if to := id.Partition(e.config.Partitions); to != e.config.Partition {
+		return e.send(to, &recordv1.Message{Message: &recordv1.Message_Complete{
+			Complete: &recordv1.Complete{InvocationId: id[:], Completion: completion},
+		}})
+	}
+	return e.completion(id, completion, now)
+}
+
+// completion records the result of an entry and wakes its invocation. The first result
+// counts; one for an invocation that has ended is dropped.
+func (e *Engine) completion(id invocation.ID, completion *recordv1.Completion, now int64) error {
+	l, err := e.loadLive(id)
+	if err != nil || l == nil || completed(l.row.Status) {
+		return err
+	}
+	key := table.Completion(id, completion.Entry)
+	if _, ok, err := e.get(key); err != nil || ok {
+		return err
+	}
+	if err := e.putMessage(key, completion); err != nil {
+		return err
+	}
+	switch {
+	case l.running:
+		e.effect(&Notify{ID: id, Completion: completion})
+	case l.row.Status != recordv1.Status_STATUS_SUSPENDED:
+	case len(l.row.WaitingFor) == 0 || slices.Contains(l.row.WaitingFor, completion.Entry):
+		return e.start(l, now)
+	}
+	return nil
+}

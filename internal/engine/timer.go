@@ -1,0 +1,42 @@
+package engine
+
+import (
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+)
+
+func (ev *Fire) evaluate(e *Engine, now int64) error {
+	timer := ev.Timer
+	if _, ok, err := e.get(timer.Key()); err != nil || !ok || timer.At > now {
+		return err
+	}
+	e.delete(timer.Key())
+	if timer.Kind == table.TimerSleep {
+		return e.completion(timer.ID, &recordv1.Completion{Entry: timer.Entry, Result: &recordv1.Result{}, At: now}, now)
+	}
+	l, err := e.loadLive(timer.ID)
+	if err != nil || l == nil {
+		return err
+	}
+	switch timer.Kind {
+	case table.TimerDue:
+		if l.row.Status == recordv1.Status_STATUS_SCHEDULED {
+			return e.enter(l, true, now)
+		}
+	case table.TimerRetry:
+		if l.row.Status == recordv1.Status_STATUS_BACKING_OFF && l.row.RetryAt == timer.At {
+			return e.start(l, now)
+		}
+	case table.TimerDeadline:
+		if !completed(l.row.Status) {
+			return e.end(l, recordv1.Status_STATUS_FAILED, failure(codeDeadlineExceeded,
+				"%s did not end within its timeout of %d ms", l.target, timer.At-l.row.CreatedAt), now)
+		}
+	case table.TimerExpire:
+		e.out.Lazy = true
+		if completed(l.row.Status) {
+			return e.purge(l)
+		}
+	}
+	return nil
+}

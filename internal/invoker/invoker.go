@@ -1,0 +1,131 @@
+// Package invoker is the seam between a partition, which decides and records, and whatever
+// runs handlers. internal/invoker/inprocess runs Go handlers in this process; handlers outside
+// the process will be a second implementation, so nothing here knows of Go functions.
+//
+// An attempt is one try at running an invocation's handler. The partition starts it with all
+// it needs (input, state, journal) and the attempt talks back through Host. Every message
+// carries the attempt, whose number is the fencing token: what a superseded attempt says is
+// ignored.
+package invoker
+
+import (
+	"context"
+	"time"
+
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+)
+
+// Invoker runs handlers. Its methods are safe for concurrent use.
+type Invoker interface {
+	// Start begins an attempt at an exclusive handler or one of a SERVICE and returns without
+	// waiting for it. It is called on the partition's goroutine and must not block.
+	Start(attempt *Attempt) Running
+	// Read runs a READ handler on the caller's goroutine and returns its result.
+	Read(ctx context.Context, read *Read) *recordv1.Result
+}
+
+// Running is the partition's hold on an attempt. Its methods do not block and are safe for
+// concurrent use.
+type Running interface {
+	// Notify tells that the journal entry index has its completion.
+	Notify(index uint32, completion *recordv1.Completion)
+	// Cancel tells that the invocation was cancelled: its next or current wait ends so.
+	Cancel()
+	// Abort unwinds the handler at its next step and cancels its context: the attempt was
+	// superseded, killed, or the partition lost its leadership. Nothing it says counts any more.
+	Abort(cause error)
+}
+
+// Attempt is what a partition asks an Invoker to run. Everything but Host is read-only.
+type Attempt struct {
+	ID     invocation.ID
+	Number uint32
+	Target invocation.Target
+	Mode   invocation.Mode
+	// Input is the request in protobuf's binary form.
+	Input []byte
+	// State is the object's state message as this attempt finds it; see
+	// recordv1.SetState.Previous for what a replay starts from.
+	State    []byte
+	HasState bool
+	// Tables reads the object's tables as they are now, this attempt's own writes included
+	// once they were appended.
+	Tables Tables
+	// Journal holds the entries already recorded: entry i+1 is Journal[i].
+	Journal []*recordv1.Entry
+	// Completions of those entries, by index.
+	Completions map[uint32]*recordv1.Completion
+	// CancelRequested: cancelled before this attempt, and no Wait entry says so yet.
+	CancelRequested bool
+	// Chain holds the objects that the call chain leading here holds exclusively, this
+	// attempt's own target last. It goes into the Invoke of every call made.
+	Chain       []*recordv1.Target
+	Traceparent string
+	CreatedAt   time.Time
+	// Deadline of the invocation, zero for none.
+	Deadline time.Time
+	Host     Host
+}
+
+// Host is how attempts talk to their partition. Its methods do not block and may be called
+// from any goroutine; the calls of one attempt take effect in program order.
+type Host interface {
+	// Append records entry index (from 1, without gaps) of a DURABLE or RUN handler.
+	Append(attempt *Attempt, index uint32, entry *recordv1.Entry)
+	// AwaitDurable calls granted, once, when everything this attempt has appended before is
+	// durable: the gate before a Run closure starts. It is not called if that never happens
+	// (the attempt is aborted then). granted must not block.
+	AwaitDurable(attempt *Attempt, granted func())
+	// Complete records the result of the Run entry index.
+	Complete(attempt *Attempt, index uint32, result *recordv1.Result)
+	// Finish ends the attempt. Exactly one Finish is sent by an attempt that was not aborted.
+	Finish(attempt *Attempt, outcome *Outcome)
+}
+
+// Outcome is how an attempt ended. Exactly one of Result, Retry and Suspended is set.
+type Outcome struct {
+	// Result ends the invocation: a response, or a terminal error.
+	Result *recordv1.Result
+	// Entries are what a TRANSACTION wants to take effect with its result, in program order:
+	// SetState, TablePut, Send, CompletePromise, CompleteAwakeable, CancelInvocation. Ignored
+	// when Result is an error.
+	Entries []*recordv1.Entry
+	// Retry: a DURABLE or RUN attempt failed with an error that is not terminal; the
+	// partition starts another by the policy.
+	Retry *recordv1.Error
+	// RetryAfter, if positive, is the wait the error itself asked for.
+	RetryAfter time.Duration
+	// Suspended: the handler was unwound while it waited; any of WaitingFor's completions
+	// (or a cancel) wakes it.
+	Suspended  bool
+	WaitingFor []uint32
+}
+
+// Tables reads the tables of one object. Its methods are safe for concurrent use.
+type Tables interface {
+	// Get returns one row.
+	Get(table, key string) (value []byte, ok bool, err error)
+	// Len is the number of rows.
+	Len(table string) (int, error)
+	// Scan calls fn with the rows whose key is ≥ from, in ascending key order, until fn
+	// returns false.
+	Scan(table, from string, fn func(key string, value []byte) bool) error
+}
+
+// Read is one call of a READ handler: everything it sees is one snapshot.
+type Read struct {
+	ID          invocation.ID
+	Target      invocation.Target
+	Input       []byte
+	State       []byte
+	HasState    bool
+	Tables      Tables
+	Traceparent string
+	// Promise returns how a promise of the object was completed; nil while it is not.
+	Promise func(name string) (*recordv1.Result, error)
+	// Complete makes a CompletePromise or CompleteAwakeable entry durable before it returns.
+	Complete func(ctx context.Context, entry *recordv1.Entry) error
+	// Call runs another READ handler.
+	Call func(ctx context.Context, invoke *recordv1.Invoke) (*recordv1.Result, error)
+}
