@@ -1,0 +1,204 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/invoker"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
+)
+
+// act does what an effect says.
+func (p *Partition) act(l *leadership, effect engine.Effect) {
+	switch e := effect.(type) {
+	case *engine.Reply:
+		p.answer(e.Token, reply{result: e.Result, existed: e.Existed, refused: e.Refused})
+	case *engine.StartAttempt:
+		p.start(l, e)
+	case *engine.Notify:
+		if a := l.attempts[e.ID]; a != nil {
+			a.touch()
+			a.running.Notify(e.Completion.Entry, e.Completion)
+		}
+	case *engine.CancelAttempt:
+		if a := l.attempts[e.ID]; a != nil {
+			a.running.Cancel()
+		}
+	case *engine.AbortAttempt:
+		p.abort(l, e.ID, errors.New(e.Reason))
+	case *engine.EndAttempt:
+		delete(l.attempts, e.ID)
+	case *engine.SendMessage:
+		p.dispatch(l, e)
+	case *engine.Ack:
+		p.toPartition(e.To, &engine.Acked{By: p.id, Sequence: e.Sequence})
+	case *engine.ArmTimer:
+		l.nextTimer, l.timerFloor = min(l.nextTimer, e.At), min(l.timerFloor, e.At)
+	}
+}
+
+func (p *Partition) abort(l *leadership, id invocation.ID, cause error) {
+	if a := l.attempts[id]; a != nil {
+		delete(l.attempts, id)
+		a.running.Abort(cause)
+	}
+}
+
+// start hands an attempt to the invoker.
+func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
+	row := e.Row
+	target := invocation.Target{Service: row.Target.GetService(), Key: row.Target.GetKey(), Handler: row.Target.GetHandler()}
+	mode := invocation.Mode(row.Mode)
+	timeout := time.Duration(row.StepTimeoutMs) * time.Millisecond
+	if timeout <= 0 {
+		timeout = p.config.StepTimeout
+		if mode == invocation.ModeTransaction {
+			timeout = p.config.TransactionTimeout
+		}
+	}
+	a := &attempt{number: row.Attempt, timeout: timeout, deadline: time.Now().Add(timeout)}
+	l.attempts[e.ID] = a
+	if mode == invocation.ModeRead {
+		p.startRead(a, e, target)
+		return
+	}
+	started := &invoker.Attempt{
+		ID:              e.ID,
+		Number:          row.Attempt,
+		Target:          target,
+		Mode:            mode,
+		Input:           e.Input,
+		State:           e.State,
+		HasState:        e.HasState,
+		Tables:          tables{data: l.view, object: target.Object()},
+		Journal:         e.Journal,
+		Completions:     e.Completions,
+		CancelRequested: e.CancelRequested,
+		Traceparent:     row.Traceparent,
+		CreatedAt:       time.UnixMilli(row.CreatedAt),
+		Host:            host{p, l.epoch},
+	}
+	if row.DeadlineAt != 0 {
+		started.Deadline = time.UnixMilli(row.DeadlineAt)
+	}
+	started.Chain = row.Chain
+	if mode.Exclusive() && target.Key != "" {
+		started.Chain = append(row.Chain[:len(row.Chain):len(row.Chain)], row.Target)
+	}
+	a.running = p.config.Invoker.Start(started)
+}
+
+// startRead runs a READ handler that another handler called: it has an invocation, since the
+// call came as a message.
+func (p *Partition) startRead(a *attempt, e *engine.StartAttempt, target invocation.Target) {
+	ctx, cancel := context.WithTimeout(context.Background(), a.timeout)
+	a.running = readRunning{cancel}
+	number, id := e.Row.Attempt, e.ID
+	in := &recordv1.Invoke{InvocationId: id[:], Target: e.Row.Target, Mode: e.Row.Mode, Input: e.Input, Traceparent: e.Row.Traceparent}
+	p.reads.Go(func() {
+		defer cancel()
+		result, err := p.read(ctx, in)
+		if err != nil {
+			result = &recordv1.Result{Error: &recordv1.Error{Code: codeOf(err), Message: err.Error()}}
+		}
+		p.postEvent(&engine.Finish{ID: id, Attempt: number, Result: result})
+	})
+}
+
+type readRunning struct{ cancel context.CancelFunc }
+
+func (readRunning) Notify(uint32, *recordv1.Completion) {}
+func (r readRunning) Cancel()                           { r.cancel() }
+func (r readRunning) Abort(error)                       { r.cancel() }
+
+func (a *attempt) touch() { a.deadline = time.Now().Add(a.timeout) }
+
+// touch notes that an attempt made a step.
+func (p *Partition) touch(l *leadership, event engine.Event) {
+	var id invocation.ID
+	switch ev := event.(type) {
+	case *engine.Append:
+		id = ev.ID
+	case *engine.CompleteRun:
+		id = ev.ID
+	default:
+		return
+	}
+	if a := l.attempts[id]; a != nil {
+		a.touch()
+	}
+}
+
+// host is how the attempts of one leadership talk to the partition.
+type host struct {
+	partition *Partition
+	epoch     uint64
+}
+
+// post drops what an attempt of an earlier leadership says.
+func (h host) post(it item) {
+	if l := h.partition.leading.Load(); l != nil && l.epoch == h.epoch {
+		h.partition.post(it)
+	}
+}
+
+// tooLarge refuses what would not fit a record.
+func (h host) tooLarge(a *invoker.Attempt, bytes int) *recordv1.Error {
+	most := h.partition.config.MaxEntryBytes
+	if bytes <= most {
+		return nil
+	}
+	return &recordv1.Error{Code: uint32(routing.CodeResourceExhausted), Message: fmt.Sprintf(
+		"%s wrote %d bytes at once, more than the %d that fit one record: split it over several steps or calls", a.Target, bytes, most)}
+}
+
+// Append implements invoker.Host.
+func (h host) Append(a *invoker.Attempt, index uint32, entry *recordv1.Entry) {
+	if refused := h.tooLarge(a, proto.Size(entry)); refused != nil {
+		h.post(item{event: &engine.Finish{ID: a.ID, Attempt: a.Number, Result: &recordv1.Result{Error: refused}}})
+		return
+	}
+	h.post(item{event: &engine.Append{ID: a.ID, Attempt: a.Number, Index: index, Entry: entry}})
+}
+
+// AwaitDurable implements invoker.Host.
+func (h host) AwaitDurable(a *invoker.Attempt, granted func()) {
+	h.post(item{granted: granted, id: a.ID, number: a.Number})
+}
+
+// Complete implements invoker.Host.
+func (h host) Complete(a *invoker.Attempt, index uint32, result *recordv1.Result) {
+	if refused := h.tooLarge(a, proto.Size(result)); refused != nil {
+		h.post(item{event: &engine.Finish{ID: a.ID, Attempt: a.Number, Result: &recordv1.Result{Error: refused}}})
+		return
+	}
+	h.post(item{event: &engine.CompleteRun{ID: a.ID, Attempt: a.Number, Index: index, Result: result}})
+}
+
+// Finish implements invoker.Host.
+func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
+	var event engine.Event
+	switch {
+	case o.Result != nil:
+		bytes := proto.Size(o.Result)
+		for _, entry := range o.Entries {
+			bytes += proto.Size(entry)
+		}
+		if refused := h.tooLarge(a, bytes); refused != nil {
+			o.Result = &recordv1.Result{Error: refused}
+		}
+		event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: o.Result, Entries: o.Entries}
+	case o.Suspended:
+		event = &engine.Suspend{ID: a.ID, Attempt: a.Number, WaitingFor: o.WaitingFor}
+	default:
+		event = &engine.Fail{ID: a.ID, Attempt: a.Number, Error: o.Retry, RetryAfter: o.RetryAfter.Milliseconds()}
+	}
+	h.post(item{event: event})
+}

@@ -1,0 +1,61 @@
+package partition
+
+import (
+	"time"
+
+	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/invocation"
+)
+
+const noTimer = int64(1<<63 - 1)
+
+// lead takes up a leadership: the engine recovers from the store and what was running starts.
+func (p *Partition) lead(epoch uint64) *leadership {
+	v, err := newView(p.group.Snapshot())
+	if err != nil {
+		p.logger.Error("partition can't be read and stays without a leader", "partition", p.id, "epoch", epoch, "error", err)
+		return nil
+	}
+	l := &leadership{
+		epoch:     epoch,
+		view:      v,
+		open:      record{sequence: 1},
+		attempts:  map[invocation.ID]*attempt{},
+		outbox:    map[uint32]*outbox{},
+		nextTimer: 0,
+		nextCheck: time.Now().Add(checkEvery),
+	}
+	l.engine = engine.New(engine.Config{Partition: p.id, Partitions: p.config.Partitions, MaxInbox: p.config.MaxInbox}, v, epoch)
+	out, err := l.engine.Recover(time.Now().UnixMilli())
+	if err != nil {
+		p.logger.Error("partition can't be recovered and stays without a leader", "partition", p.id, "epoch", epoch, "error", err)
+		v.close()
+		return nil
+	}
+	p.leading.Store(l)
+	p.take(l, out)
+	p.logger.Debug("leading", "partition", p.id, "epoch", epoch)
+	p.config.onLead(p.id)
+	return l
+}
+
+// stepDown throws everything of a leadership away.
+func (p *Partition) stepDown(l *leadership, cause error) {
+	if l == nil {
+		return
+	}
+	p.leading.Store(nil)
+	for _, a := range l.attempts {
+		a.running.Abort(cause)
+	}
+	p.waiters.Lock()
+	channels := p.waiters.channels
+	p.waiters.channels = map[engine.Token]chan reply{}
+	p.waiters.Unlock()
+	for _, ch := range channels {
+		ch <- reply{err: p.unavailable(cause)}
+	}
+	l.view.close()
+	p.logger.Info("no longer leading", "partition", p.id, "epoch", l.epoch, "cause", cause)
+	p.config.onStepDown(p.id)
+}

@@ -1,0 +1,125 @@
+package partition
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/internal/engine"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+)
+
+// outbox is what was sent to one partition and not acknowledged yet.
+type outbox struct {
+	acked uint64
+	sent  uint64
+	since time.Time
+}
+
+// dispatch sends a message that is durable.
+func (p *Partition) dispatch(l *leadership, e *engine.SendMessage) {
+	o := l.outbox[e.To]
+	if o == nil {
+		o = &outbox{acked: e.Sequence - 1, since: time.Now()}
+		l.outbox[e.To] = o
+	}
+	o.sent = max(o.sent, e.Sequence)
+	p.toPartition(e.To, &engine.Deliver{From: p.id, Sequence: e.Sequence, Message: e.Message})
+}
+
+func (l *leadership) acked(by uint32, sequence uint64) {
+	o := l.outbox[by]
+	if o == nil {
+		return
+	}
+	o.acked, o.since = max(o.acked, sequence), time.Now()
+	if o.acked >= o.sent {
+		delete(l.outbox, by)
+	}
+}
+
+// resend repeats what was not acknowledged in time: the other partition had no leader, or
+// its leader was lost with the message.
+func (p *Partition) resend(l *leadership, now time.Time) {
+	for to, o := range l.outbox {
+		if now.Sub(o.since) < resendAfter {
+			continue
+		}
+		o.since = now
+		err := l.view.Scan(table.Outbox(to, o.acked+1), table.Outbox(to, o.sent+1), func(key, value []byte) bool {
+			message := &recordv1.Message{}
+			_, sequence, err := table.ParseOutbox(key)
+			if err == nil {
+				err = proto.Unmarshal(value, message)
+			}
+			if err != nil {
+				p.logger.Error("message can't be read and waits", "partition", p.id, "to", to, "error", err)
+				return false
+			}
+			p.toPartition(to, &engine.Deliver{From: p.id, Sequence: sequence, Message: message})
+			return true
+		})
+		if err != nil {
+			p.logger.Error("outbox can't be read", "partition", p.id, "to", to, "error", err)
+		}
+	}
+}
+
+// fireTimers gives the engine what is due.
+func (p *Partition) fireTimers(l *leadership, now time.Time) {
+	at := now.UnixMilli()
+	if l.nextTimer > at {
+		return
+	}
+	const most = 256 // Then other events have their turn.
+	var due []table.Timer
+	var scanErr error
+	next := noTimer
+	lower, upper := table.TimersFrom(l.timerFloor)
+	err := l.view.Scan(lower, upper, func(key, _ []byte) bool {
+		timer, err := table.ParseTimer(key)
+		if err != nil {
+			scanErr = err
+			return false
+		}
+		if timer.At > at || len(due) == most {
+			next = timer.At
+			return false
+		}
+		due = append(due, timer)
+		return true
+	})
+	if err == nil {
+		err = scanErr
+	}
+	if err != nil {
+		p.logger.Error("timers can't be read; trying again in a second", "partition", p.id, "error", err)
+		l.nextTimer = at + 1000
+		return
+	}
+	// Fired ones leave traces that a scan from the start would pass again and again.
+	if next != noTimer {
+		l.timerFloor = next
+	} else if len(due) > 0 {
+		l.timerFloor = due[len(due)-1].At
+	}
+	l.nextTimer = next
+	for _, timer := range due {
+		p.evaluate(l, &engine.Fire{Timer: timer})
+	}
+}
+
+// check looks after what only time can tell.
+func (p *Partition) check(l *leadership, now time.Time) {
+	if now.Before(l.nextCheck) {
+		return
+	}
+	l.nextCheck = now.Add(checkEvery)
+	p.resend(l, now)
+	for id, a := range l.attempts {
+		if now.After(a.deadline) {
+			p.evaluate(l, &engine.TimeOut{ID: id, Attempt: a.number})
+		}
+	}
+}

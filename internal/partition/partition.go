@@ -1,0 +1,476 @@
+// Package partition owns what a node leads: for each partition one goroutine that feeds events
+// to the engine, makes records of what comes out, and lets nothing leave before the record it
+// depends on is durable.
+//
+// # Model
+//
+//	mailbox ──► engine.Evaluate ──► overlay (view) ──► record ──► replica.Group.Propose
+//	                           └──► effects: attempts at once, the rest at the output gate
+//
+// Events are evaluated on the overlay of records that are not on disk yet (speculation), so a
+// chain of events on one hot key shares one fdatasync. All that is evaluated while a record is
+// on its way becomes the next record.
+//
+// # Goroutines
+//
+//   - One per partition, started and awaited by Router.Run. It owns the engine, the open
+//     record, the records in flight and the running attempts.
+//   - One per READ handler that a DURABLE handler calls; the partition waits for its end.
+//   - The replica's goroutines call Lead, StepDown, Committed and Applied, which post to the
+//     mailbox and update the view.
+//
+// # Failure
+//
+// Losing the leadership throws away the engine, the overlay and everything gated, aborts every
+// attempt and answers `unavailable` to whoever waits. An event whose rows can't be read fails
+// alone.
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/perdure/perdure/cluster/replica"
+	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/invoker"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/storage"
+)
+
+// Group is what a partition needs of its Raft group; *replica.Group is one.
+type Group interface {
+	// Propose hands a record to the log. It does not block.
+	Propose(epoch, sequence uint64, payload []byte) error
+	// Snapshot is the store as it is now, the partition's rows only.
+	Snapshot() storage.Snapshot
+}
+
+// Partition is one slice of the key space. It implements replica.Listener and invoker.Host.
+type Partition struct {
+	id     uint32
+	config Config
+	group  Group
+	// toPartition takes an event to another partition, wherever it is led, or loses it.
+	toPartition func(to uint32, event engine.Event)
+	logger      *slog.Logger
+
+	mailbox struct {
+		sync.Mutex
+		items []item
+	}
+	wake chan struct{}
+
+	// leading is nil while another node leads or nobody does.
+	leading atomic.Pointer[leadership]
+
+	waiters struct {
+		sync.Mutex
+		last     engine.Token
+		channels map[engine.Token]chan reply
+	}
+	// reads counts READ handlers run for attempts.
+	reads sync.WaitGroup
+}
+
+// leadership is what a partition has only while it leads. Everything but view and epoch
+// belongs to the partition's goroutine.
+type leadership struct {
+	epoch  uint64
+	view   *view
+	engine *engine.Engine
+
+	// open is the record being filled; its sequence is open.sequence. sealed ones are full
+	// and wait for the log, oldest first.
+	open   record
+	sealed []record
+	// inFlight are the records proposed and not durable, oldest first.
+	inFlight []record
+	backlog  bool
+
+	attempts map[invocation.ID]*attempt
+	// nextTimer is the earliest instant at which a timer may be due, in milliseconds; no
+	// timer before timerFloor is left.
+	nextTimer  int64
+	timerFloor int64
+	outbox     map[uint32]*outbox
+	nextCheck  time.Time
+}
+
+// record is one log record and what waits for it.
+type record struct {
+	sequence uint64
+	bytes    int
+	dirty    bool
+	// urgent: somebody waits for it; otherwise it may ride with a later one.
+	urgent  bool
+	openAt  time.Time
+	effects []engine.Effect
+	granted []func()
+}
+
+type attempt struct {
+	number   uint32
+	running  invoker.Running
+	timeout  time.Duration
+	deadline time.Time
+}
+
+type item struct {
+	event engine.Event
+	// granted is called when everything before this item is durable.
+	granted func()
+	// attempt that granted belongs to.
+	id     invocation.ID
+	number uint32
+
+	control  control
+	epoch    uint64
+	sequence uint64
+	cause    error
+}
+
+type control uint8
+
+const (
+	controlNone control = iota
+	controlLead
+	controlStepDown
+	controlCommitted
+	controlApplied
+)
+
+const (
+	// maxInFlight records wait for the log at once. Two keep the log busy while the next is
+	// filled; more would only make records smaller.
+	maxInFlight = 2
+	// sealBytes is where a record is full; only a single event makes a larger one.
+	sealBytes = 512 << 10
+	// maxSealed is where new calls are refused: the log or the store does not keep up.
+	maxSealed = 32
+	// lazyDelay is how long a record that nobody waits for may stay open.
+	lazyDelay = 50 * time.Millisecond
+	// checkEvery is how often step timeouts and unacknowledged messages are looked at.
+	checkEvery = time.Second
+	// resendAfter is how long a message may go unacknowledged.
+	resendAfter = time.Second
+)
+
+func (p *Partition) post(it item) {
+	p.mailbox.Lock()
+	p.mailbox.items = append(p.mailbox.items, it)
+	p.mailbox.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Partition) postEvent(event engine.Event) { p.post(item{event: event}) }
+
+// Lead implements replica.Listener.
+func (p *Partition) Lead(epoch uint64) { p.post(item{control: controlLead, epoch: epoch}) }
+
+// StepDown implements replica.Listener.
+func (p *Partition) StepDown(epoch uint64, cause error) {
+	p.post(item{control: controlStepDown, epoch: epoch, cause: cause})
+}
+
+// Committed implements replica.Listener.
+func (p *Partition) Committed(epoch, sequence uint64) {
+	if l := p.leading.Load(); l != nil && l.epoch == epoch {
+		l.view.committed(sequence)
+	}
+	p.post(item{control: controlCommitted, epoch: epoch, sequence: sequence})
+}
+
+// Applied implements replica.Listener. The store is read here, on the committer's goroutine,
+// so that the snapshot is of exactly this sequence.
+func (p *Partition) Applied(epoch, sequence uint64) {
+	if l := p.leading.Load(); l != nil && l.epoch == epoch {
+		l.view.inStore(sequence, p.group.Snapshot())
+	}
+	p.post(item{control: controlApplied, epoch: epoch, sequence: sequence})
+}
+
+// run is the partition's goroutine.
+func (p *Partition) run(ctx context.Context) {
+	var items []item
+	var l *leadership
+	alarm := time.NewTimer(time.Hour)
+	defer alarm.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			p.stepDown(l, context.Cause(ctx))
+			p.reads.Wait()
+			return
+		case <-p.wake:
+		case <-alarm.C:
+		}
+		p.mailbox.Lock()
+		items, p.mailbox.items = p.mailbox.items, items[:0]
+		p.mailbox.Unlock()
+		for i := range items {
+			l = p.handle(l, &items[i])
+		}
+		clear(items)
+		if l == nil {
+			continue
+		}
+		now := time.Now()
+		p.fireTimers(l, now)
+		p.check(l, now)
+		p.flush(l, now)
+		alarm.Reset(p.sleepFor(l, now))
+	}
+}
+
+// sleepFor is how long nothing has to be done unless a message comes.
+func (p *Partition) sleepFor(l *leadership, now time.Time) time.Duration {
+	wait := time.Hour
+	if l.nextTimer != noTimer {
+		wait = min(wait, time.UnixMilli(l.nextTimer).Sub(now))
+	}
+	if len(l.attempts) > 0 || len(l.outbox) > 0 {
+		wait = min(wait, l.nextCheck.Sub(now))
+	}
+	if l.open.dirty && !l.open.urgent {
+		wait = min(wait, l.open.openAt.Add(lazyDelay).Sub(now))
+	}
+	if l.backlog {
+		wait = min(wait, lazyDelay)
+	}
+	return max(wait, 0)
+}
+
+func (p *Partition) handle(l *leadership, it *item) *leadership {
+	switch it.control {
+	case controlLead:
+		p.stepDown(l, fmt.Errorf("a new leadership, epoch %d, began", it.epoch))
+		return p.lead(it.epoch)
+	case controlStepDown:
+		if l != nil && l.epoch == it.epoch {
+			p.stepDown(l, it.cause)
+			return nil
+		}
+		return l
+	case controlCommitted:
+		if l != nil && l.epoch == it.epoch {
+			p.release(l, it.sequence)
+		}
+		return l
+	case controlApplied:
+		if l != nil {
+			l.backlog = false
+		}
+		return l
+	}
+	if l == nil {
+		p.refuse(it.event)
+		return nil
+	}
+	if it.granted != nil {
+		if a := l.attempts[it.id]; a != nil && a.number == it.number {
+			a.touch()
+			p.grant(l, it.granted)
+		}
+		return l
+	}
+	p.evaluate(l, it.event)
+	return l
+}
+
+// refuse answers an event that came while nobody leads here.
+func (p *Partition) refuse(event engine.Event) {
+	if token := tokenOf(event); token != 0 {
+		p.answer(token, reply{err: p.unavailable(nil)})
+	}
+}
+
+func (p *Partition) unavailable(cause error) *routing.Error {
+	err := routing.Errorf(routing.CodeUnavailable, "partition %d has no leader here; the call had no effect unless it was accepted before: call again with the same idempotency key", p.id)
+	err.Cause = cause
+	return err
+}
+
+func tokenOf(event engine.Event) engine.Token {
+	switch ev := event.(type) {
+	case *engine.Invoke:
+		return ev.Token
+	case *engine.Attach:
+		return ev.Token
+	case *engine.Cancel:
+		return ev.Token
+	case *engine.CompleteAwakeable:
+		return ev.Token
+	case *engine.CompletePromise:
+		return ev.Token
+	}
+	return 0
+}
+
+// evaluate gives one event to the engine and takes what comes of it.
+func (p *Partition) evaluate(l *leadership, event engine.Event) {
+	if invoke, ok := event.(*engine.Invoke); ok && invoke.Token != 0 && len(l.sealed) > maxSealed {
+		p.answer(invoke.Token, reply{err: routing.Errorf(routing.CodeUnavailable,
+			"partition %d has %d full records waiting for the disk; try again later", p.id, len(l.sealed))})
+		return
+	}
+	p.touch(l, event)
+	if ack, ok := event.(*engine.Acked); ok {
+		l.acked(ack.By, ack.Sequence)
+	}
+	now := time.Now().UnixMilli()
+	out, err := l.engine.Evaluate(event, now)
+	if err != nil {
+		p.failed(l, event, err)
+		return
+	}
+	p.take(l, out)
+}
+
+// take adds an event's mutations to the open record and sees to its effects.
+func (p *Partition) take(l *leadership, out *engine.Output) {
+	if len(out.Mutations) > 0 {
+		bytes := 0
+		for i := range out.Mutations {
+			bytes += len(out.Mutations[i].Key) + len(out.Mutations[i].Value)
+		}
+		if l.open.dirty && l.open.bytes+bytes > sealBytes {
+			l.sealed = append(l.sealed, l.open)
+			l.open = record{sequence: l.open.sequence + 1}
+		}
+		if !l.open.dirty {
+			l.open.dirty, l.open.openAt = true, time.Now()
+		}
+		l.open.urgent = l.open.urgent || !out.Lazy
+		l.open.bytes += bytes
+		if err := l.view.put(l.open.sequence, out.Mutations); err != nil {
+			// The overlay may hold half of the event: nothing after it can be trusted.
+			p.logger.Error("overlay write failed", "partition", p.id, "epoch", l.epoch, "error", err)
+			p.StepDown(l.epoch, err)
+			return
+		}
+	}
+	for _, effect := range out.Effects {
+		if effect.Gated() {
+			p.gate(l, effect)
+		} else {
+			p.act(l, effect)
+		}
+	}
+}
+
+// failed keeps an event that could not be evaluated from hurting anything but its invocation.
+func (p *Partition) failed(l *leadership, event engine.Event, err error) {
+	p.logger.Error("event failed", "partition", p.id, "epoch", l.epoch, "event", fmt.Sprintf("%T", event), "error", err)
+	if token := tokenOf(event); token != 0 {
+		p.answer(token, reply{err: routing.Errorf(routing.CodeDataLoss, "partition %d: %v", p.id, err)})
+	}
+	failure := &recordv1.Error{Code: uint32(routing.CodeDataLoss), Message: err.Error()}
+	switch ev := event.(type) {
+	case *engine.Append:
+		p.abort(l, ev.ID, err)
+		p.postEvent(&engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure})
+	case *engine.CompleteRun:
+		p.abort(l, ev.ID, err)
+		p.postEvent(&engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure})
+	case *engine.Fire:
+		l.timerFloor = min(l.timerFloor, ev.Timer.At)
+		l.nextTimer = time.Now().Add(time.Second).UnixMilli()
+	case *engine.Finish:
+		if ev.Result.GetError() == nil {
+			p.postEvent(&engine.Finish{ID: ev.ID, Attempt: ev.Attempt, Result: &recordv1.Result{Error: failure}})
+		}
+	}
+}
+
+// flush proposes what the log has room for.
+func (p *Partition) flush(l *leadership, now time.Time) {
+	for len(l.inFlight) < maxInFlight || len(l.sealed) > 0 && len(l.inFlight) < 4*maxInFlight {
+		next := &l.open
+		switch {
+		case len(l.sealed) > 0:
+			next = &l.sealed[0]
+		case !l.open.dirty:
+			return
+		case !l.open.urgent && len(l.open.effects) == 0 && len(l.open.granted) == 0 && now.Sub(l.open.openAt) < lazyDelay:
+			return
+		}
+		payload := l.view.encode(next.sequence, make([]byte, 0, next.bytes+next.bytes/4+64))
+		err := p.group.Propose(l.epoch, next.sequence, payload)
+		switch {
+		case errors.Is(err, replica.ErrBacklog), errors.Is(err, replica.ErrNotLeader):
+			// The store catches up, or a StepDown is on its way.
+			l.backlog = true
+			return
+		case err != nil:
+			// The record can never be written, so nothing that follows it can: start over from
+			// what is durable.
+			p.logger.Error("record refused", "partition", p.id, "epoch", l.epoch, "bytes", len(payload), "error", err)
+			p.StepDown(l.epoch, err)
+			l.backlog = true
+			return
+		}
+		l.inFlight = append(l.inFlight, *next)
+		if len(l.sealed) > 0 {
+			l.sealed = append(l.sealed[:0], l.sealed[1:]...)
+		} else {
+			l.open = record{sequence: l.open.sequence + 1}
+		}
+	}
+}
+
+// newest is the last record that holds something not yet durable, or nil.
+func (l *leadership) newest() *record {
+	switch {
+	case l.open.dirty:
+		return &l.open
+	case len(l.sealed) > 0:
+		return &l.sealed[len(l.sealed)-1]
+	case len(l.inFlight) > 0:
+		return &l.inFlight[len(l.inFlight)-1]
+	}
+	return nil
+}
+
+// gate holds an effect back until everything evaluated so far is durable.
+func (p *Partition) gate(l *leadership, effect engine.Effect) {
+	if r := l.newest(); r != nil {
+		r.effects = append(r.effects, effect)
+		return
+	}
+	p.act(l, effect)
+}
+
+// grant calls a function once everything evaluated so far is durable.
+func (p *Partition) grant(l *leadership, granted func()) {
+	if r := l.newest(); r != nil {
+		r.granted = append(r.granted, granted)
+		return
+	}
+	granted()
+}
+
+// release opens the gate for every record up to sequence.
+func (p *Partition) release(l *leadership, sequence uint64) {
+	n := 0
+	for n < len(l.inFlight) && l.inFlight[n].sequence <= sequence {
+		for _, effect := range l.inFlight[n].effects {
+			p.act(l, effect)
+		}
+		for _, granted := range l.inFlight[n].granted {
+			granted()
+		}
+		n++
+	}
+	clear(l.inFlight[:n])
+	l.inFlight = append(l.inFlight[:0], l.inFlight[n:]...)
+}

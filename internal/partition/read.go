@@ -1,0 +1,130 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/invoker"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/table"
+)
+
+// reader reads rows: the view as it is, or a snapshot.
+type reader interface {
+	Get(key []byte) ([]byte, bool, error)
+	Scan(lower, upper []byte, fn func(key, value []byte) bool) error
+}
+
+// tables implements invoker.Tables for one object.
+type tables struct {
+	data   reader
+	object invocation.Object
+}
+
+// Get implements invoker.Tables.
+func (t tables) Get(name, key string) ([]byte, bool, error) {
+	return t.data.Get(table.Row(t.object, name, key))
+}
+
+// Len implements invoker.Tables.
+func (t tables) Len(name string) (int, error) {
+	value, _, err := t.data.Get(table.RowCount(t.object, name))
+	if err != nil {
+		return 0, err
+	}
+	n, err := table.ParseNumber(value)
+	return int(n), err
+}
+
+// Scan implements invoker.Tables.
+func (t tables) Scan(name, from string, fn func(key string, value []byte) bool) error {
+	prefix := table.Rows(t.object, name)
+	return t.data.Scan(table.Row(t.object, name, from), table.Successor(prefix), func(key, value []byte) bool {
+		return fn(string(key[len(prefix):]), value)
+	})
+}
+
+// pin takes a snapshot of what is durable, if this node leads the partition.
+func (p *Partition) pin() (*snapshot, error) {
+	l := p.leading.Load()
+	if l == nil {
+		return nil, p.unavailable(nil)
+	}
+	s, err := l.view.pin()
+	if err != nil {
+		return nil, p.unavailable(err)
+	}
+	return s, nil
+}
+
+// read runs a READ handler on the last durable data, on the caller's goroutine.
+func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error) {
+	s, err := p.pin()
+	if err != nil {
+		return nil, err
+	}
+	defer s.release()
+	target := invocation.Target{Service: in.Target.GetService(), Key: in.Target.GetKey(), Handler: in.Target.GetHandler()}
+	read := &invoker.Read{
+		Target: target, Input: in.Input, Traceparent: in.Traceparent,
+		Tables: tables{data: s, object: target.Object()},
+	}
+	read.ID, _ = invocation.IDFromBytes(in.InvocationId)
+	if read.State, read.HasState, err = s.Get(table.State(target.Object())); err != nil {
+		return nil, routing.Errorf(routing.CodeDataLoss, "%s can't be read: %v", target.Object(), err)
+	}
+	read.Promise = func(name string) (*recordv1.Result, error) {
+		value, ok, err := s.Get(table.Promise(target.Object(), name))
+		if err != nil || !ok {
+			return nil, err
+		}
+		row := &recordv1.Promise{}
+		if err := proto.Unmarshal(value, row); err != nil {
+			return nil, fmt.Errorf("promise %s of %s: %w", name, target.Object(), err)
+		}
+		return row.Result, nil
+	}
+	read.Complete = func(ctx context.Context, entry *recordv1.Entry) error {
+		return p.completeForRead(ctx, target, entry)
+	}
+	read.Call = func(ctx context.Context, invoke *recordv1.Invoke) (*recordv1.Result, error) {
+		return p.config.router.Read(ctx, invoke)
+	}
+	return p.config.Invoker.Read(ctx, read), nil
+}
+
+// completeForRead makes a completion of a READ handler durable.
+func (p *Partition) completeForRead(ctx context.Context, target invocation.Target, entry *recordv1.Entry) error {
+	switch e := entry.Entry.(type) {
+	case *recordv1.Entry_CompleteAwakeable:
+		return p.config.router.CompleteAwakeable(ctx, e.CompleteAwakeable.GetAwakeableId(), e.CompleteAwakeable.GetResult())
+	case *recordv1.Entry_CompletePromise:
+		object, to := target.Object(), p
+		if t := e.CompletePromise.GetTarget(); t != nil {
+			object = invocation.Object{Service: t.GetService(), Key: t.GetKey()}
+			to = p.config.router.ofObject(object)
+		}
+		r, err := to.ask(ctx, func(token engine.Token) engine.Event {
+			return &engine.CompletePromise{Object: object, Name: e.CompletePromise.GetName(), Result: e.CompletePromise.GetResult(), Token: token}
+		}, invocation.ID{})
+		if err != nil {
+			return err
+		}
+		return r.refusal()
+	}
+	return routing.Errorf(routing.CodeUnimplemented, "a READ handler can't make a step of type %T", entry.Entry)
+}
+
+func codeOf(err error) uint32 {
+	var coded *routing.Error
+	if errors.As(err, &coded) {
+		return uint32(coded.Code)
+	}
+	return uint32(routing.CodeUnavailable)
+}
