@@ -1,0 +1,108 @@
+package actor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// Future is a result that comes later: of a call, a Run, a timer, a signal. It belongs to the
+// handler or the client that made it. It is sealed.
+type Future[T any] interface {
+	AnyFuture
+	// Await waits for the result. In a handler it returns [ErrCanceled] if the invocation is
+	// cancelled while it waits, and a derived ctx's error if that ends first; the future can be
+	// awaited again after either.
+	Await(ctx context.Context) (T, error)
+}
+
+// AnyFuture is a [Future] of any type, for [Select].
+type AnyFuture interface {
+	// pending says where the result comes from: exactly one of its three parts is set.
+	pending() pending
+}
+
+type pending struct {
+	// A step of a handler.
+	runtime Runtime
+	index   uint32
+	// A call of a client: closed when it is done.
+	done <-chan struct{}
+	// A step that was refused.
+	failed error
+}
+
+// stepFuture is a future in a handler.
+type stepFuture[T any] struct {
+	runtime Runtime
+	index   uint32
+	decode  func(data []byte) (T, error)
+}
+
+func (f *stepFuture[T]) pending() pending { return pending{runtime: f.runtime, index: f.index} }
+
+func (f *stepFuture[T]) Await(ctx context.Context) (value T, err error) {
+	return awaitStep(ctx, f.runtime, f.index, f.decode)
+}
+
+func awaitStep[T any](ctx context.Context, runtime Runtime, index uint32, decode func([]byte) (T, error)) (value T, err error) {
+	if _, err := runtime.Wait(ctx, []uint32{index}); err != nil {
+		return value, err
+	}
+	return stepResult(runtime, index, decode)
+}
+
+func stepResult[T any](runtime Runtime, index uint32, decode func([]byte) (T, error)) (value T, err error) {
+	data, err := runtime.Result(index)
+	if err != nil {
+		return value, err
+	}
+	value, err = decode(data)
+	if err == nil {
+		return value, nil
+	}
+	if _, ok := errors.AsType[*Error](err); !ok { // recorded data that a fixed deploy can read
+		runtime.Fail(Terminal(DataLoss, err))
+	}
+	return value, err
+}
+
+// failedFuture is the future of a step that was refused.
+type failedFuture[T any] struct{ err error }
+
+func (f failedFuture[T]) pending() pending { return pending{failed: f.err} }
+
+func (f failedFuture[T]) Await(context.Context) (value T, err error) { return value, f.err }
+
+// clientFuture is a future outside handlers.
+type clientFuture[T any] struct {
+	done  chan struct{}
+	value T // written before done is closed
+	err   error
+}
+
+func (f *clientFuture[T]) pending() pending { return pending{done: f.done} }
+
+func (f *clientFuture[T]) Await(ctx context.Context) (value T, err error) {
+	select {
+	case <-f.done:
+		return f.value, f.err
+	default:
+	}
+	select {
+	case <-f.done:
+		return f.value, f.err
+	case <-ctx.Done():
+		return value, ctx.Err()
+	}
+}
+
+func decodeMessage[M proto.Message](data []byte) (M, error) {
+	message := newMessage[M]()
+	if err := proto.Unmarshal(data, message); err != nil {
+		return message, fmt.Errorf("a recorded %s cannot be read: %w", message.ProtoReflect().Descriptor().FullName(), err)
+	}
+	return message, nil
+}

@@ -1,0 +1,81 @@
+package actor
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+)
+
+// Runtime is the one hook in this package for what runs handlers; neither handlers nor clients
+// use it, and methods may be added to it in any version. It puts every step in terms of names
+// and bytes, so that what is typed stays on this side of it.
+//
+// Steps that finish later return an entry index from 1, which Wait and Result understand.
+// Methods without an error do not return if they fail: they end the attempt as Fail does. A
+// Runtime is used by the goroutine of its handler; steps from elsewhere return an error.
+type Runtime interface {
+	// Invocation says what is running.
+	Invocation() RuntimeInvocation
+	// Logger logs nothing while steps are replayed.
+	Logger() *slog.Logger
+	// Now is the instant of the last step.
+	Now() time.Time
+	// Rand gives the same numbers in every attempt.
+	Rand() *rand.Rand
+	// Fail ends the attempt with err and does not return.
+	Fail(err error)
+
+	// State is the object's state message; ok is false if there is none. The value is read-only.
+	State() (value []byte, ok bool)
+	// SetState replaces or clears it. It keeps value.
+	SetState(value []byte, clear bool)
+	// TableGet returns one row, read-only.
+	TableGet(table, key string) (value []byte, ok bool)
+	// TableLen is the number of rows.
+	TableLen(table string) int
+	// TableScan calls yield with the rows from key from on, ascending, until it returns false.
+	TableScan(table, from string, yield func(key string, value []byte) bool)
+	// TablePut replaces or removes one row. It keeps value.
+	TablePut(table, key string, value []byte, remove bool)
+
+	// Call makes a request whose response is the entry's result.
+	Call(ctx context.Context, call CallRequest) (index uint32, err error)
+	// Send makes a one-way request and returns the id of its invocation.
+	Send(ctx context.Context, call CallRequest) (id string, err error)
+	// Run runs fn once its start is recorded. If async is set it returns at once and fn runs on
+	// another goroutine; else it returns when the result is recorded.
+	Run(ctx context.Context, name string, retry RetryPolicy, async bool, fn func(context.Context) ([]byte, error)) (index uint32, err error)
+	// Sleep completes at until.
+	Sleep(ctx context.Context, wait time.Duration) (index uint32, until time.Time, err error)
+	// Awakeable completes when somebody resolves or rejects id.
+	Awakeable(ctx context.Context) (id string, index uint32, err error)
+	// CompleteAwakeable resolves the awakeable with value, or rejects it with failure.
+	CompleteAwakeable(ctx context.Context, id string, value []byte, failure *Error) error
+	// AwaitPromise completes when the object's promise does.
+	AwaitPromise(ctx context.Context, name string) (index uint32, err error)
+	// PeekPromise looks at the promise without waiting.
+	PeekPromise(ctx context.Context, name string) (value []byte, done bool, err error)
+	// CompletePromise resolves the object's promise with value, or rejects it with failure.
+	CompletePromise(ctx context.Context, name string, value []byte, failure *Error) error
+	// Receive takes the next signal of that name.
+	Receive(ctx context.Context, name string) (index uint32, err error)
+	// CancelInvocation asks another invocation to stop.
+	CancelInvocation(ctx context.Context, id string) error
+
+	// Wait returns the position in indexes of the first entry to complete. It returns
+	// [ErrCanceled] once if the invocation was cancelled, and ctx's error if a context derived
+	// from the handler's ended.
+	Wait(ctx context.Context, indexes []uint32) (winner int, err error)
+	// Result is how an entry that Wait named completed.
+	Result(index uint32) (value []byte, err error)
+}
+
+// RuntimeInvocation is what a [Runtime] says of the invocation it runs.
+type RuntimeInvocation struct {
+	ID string
+	// Attempt counts from 1.
+	Attempt int
+	Method  *MethodDesc
+	Key     string
+}

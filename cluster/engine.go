@@ -1,0 +1,184 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/cluster/replica"
+	"github.com/perdure/perdure/internal/invoker/inprocess"
+	"github.com/perdure/perdure/internal/partition"
+	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/telemetry"
+	"github.com/perdure/perdure/storage/badgerstore"
+	"github.com/perdure/perdure/storage/nodelog"
+)
+
+// registration is one call of RegisterService.
+type registration struct {
+	desc    *actor.ServiceDesc
+	handler any
+}
+
+// engine is what serves calls, below the edge. Tests put another in its place.
+type engine interface {
+	routing.Router
+	// Health is nil while calls can be served.
+	Health() error
+	// Failed is closed when the engine can serve no more; Health says why.
+	Failed() <-chan struct{}
+	// Close answers whoever waits with unavailable, makes durable what was accepted, and
+	// releases the data directory's files. A handler that does not heed its context outlives
+	// ctx: that is an error, and the rest is closed all the same.
+	Close(ctx context.Context) error
+}
+
+// handlers checks and registers what RegisterService was given.
+func handlers(config Config, instruments *telemetry.Telemetry, registered []registration) (*inprocess.Invoker, error) {
+	runner := inprocess.New(inprocess.Config{
+		Logger: config.Logger, TracerProvider: instruments.TracerProvider(),
+		InactivityTimeout: config.InactivityTimeout, StepTimeout: config.StepTimeout,
+	})
+	var problems []error
+	for _, r := range registered {
+		problems = append(problems, runner.Register(r.desc, r.handler))
+	}
+	return runner, errors.Join(problems...)
+}
+
+// partitions is the engine of a node with its data on disk.
+type partitions struct {
+	*partition.Router
+	log    *nodelog.Log
+	store  *badgerstore.Store
+	host   *replica.Host
+	runner *inprocess.Invoker
+
+	stopHost, stopRouter context.CancelFunc
+	running              sync.WaitGroup // the goroutines of host and router
+	failed               chan struct{}
+	hostEnded            chan struct{}
+}
+
+// openPartitions opens log and store and runs the partitions; it returns when all of them can
+// serve.
+func openPartitions(ctx context.Context, config Config, at *layout, instruments *telemetry.Telemetry, registered []registration) (engine, error) {
+	runner, err := handlers(config, instruments, registered)
+	if err != nil {
+		return nil, err
+	}
+	e := &partitions{runner: runner, failed: make(chan struct{}), hostEnded: make(chan struct{})}
+	if err := e.open(config, at); err != nil {
+		return nil, errors.Join(err, e.release())
+	}
+	// Neither is a child of ctx, which bounds Start only: they end in Close, in order.
+	hostCtx, stopHost := context.WithCancel(context.WithoutCancel(ctx))
+	routerCtx, stopRouter := context.WithCancel(context.WithoutCancel(ctx))
+	e.stopHost, e.stopRouter = stopHost, stopRouter
+	e.running.Go(func() {
+		if err := e.Router.Run(routerCtx); err != nil {
+			config.Logger.Error("the partitions failed", telemetry.KeyError, err)
+		}
+	})
+	e.running.Go(func() {
+		defer close(e.hostEnded)
+		if err := e.host.Run(hostCtx); err != nil {
+			config.Logger.Error("the log or the store failed: the node serves no more", telemetry.KeyError, err)
+			close(e.failed)
+		}
+	})
+	if err := e.ready(ctx); err != nil {
+		return nil, errors.Join(err, e.Close(ctx))
+	}
+	if _, err := instruments.Instruments().Observe(func() telemetry.Levels {
+		return telemetry.Levels{LogBytes: e.log.Stats().Bytes}
+	}); err != nil {
+		return nil, errors.Join(err, e.Close(ctx))
+	}
+	return e, nil
+}
+
+func (e *partitions) open(config Config, at *layout) error {
+	var err error
+	e.log, err = nodelog.Open(nodelog.Options{
+		Dir: at.logDir(), CacheBytes: clamp(config.MemoryBytes/16, 8<<20, 256<<20), Logger: config.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	e.store, err = badgerstore.Open(badgerstore.Options{
+		Dir: at.storeDir(), MemoryBudgetBytes: clamp(config.MemoryBytes*3/8, 48<<20, 1536<<20), Logger: config.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	groups := make([]replica.GroupID, at.identity.Partitions)
+	for i := range groups {
+		groups[i] = replica.GroupID(i) + 1 // group 0 is the cluster's own, once there is one
+	}
+	e.host, err = replica.Open(replica.Config{
+		Log: e.log, Store: e.store, NodeID: at.identity.raftID, Groups: groups, Logger: config.Logger,
+		MaxBacklogBytes: int(clamp(config.MemoryBytes/8, 16<<20, 256<<20)),
+	})
+	if err != nil {
+		return err
+	}
+	e.Router, err = partition.NewRouter(partition.Config{
+		Invoker: e.runner, Logger: config.Logger, Partitions: at.identity.Partitions,
+		TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
+	}, func(id uint32, p *partition.Partition) partition.Group {
+		return e.host.Attach(replica.GroupID(id), p)
+	})
+	return err
+}
+
+// ready waits until every partition leads, the host fails, or ctx ends.
+func (e *partitions) ready(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		select {
+		case <-e.failed:
+			cancel(fmt.Errorf("the log or the store failed: %w", e.host.Health()))
+		case <-ctx.Done():
+		}
+	}()
+	err := e.Router.Ready(ctx)
+	cancel(nil)
+	<-watching
+	return err
+}
+
+// Health implements engine.
+func (e *partitions) Health() error { return e.host.Health() }
+
+// Failed implements engine.
+func (e *partitions) Failed() <-chan struct{} { return e.failed }
+
+// Close implements engine.
+func (e *partitions) Close(ctx context.Context) error {
+	// The host first: it makes what was accepted durable and tells the partitions to step
+	// down, whereupon they answer whoever waits.
+	e.stopHost()
+	<-e.hostEnded
+	e.stopRouter()
+	e.running.Wait()
+	err := e.runner.Close(ctx)
+	return errors.Join(err, e.release())
+}
+
+// release closes what open opened.
+func (e *partitions) release() error {
+	var problems []error
+	if e.store != nil {
+		problems = append(problems, e.store.Close())
+	}
+	if e.log != nil {
+		problems = append(problems, e.log.Close())
+	}
+	return errors.Join(problems...)
+}

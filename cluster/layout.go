@@ -1,0 +1,157 @@
+package cluster
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/perdure/perdure/storage/vfs"
+)
+
+// layout is an open data directory:
+//
+//	DIR/lock       held by the process that uses the directory
+//	DIR/node.json  who the node is; written once
+//	DIR/log/       the node log
+//	DIR/store/     the store
+type layout struct {
+	dir      string
+	identity identity
+	lock     io.Closer
+}
+
+// formatVersion of the data directory as a whole; log and store have versions of their own.
+const formatVersion = 1
+
+// identity is what node.json holds.
+type identity struct {
+	FormatVersion int `json:"format_version"`
+	// NodeID is this node's Raft identity: 16 hexadecimal digits, never 0, never reused.
+	NodeID string `json:"node_id"`
+	// ClusterID is the same on all nodes of a cluster.
+	ClusterID  string    `json:"cluster_id"`
+	Partitions uint32    `json:"partitions"`
+	CreatedAt  time.Time `json:"created_at"`
+
+	raftID uint64
+}
+
+func (l *layout) logDir() string   { return filepath.Join(l.dir, "log") }
+func (l *layout) storeDir() string { return filepath.Join(l.dir, "store") }
+
+func (l *layout) close() error { return l.lock.Close() }
+
+// openLayout locks dir and reads who the node is, or makes it someone if dir is empty.
+// partitions is 0 for what the directory says.
+func openLayout(dir string, partitions uint32) (*layout, error) {
+	var disk vfs.OS
+	absolute, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+	}
+	if err := disk.MkdirAll(absolute); err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", absolute, err)
+	}
+	lock, err := disk.Lock(filepath.Join(absolute, "lock"))
+	if errors.Is(err, vfs.ErrLocked) {
+		return nil, fmt.Errorf("data directory %s is in use by another node: stop that one, or give this one a directory of its own: %w", absolute, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", absolute, err)
+	}
+	l := &layout{dir: absolute, lock: lock}
+	if err := l.identify(disk, partitions); err != nil {
+		return nil, errors.Join(fmt.Errorf("data directory %s: %w", absolute, err), lock.Close())
+	}
+	return l, nil
+}
+
+func (l *layout) identify(disk vfs.FS, partitions uint32) error {
+	path := filepath.Join(l.dir, "node.json")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return l.create(disk, path, partitions)
+	}
+	if err != nil {
+		return err
+	}
+	// The version first: the rest of a newer format may not even parse.
+	var version struct {
+		FormatVersion int `json:"format_version"`
+	}
+	if err := json.Unmarshal(data, &version); err != nil {
+		return fmt.Errorf("node.json is damaged: %w: restore it from a backup; without it the node does not know who it is", err)
+	}
+	if version.FormatVersion > formatVersion {
+		return fmt.Errorf("its format version is %d, and this program (%s) knows up to %d: use the newer program that wrote it", version.FormatVersion, Version(), formatVersion)
+	}
+	if err := json.Unmarshal(data, &l.identity); err != nil {
+		return fmt.Errorf("node.json is damaged: %w: restore it from a backup; without it the node does not know who it is", err)
+	}
+	l.identity.raftID, err = strconv.ParseUint(l.identity.NodeID, 16, 64)
+	if err != nil || l.identity.raftID == 0 || version.FormatVersion < 1 || l.identity.Partitions == 0 {
+		return fmt.Errorf("node.json is damaged: format version %d, node id %q, %d partitions: restore it from a backup",
+			version.FormatVersion, l.identity.NodeID, l.identity.Partitions)
+	}
+	if partitions != 0 && partitions != l.identity.Partitions {
+		return fmt.Errorf("it was created with %d partitions, and the configuration says %d: the number is fixed, for it decides where every object is; set it to %d or leave it out",
+			l.identity.Partitions, partitions, l.identity.Partitions)
+	}
+	return nil
+}
+
+func (l *layout) create(disk vfs.FS, path string, partitions uint32) error {
+	for _, dir := range []string{l.logDir(), l.storeDir()} {
+		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+			return fmt.Errorf("node.json is missing, but there is data in %s: restore it from a backup, or name an empty directory", dir)
+		}
+	}
+	if partitions == 0 {
+		partitions = DefaultPartitions
+	}
+	var random [8]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return err
+	}
+	// Raft reserves 0 and the two highest numbers.
+	id := max(binary.BigEndian.Uint64(random[:])>>1, 1)
+	l.identity = identity{
+		FormatVersion: formatVersion, NodeID: fmt.Sprintf("%016x", id), raftID: id,
+		ClusterID: uuid.NewString(), Partitions: partitions, CreatedAt: time.Now().UTC().Truncate(time.Second),
+	}
+	data, err := json.MarshalIndent(l.identity, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeDurably(disk, path, append(data, '\n'))
+}
+
+// writeDurably replaces a file as a whole, or not at all.
+func writeDurably(disk vfs.FS, path string, data []byte) error {
+	temporary := path + ".new"
+	file, err := disk.Create(temporary)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt(data, 0)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", temporary, err), disk.Remove(temporary))
+	}
+	if err := disk.Rename(temporary, path); err != nil {
+		return err
+	}
+	return disk.SyncDir(filepath.Dir(path))
+}

@@ -1,0 +1,88 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Main is the main function of a program that is a node and nothing else: it reads flags and
+// environment, has register add the handlers, and serves until SIGINT or SIGTERM. It does not
+// return. opts come before what flags and environment say.
+//
+//	--listen, PERDURE_LISTEN        host:port
+//	--data, PERDURE_DATA            data directory
+//	--log-level, PERDURE_LOG_LEVEL  debug, info, warn or error
+//	--prometheus                    serve /metrics
+//	--otlp, PERDURE_OTLP            collector for traces and metrics, http://host:4318
+func Main(register func(*Node), opts ...Option) {
+	os.Exit(run(os.Args[0], os.Args[1:], os.Getenv, os.Stdout, os.Stderr, register, opts))
+}
+
+func run(name string, arguments []string, env func(string) string, stdout, stderr io.Writer, register func(*Node), opts []Option) int {
+	var config Config
+	for _, opt := range opts {
+		opt(&config)
+	}
+	level := slog.LevelInfo
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&config.Listen, "listen", or(env("PERDURE_LISTEN"), config.Listen, DefaultListen), "`host:port` to serve on")
+	flags.StringVar(&config.DataDir, "data", or(env("PERDURE_DATA"), config.DataDir, DefaultDataDir), "`directory` that holds everything the node keeps")
+	flags.BoolVar(&config.Telemetry.Prometheus, "prometheus", config.Telemetry.Prometheus, "serve metrics at /metrics")
+	otlp := flags.String("otlp", env("PERDURE_OTLP"), "OTLP/HTTP `URL` that traces and metrics are sent to")
+	flags.TextVar(&level, "log-level", level, "debug, info, warn or error")
+	if text := env("PERDURE_LOG_LEVEL"); text != "" {
+		if err := level.UnmarshalText([]byte(text)); err != nil {
+			fmt.Fprintf(stderr, "%s: PERDURE_LOG_LEVEL is %q; it must be debug, info, warn or error\n", name, text)
+			return 2
+		}
+	}
+	if err := flags.Parse(arguments); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return 0
+		}
+		return 2
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(stderr, "%s: %q is not a flag\n", name, flags.Arg(0))
+		return 2
+	}
+	if *otlp != "" {
+		config.Telemetry.TracesURL, config.Telemetry.MetricsURL = *otlp, *otlp
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	node := NewNode(WithConfig(config))
+	register(node)
+	if err := node.Start(ctx); err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
+		return 1
+	}
+	fmt.Fprintf(stdout, "serving on %s, data in %s\n", node.URL(), config.DataDir)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once, as the default is
+	if err := node.wait(ctx); err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
+		return 1
+	}
+	return 0
+}
+
+func or(texts ...string) string {
+	for _, text := range texts {
+		if text != "" {
+			return text
+		}
+	}
+	return ""
+}

@@ -1,0 +1,367 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/ingress"
+	"github.com/perdure/perdure/internal/telemetry"
+)
+
+// Node is one node: it hosts the handlers registered with it and keeps its share of the
+// objects. Make it with NewNode, register handlers, then Start and Shutdown, or Run. It runs
+// once. Its methods are safe for concurrent use.
+type Node struct {
+	config Config
+	client *actor.Client
+
+	// edge is nil unless the node serves.
+	edge atomic.Pointer[ingress.Ingress]
+	// closed is why client and handler refuse when edge is nil.
+	closed atomic.Pointer[string]
+	// draining: no new work, for the node is about to stop.
+	draining atomic.Bool
+
+	// openEngine is openPartitions, or what a test puts there before Start.
+	openEngine func(context.Context, Config, *layout, *telemetry.Telemetry, []registration) (engine, error)
+
+	mu struct {
+		sync.Mutex
+		phase      phase
+		registered []registration
+		problems   []error
+
+		layout    *layout
+		telemetry *telemetry.Telemetry
+		engine    engine
+		server    *ingress.Server
+		stopped   chan struct{} // closed when Shutdown is done
+		failure   error         // of Shutdown
+	}
+}
+
+type phase uint8
+
+const (
+	phaseNew phase = iota
+	phaseStarting
+	phaseServing
+	phaseStopping
+	phaseStopped
+)
+
+var _ actor.Registrar = (*Node)(nil)
+
+// NewNode makes a node; mistakes in opts are reported by Start.
+func NewNode(opts ...Option) *Node {
+	n := &Node{openEngine: openPartitions}
+	for _, opt := range opts {
+		opt(&n.config)
+	}
+	n.mu.stopped = make(chan struct{})
+	reason := "the node was not started: call its Start first"
+	n.closed.Store(&reason)
+	n.client = actor.NewClient(inProcess{n})
+	return n
+}
+
+// RegisterService makes the node run handler for a service. Generated RegisterXxxHandler
+// functions call it, before Start, which reports mistakes.
+func (n *Node) RegisterService(desc *actor.ServiceDesc, handler any) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.phase != phaseNew {
+		name := "nil"
+		if desc != nil {
+			name = desc.Name
+		}
+		n.config.withDefaults().Logger.Error("a service was registered after the node was started: it is not served", telemetry.KeyService, name)
+		return
+	}
+	n.mu.registered = append(n.mu.registered, registration{desc, handler})
+}
+
+// Start brings the node up and returns when it serves. ctx bounds starting only. All mistakes
+// in the configuration and in what was registered are in one error. After an error the node
+// has let go of everything, and stays stopped.
+func (n *Node) Start(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.phase != phaseNew {
+		return errors.New("start: the node was started before; a node runs once, make a new one")
+	}
+	n.mu.phase = phaseStarting
+	if err := n.startLocked(ctx); err != nil {
+		n.stopLocked(ctx, "the node failed to start")
+		return fmt.Errorf("start: %w", err)
+	}
+	n.mu.phase = phaseServing
+	return nil
+}
+
+func (n *Node) startLocked(ctx context.Context) error {
+	problems := append(n.config.problems(), n.registrationsLocked()...)
+	if err := errors.Join(problems...); err != nil {
+		return err
+	}
+	raiseProcs()
+	config := n.config.withDefaults()
+	var err error
+	if n.mu.layout, err = openLayout(config.DataDir, config.Partitions); err != nil {
+		return err
+	}
+	config.Logger = config.Logger.With(telemetry.KeyNode, n.mu.layout.identity.NodeID)
+	if n.mu.telemetry, err = telemetry.Setup(ctx, config.telemetry(n.mu.layout.identity.NodeID)); err != nil {
+		return err
+	}
+	if n.mu.engine, err = n.openEngine(ctx, config, n.mu.layout, n.mu.telemetry, n.mu.registered); err != nil {
+		return err
+	}
+	edge, err := n.newEdgeLocked(config)
+	if err != nil {
+		return err
+	}
+	n.edge.Store(edge)
+	if config.NoListener {
+		return nil
+	}
+	server, err := newServer(config, n.Handler())
+	if err != nil {
+		return err
+	}
+	if err := server.Listen(ctx); err != nil {
+		return err
+	}
+	n.mu.server = server
+	return nil
+}
+
+// registrationsLocked reports mistakes that the layers below would report one at a time.
+func (n *Node) registrationsLocked() []error {
+	trial, err := handlers(n.config.withDefaults(), nil, n.mu.registered)
+	return split(errors.Join(err, trial.Close(context.Background()))) // nothing runs in it
+}
+
+func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, error) {
+	engine := n.mu.engine
+	services := make([]*actor.ServiceDesc, len(n.mu.registered))
+	for i, r := range n.mu.registered {
+		services[i] = r.desc
+	}
+	return ingress.New(ingress.Config{
+		Router: engine, Services: services, Validate: config.Validator,
+		Ready: func() error {
+			if n.draining.Load() {
+				return errors.New("the node is shutting down")
+			}
+			return engine.Health()
+		},
+		Metrics: n.mu.telemetry.Handler(), Logger: config.Logger,
+		Tracer: n.mu.telemetry.Tracer(), Instruments: n.mu.telemetry.Instruments(),
+		Retention:          ingress.Retention{Default: config.Retention, AutoKey: config.AutoKeyRetention},
+		MaxMessageBytes:    config.MaxMessageBytes,
+		MaxConcurrentCalls: config.MaxConcurrentCalls,
+	})
+}
+
+func newServer(config Config, handler http.Handler) (*ingress.Server, error) {
+	settings := ingress.ServerConfig{Address: config.Listen, Logger: config.Logger}
+	if config.TLS != nil {
+		var err error
+		if settings.TLS, err = ingress.NewTLSConfig(config.TLS.files(), config.Logger); err != nil {
+			return nil, err
+		}
+	}
+	return ingress.NewServer(handler, settings), nil
+}
+
+// Run is Start, then waiting until ctx ends or the node fails, then Shutdown. It returns nil
+// if ctx ended the node and all went well.
+func (n *Node) Run(ctx context.Context) error {
+	if err := n.Start(ctx); err != nil {
+		return err
+	}
+	return n.wait(ctx)
+}
+
+// wait is Run after Start.
+func (n *Node) wait(ctx context.Context) error {
+	n.mu.Lock()
+	engine, server, stopped := n.mu.engine, n.mu.server, n.mu.stopped
+	n.mu.Unlock()
+	var refused <-chan struct{}
+	if server != nil {
+		refused = server.Failed()
+	}
+	var failure error
+	select {
+	case <-ctx.Done():
+	case <-stopped: // somebody called Shutdown
+	case <-engine.Failed():
+		failure = fmt.Errorf("the node failed: %w", engine.Health())
+	case <-refused:
+		if err := server.Err(); err != nil {
+			failure = fmt.Errorf("the listener failed: %w", err)
+		}
+	}
+	return errors.Join(failure, n.Shutdown(context.WithoutCancel(ctx)))
+}
+
+// Shutdown stops accepting calls, waits Config.DrainTimeout for those under way, answers the
+// rest with unavailable, makes everything durable and lets go of the data directory. ctx cuts
+// waiting short, not the rest. A second call waits for the first. A node that was not started
+// is stopped at once.
+func (n *Node) Shutdown(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.phase == phaseStopped {
+		return n.mu.failure
+	}
+	n.mu.phase = phaseStopping
+	n.stopLocked(ctx, "the node is closed")
+	return n.mu.failure
+}
+
+// stopLocked lets go of whatever was started.
+func (n *Node) stopLocked(ctx context.Context, reason string) {
+	config := n.config.withDefaults()
+	n.closed.Store(&reason)
+	n.draining.Store(true)
+	edge := n.edge.Load()
+	var problems []error
+
+	drain, cancel := context.WithTimeout(ctx, config.DrainTimeout)
+	defer cancel()
+	served := make(chan struct{})
+	if server := n.mu.server; server != nil {
+		// The server waits for its connections to fall idle, which those who wait for a
+		// result do only once the engine has sent them away.
+		answer, stop := context.WithTimeout(context.WithoutCancel(ctx), 2*config.DrainTimeout)
+		defer stop()
+		go func() {
+			defer close(served)
+			if err := server.Shutdown(answer); err != nil {
+				config.Logger.Warn("connections were cut off", telemetry.KeyError, err)
+			}
+		}()
+	} else {
+		close(served)
+	}
+	if edge != nil && edge.Idle(drain) != nil {
+		config.Logger.Info("calls under way are sent away; what they started goes on after the next start")
+	}
+	if n.mu.engine != nil {
+		problems = append(problems, n.mu.engine.Close(ctx))
+	}
+	<-served
+	n.edge.Store(nil)
+	export, cancelExport := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancelExport()
+	problems = append(problems, n.mu.telemetry.Shutdown(export))
+	if n.mu.layout != nil {
+		problems = append(problems, n.mu.layout.close())
+	}
+	if err := errors.Join(problems...); err != nil {
+		n.mu.failure = fmt.Errorf("shutdown: %w", err)
+	}
+	if n.mu.phase != phaseStopped {
+		n.mu.phase = phaseStopped
+		close(n.mu.stopped)
+	}
+}
+
+// Addr is the host:port the node listens on; "" while it does not.
+func (n *Node) Addr() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.server == nil || n.mu.server.Addr() == nil {
+		return ""
+	}
+	return n.mu.server.Addr().String()
+}
+
+// URL is what callers give to Dial; "" while the node does not listen.
+func (n *Node) URL() string {
+	address := n.Addr()
+	if address == "" {
+		return ""
+	}
+	if n.config.TLS != nil {
+		return "https://" + address
+	}
+	return "http://" + address
+}
+
+// Client calls the node's objects from this process, without a network. It may be made before
+// Start; while the node does not serve, its calls fail with failed_precondition.
+func (n *Node) Client() *actor.Client { return n.client }
+
+// Handler serves what the listener serves, for programs with a server of their own. Mount it
+// at "/", or under the paths of the services; it expects the paths as they came. While the
+// node does not serve it answers 503. The server must allow unencrypted HTTP/2, or have TLS,
+// for gRPC to work.
+func (n *Node) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if edge := n.edge.Load(); edge != nil {
+			edge.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(w, "{\"code\":\"unavailable\",\"message\":%q}\n", *n.closed.Load())
+	})
+}
+
+// inProcess is the transport of Client: that of the edge while there is one.
+type inProcess struct{ node *Node }
+
+func (t inProcess) now() actor.Transport {
+	if edge := t.node.edge.Load(); edge != nil && !t.node.draining.Load() {
+		return edge.Local()
+	}
+	return ingress.Closed{Reason: *t.node.closed.Load()}
+}
+
+func (t inProcess) Call(ctx context.Context, call actor.CallRequest) (proto.Message, error) {
+	return t.now().Call(ctx, call)
+}
+
+func (t inProcess) Send(ctx context.Context, call actor.CallRequest) (string, error) {
+	return t.now().Send(ctx, call)
+}
+
+func (t inProcess) Attach(ctx context.Context, id string, into proto.Message) error {
+	return t.now().Attach(ctx, id, into)
+}
+
+func (t inProcess) AttachKey(ctx context.Context, method *actor.MethodDesc, key string, into proto.Message) error {
+	return t.now().AttachKey(ctx, method, key, into)
+}
+
+func (t inProcess) Cancel(ctx context.Context, id string) error { return t.now().Cancel(ctx, id) }
+
+func (t inProcess) CompleteAwakeable(ctx context.Context, id string, value []byte, failure *actor.Error) error {
+	return t.now().CompleteAwakeable(ctx, id, value, failure)
+}
+
+var procs sync.Once
+
+// raiseProcs is explained in the package comment.
+func raiseProcs() {
+	procs.Do(func() {
+		// What it is now already heeds a container's limit of CPU time.
+		if current := runtime.GOMAXPROCS(0); os.Getenv("GOMAXPROCS") == "" && current < max(8, current+6) {
+			runtime.GOMAXPROCS(max(8, current+6))
+		}
+	})
+}

@@ -1,0 +1,144 @@
+package cluster_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/cluster"
+	bankv1 "github.com/perdure/perdure/examples/bank/gen/bank/v1"
+	bank "github.com/perdure/perdure/examples/bank/gen/bank/v1/bankv1perdure"
+)
+
+type accounts struct{ bank.UnimplementedAccountHandler }
+
+func (accounts) Deposit(ctx bank.AccountTxContext, req *bankv1.DepositRequest) (*bankv1.DepositResponse, error) {
+	state := ctx.State().Get()
+	state.Balance += req.Amount
+	ctx.State().Set(state)
+	return &bankv1.DepositResponse{Balance: state.Balance}, nil
+}
+
+func (accounts) Withdraw(ctx bank.AccountTxContext, req *bankv1.WithdrawRequest) (*bankv1.WithdrawResponse, error) {
+	state := ctx.State().Get()
+	if state.Balance < req.Amount {
+		return nil, actor.Errorf(actor.FailedPrecondition, "account %s has only %d", ctx.Key(), state.Balance)
+	}
+	state.Balance -= req.Amount
+	ctx.State().Set(state)
+	return &bankv1.WithdrawResponse{Balance: state.Balance}, nil
+}
+
+func (accounts) Balance(ctx bank.AccountReadContext, _ *bankv1.BalanceRequest) (*bankv1.BalanceResponse, error) {
+	return &bankv1.BalanceResponse{Balance: ctx.State().Get().Balance}, nil
+}
+
+func newNode(t testing.TB, dir string, opts ...cluster.Option) *cluster.Node {
+	t.Helper()
+	opts = append([]cluster.Option{
+		cluster.WithDataDir(dir), cluster.WithListen("127.0.0.1:0"), cluster.WithPartitions(8),
+		cluster.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))),
+	}, opts...)
+	node := cluster.NewNode(opts...)
+	bank.RegisterAccountHandler(node, accounts{})
+	return node
+}
+
+func startNode(t testing.TB, node *cluster.Node) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := node.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stopNode(t, node) })
+}
+
+func stopNode(t testing.TB, node *cluster.Node) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := node.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNode is the whole way, from an HTTP call to the disk and back after a restart.
+func TestNode(t *testing.T) {
+	dir := t.TempDir()
+	node := newNode(t, dir)
+	startNode(t, node)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, node.URL()+"/bank.v1.AccountService/Deposit",
+		strings.NewReader(`{"accountId":"alice","amount":"5"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	if err != nil || strings.ReplaceAll(string(body), " ", "") != `{"balance":"5"}` {
+		t.Fatalf("%s %v", body, err)
+	}
+
+	for _, caller := range []struct {
+		name   string
+		client *actor.Client
+	}{
+		{"in process", node.Client()},
+		{"dialled", cluster.Dial(nil, node.URL())},
+	} {
+		t.Run(caller.name, func(t *testing.T) {
+			alice := bank.Account(caller.client, "alice")
+			before, err := alice.Balance(t.Context(), &bankv1.BalanceRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			after, err := alice.Deposit(t.Context(), &bankv1.DepositRequest{Amount: 7})
+			if err != nil || after.Balance != before.Balance+7 {
+				t.Errorf("deposit: %v %v", after, err)
+			}
+			_, err = alice.Withdraw(t.Context(), &bankv1.WithdrawRequest{Amount: 1000})
+			if actor.CodeOf(err) != actor.FailedPrecondition || !strings.Contains(err.Error(), "account alice has only") {
+				t.Errorf("withdraw: %v", err)
+			}
+			sent, err := alice.DepositSend(t.Context(), &bankv1.DepositRequest{Amount: 1}, actor.IdempotencyKey("once "+caller.name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			result, err := sent.Attach(t.Context())
+			if err != nil || result.Balance != after.Balance+1 {
+				t.Errorf("attach: %v %v", result, err)
+			}
+			again, err := alice.Deposit(t.Context(), &bankv1.DepositRequest{Amount: 1}, actor.IdempotencyKey("once "+caller.name))
+			if err != nil || again.Balance != result.Balance {
+				t.Errorf("the same call again: %v %v", again, err)
+			}
+		})
+	}
+
+	want, err := bank.Account(node.Client(), "alice").Balance(t.Context(), &bankv1.BalanceRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopNode(t, node)
+	_, err = bank.Account(node.Client(), "alice").Balance(t.Context(), &bankv1.BalanceRequest{})
+	if actor.CodeOf(err) != actor.FailedPrecondition || !strings.Contains(err.Error(), "the node is closed") {
+		t.Errorf("a call after shutdown: %v", err)
+	}
+
+	again := newNode(t, dir)
+	startNode(t, again)
+	got, err := bank.Account(again.Client(), "alice").Balance(t.Context(), &bankv1.BalanceRequest{})
+	if err != nil || got.Balance != want.Balance {
+		t.Errorf("after a restart: %v %v, want %v", got, err, want)
+	}
+}

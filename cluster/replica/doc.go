@@ -1,0 +1,61 @@
+// Package replica runs every Raft group of a node in one process, over one node log and one
+// store.
+//
+// # Model
+//
+// A group replicates one partition. Its leader proposes records; a record is opaque mutations
+// (the encoding of storage.Batch, keys without the partition's prefix) under a header of
+// (epoch, sequence). The epoch is the Raft term in which this node became leader and applied
+// everything before it; the sequence counts from 1 within it. Every replica applies a record
+// only if its epoch is the term of its log entry and its sequence is the next one, so a record
+// that was evaluated on top of one that never made it into the log is void everywhere.
+//
+// A record passes four points: proposed (in memory), appended (on this node's disk), committed
+// (on the disks of a majority: Listener.Committed), applied (in the store: Listener.Applied).
+// Acknowledging needs the third, so the store is off the acknowledging path. The store holds,
+// in the same batch as the mutations, how far each group is applied, under which epoch and
+// sequence, and the group's Raft configuration. What the store lacks is replayed from the log.
+//
+// A group starts as follower, campaigns, and leads once its own term's first entry, and with it
+// everything before, is in the store:
+//
+//	follower ──campaign──► elected ──first entry of the term in the store──► leading (Lead)
+//	    ▲                     │                                                │
+//	    └──── restarted ◄─────┴── append refused, sequence gap, lost term ─────┘ (StepDown)
+//
+// A new group is written as one log entry that adds this node as its only voter, so the store
+// is a pure function of the log from the first entry on.
+//
+// # Goroutines
+//
+//   - The loop (the goroutine of Run) owns all RawNodes and everything in Group below "loop".
+//     It is fed by the intake: proposals, finished appends, finished applies. It never blocks on
+//     a disk, except when it reads back entries that memory no longer holds (start, restart).
+//   - The appender owns Log.Append. The loop adds what all groups have ready to one pending
+//     batch; each time a sync returns, the appender takes whatever has gathered.
+//   - The applier owns Store.Commit and the merge of committed records of all groups into one
+//     batch, and calls Listener.Applied and Log.TruncatePrefix, in this order, once it returned.
+//
+// One-voter groups need no ticks: nothing happens in them that a proposal or a disk did not
+// cause, so an idle host has no timers.
+//
+// # Failures
+//
+// A log without space (ErrNoSpace) took nothing: the groups of that append step down, restart
+// from the log, and campaign again about once a second. A log that is fenced, or a store commit
+// of unknown outcome, ends Run: the node must be opened again. A store without space is retried;
+// meanwhile the backlog bound makes Propose refuse. A log entry that cannot be decoded halts its
+// partition: it steps down, applies nothing more, and Health names partition and index; the
+// other partitions go on. A store that is behind the start of the log refuses to open
+// (ErrDataLoss). An append or a commit that hangs is reported by Health and logged, and does not
+// end the process.
+//
+// # Seams for more than one voter
+//
+// Raft messages to other nodes leave in Host.send and would enter by RawNode.Step in the loop;
+// ticks belong to the loop's timer; raftLog.Snapshot and the generation in the store's keys are
+// where a partition's snapshot is sent and installed. A transport must hold back the messages
+// of a Ready that changes term or vote until that append has returned: the library hands them out
+// at once, and a candidate that asks for votes before its own is durable could, after a crash,
+// lead the same term twice.
+package replica

@@ -1,0 +1,138 @@
+package replica
+
+import (
+	"fmt"
+
+	raft "go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/perdure/perdure/storage"
+)
+
+// Group is one partition's Raft group on this node.
+type Group struct {
+	host     *Host
+	id       GroupID
+	listener Listener
+	prefix   [prefixBytes]byte // of the generation in use; fixed until snapshots are installed
+
+	// Guarded by Host.intake.mu.
+	mu struct {
+		lead         uint64 // the epoch in which Propose is open, or 0
+		nextSequence uint64
+		backlogBytes int
+	}
+
+	loopState  groupLoopState  // owned by the loop
+	applyState groupApplyState // owned by the applier
+}
+
+// groupLoopState is what the loop knows of a group.
+//
+// Invariant: stored ≤ handed ≤ commit ≤ last index of the log.
+type groupLoopState struct {
+	node *raft.RawNode // nil while the group waits for its restart
+	log  *raftLog
+
+	// incarnation counts the nodes of this group: what an append answers to an older one is void.
+	incarnation uint64
+	// appending is in how many append batches, gathering or running, the group takes part.
+	appending int
+	batch     uint64 // id of the last append batch the group took part in
+	part      int    // its part there
+
+	hard      *pb.HardState // the newest the node said, on disk or not
+	hardDirty bool          // it was not given to the appender yet
+	voteDirty bool          // nor was its term or vote, which must be durable
+	conf      *pb.ConfState // as of handed
+	term      uint64
+	commit    uint64
+	handed    uint64 // the applier has everything up to here
+	stored    uint64 // the store has everything up to here
+
+	epoch     uint64 // the term this node was elected for, or 0
+	leadIndex uint64 // of that term's first entry, or 0 until it was seen
+	leading   bool   // Lead was called
+	sequence  uint64 // the last one given to the node
+	committed uint64 // the last one told to the listener
+
+	flights     []flight // proposed and not handed to the applier, ascending
+	indexed     int      // flights[:indexed] have an index
+	acked       int      // flights[:acked] were told to the listener
+	flightBytes int
+
+	stopping error         // why the group steps down once its appends are back
+	halted   error         // why the group does nothing any more
+	campaign bool          // campaign once everything known to be committed was handed over
+	retry    bool          // in loop.retries
+	heldBack []*pb.Message // answers the node gets when the applier has room again
+	dirty    bool          // in loop.dirty
+	entries  []*pb.Entry   // proposals of this round; the node clones them, so they are reused
+	proposed int           // entries in use
+}
+
+// flight is a record between Propose and the applier.
+type flight struct {
+	index, sequence uint64
+	bytes           int
+}
+
+// ID returns the group's id.
+func (g *Group) ID() GroupID { return g.id }
+
+// Propose hands a record to the group's log, and never blocks. payload is the encoding of a
+// storage.Batch whose keys lack the partition's prefix, and becomes the group's. The sequence must
+// be the one after that of the last Propose of the epoch which returned nil, or 1; any other
+// makes the group step down. Nil means that the record will be committed or the group steps down.
+// Errors: ErrNotLeader, ErrBacklog, ErrTooLarge, ErrSequence, storage.ErrMalformed.
+func (g *Group) Propose(epoch, sequence uint64, payload []byte) error {
+	if err := g.host.limits.checkPayload(payload); err != nil {
+		return fmt.Errorf("partition %d: propose: %w", g.id, err)
+	}
+	data := encodeRecord(epoch, sequence, payload)
+	in := &g.host.intake
+	in.mu.Lock()
+	switch {
+	case g.mu.lead != epoch || epoch == 0 || in.mu.closed:
+		in.mu.Unlock()
+		return ErrNotLeader
+	case sequence != g.mu.nextSequence:
+		next := g.mu.nextSequence
+		g.mu.lead = 0
+		in.mu.broken = append(in.mu.broken, g)
+		in.mu.Unlock()
+		in.signal()
+		return fmt.Errorf("partition %d: propose: %w: got %d, next is %d", g.id, ErrSequence, sequence, next)
+	case g.mu.backlogBytes > 0 && in.mu.backlogBytes+len(data) > g.host.cfg.MaxBacklogBytes:
+		in.mu.Unlock()
+		return ErrBacklog
+	}
+	g.mu.nextSequence++
+	g.mu.backlogBytes += len(data)
+	in.mu.backlogBytes += len(data)
+	in.mu.proposals = append(in.mu.proposals, proposal{group: g, epoch: epoch, sequence: sequence, data: data})
+	due := 1 // later ones are taken in the same round
+	if in.mu.appending {
+		due = gatherProposals
+	}
+	wake := len(in.mu.proposals) == due
+	in.mu.Unlock()
+	if wake {
+		in.signal()
+	}
+	return nil
+}
+
+// Snapshot returns the store's current snapshot, bounded to the partition and with its prefix
+// stripped. The caller must Release it.
+func (g *Group) Snapshot() storage.Snapshot {
+	return newPartitionSnapshot(g.host.cfg.Store.Snapshot(), g.prefix)
+}
+
+// silent is the listener of a group that nobody attached to.
+type silent struct{}
+
+func (silent) Lead(uint64)              {}
+func (silent) StepDown(uint64, error)   {}
+func (silent) Committed(uint64, uint64) {}
+func (silent) Applied(uint64, uint64)   {}

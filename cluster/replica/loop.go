@@ -1,0 +1,426 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	raft "go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/storage/nodelog"
+)
+
+// loop drives the nodes of all groups. Each round takes everything that arrived, steps the
+// groups concerned, and puts all they have to write into the one gathering append.
+type loop struct {
+	host *Host
+	in   arrivals
+
+	dirty     []*Group // may have something ready
+	proposing []*Group // have entries of this round
+	stopping  []*Group // step down once their appends are back
+	retries   []*Group // campaign at retryAt
+	held      []*Group // have answers held back
+	retryAt   time.Time
+	appending int // sum of groupLoopState.appending
+	closing   bool
+
+	timer *time.Timer // for retryAt and the watchdog; armed only while one of them has cause
+	armed bool
+	stall bool // reported
+}
+
+// run returns nil after ctx ended and what was accepted is committed, or the error that ends
+// the host.
+func (l *loop) run(ctx context.Context) error {
+	in := &l.host.intake
+	l.timer = time.NewTimer(time.Hour)
+	l.timer.Stop()
+	defer l.timer.Stop()
+	for _, g := range l.host.order {
+		if g.loopState.node != nil {
+			g.loopState.campaign = true
+			l.mark(g)
+		}
+	}
+	done := ctx.Done()
+	for {
+		if err := l.round(); err != nil {
+			in.close()
+			l.stepDownAll(err)
+			return err
+		}
+		if l.closing && l.appending == 0 {
+			l.stepDownAll(ErrStopped)
+			return nil
+		}
+		l.arm()
+		select {
+		case <-in.wake:
+		case <-l.timer.C:
+			l.armed = false
+			l.watch()
+		case <-done:
+			done = nil
+			in.close()
+			l.closing = true
+		}
+	}
+}
+
+// round deals with everything that arrived.
+func (l *loop) round() error {
+	in := &l.host.intake
+	in.take(&l.in)
+	if l.in.failure != nil {
+		return l.in.failure
+	}
+	for _, batch := range l.in.appends {
+		if err := l.appended(batch); err != nil {
+			return err
+		}
+	}
+	for i := range l.in.applies {
+		l.applied(&l.in.applies[i])
+	}
+	if len(l.in.applies) > 0 && len(l.held) > 0 && !l.host.applier.full() {
+		l.release()
+	}
+	l.propose()
+	for _, g := range l.in.broken {
+		l.stop(g, ErrSequence)
+	}
+	for len(l.dirty) > 0 {
+		l.work()
+		l.settle()
+	}
+	l.settle()
+	l.host.appender.flush()
+	return nil
+}
+
+// mark makes this round look at the group.
+func (l *loop) mark(g *Group) {
+	if !g.loopState.dirty {
+		g.loopState.dirty = true
+		l.dirty = append(l.dirty, g)
+	}
+}
+
+// propose gives the nodes this round's proposals, one step per group.
+func (l *loop) propose() {
+	for i := range l.in.proposals {
+		p := &l.in.proposals[i]
+		ls := &p.group.loopState
+		if !ls.leading || ls.epoch != p.epoch || ls.stopping != nil || p.sequence != ls.sequence+1 {
+			l.host.intake.adjust(p.group, -len(p.data)) // came before its group stepped down
+			continue
+		}
+		ls.sequence++
+		if ls.proposed == 0 {
+			l.proposing = append(l.proposing, p.group)
+		}
+		if ls.proposed == len(ls.entries) {
+			ls.entries = append(ls.entries, &pb.Entry{})
+		}
+		ls.entries[ls.proposed].Data = p.data
+		ls.proposed++
+		ls.flights = append(ls.flights, flight{sequence: p.sequence, bytes: len(p.data)})
+		ls.flightBytes += len(p.data)
+	}
+	for _, g := range l.proposing {
+		ls := &g.loopState
+		err := l.step(g, &pb.Message{
+			Type: pb.MsgProp.Enum(), From: new(l.host.cfg.NodeID), Entries: ls.entries[:ls.proposed],
+		})
+		if err != nil && ls.halted == nil {
+			// All or none of a step's entries are taken, and sequences after a lost one are void.
+			l.drop(g, ls.proposed)
+			l.stop(g, fmt.Errorf("%d records lost: %w", ls.proposed, err))
+		}
+		for _, entry := range ls.entries[:ls.proposed] {
+			entry.Data = nil
+		}
+		ls.proposed = 0
+	}
+	clear(l.proposing)
+	l.proposing = l.proposing[:0]
+}
+
+// drop forgets the last n flights.
+func (l *loop) drop(g *Group, n int) {
+	ls := &g.loopState
+	bytes := 0
+	keep := len(ls.flights) - n
+	for _, f := range ls.flights[keep:] {
+		bytes += f.bytes
+	}
+	ls.flights = ls.flights[:keep]
+	ls.flightBytes -= bytes
+	l.host.intake.adjust(g, -bytes)
+}
+
+// step gives a node a message.
+func (l *loop) step(g *Group, m *pb.Message) (err error) {
+	ls := &g.loopState
+	if ls.node == nil {
+		return raft.ErrStopped
+	}
+	defer func() {
+		if err != nil && !errors.Is(err, raft.ErrProposalDropped) {
+			l.halt(g, err)
+		}
+	}()
+	defer recoverInto(&err, ls.log)
+	l.mark(g)
+	return ls.node.Step(m)
+}
+
+// work handles what the dirty groups have ready.
+func (l *loop) work() {
+	for i := 0; i < len(l.dirty); i++ {
+		g := l.dirty[i]
+		g.loopState.dirty = false
+		if g.loopState.node == nil {
+			continue
+		}
+		if err := l.ready(g); err != nil {
+			l.halt(g, err)
+		}
+	}
+	clear(l.dirty)
+	l.dirty = l.dirty[:0]
+}
+
+func (l *loop) ready(g *Group) (err error) {
+	ls := &g.loopState
+	defer recoverInto(&err, ls.log)
+	for ls.node != nil {
+		for ls.node.HasReady() {
+			if err := l.handle(g, ls.node.Ready()); err != nil {
+				return err
+			}
+		}
+		if !ls.campaign || len(ls.heldBack) > 0 {
+			return nil
+		}
+		// Not before: what is committed may contain the change that makes this node a voter.
+		ls.campaign = false
+		if err := ls.node.Campaign(); err != nil {
+			return fmt.Errorf("campaign: %w", err)
+		}
+	}
+	return nil
+}
+
+// handle deals with one Ready. Roles come before entries, so that the first entry of a term is
+// recognised; commits before the entries to apply, so that Committed comes before Applied.
+func (l *loop) handle(g *Group, rd raft.Ready) error {
+	ls := &g.loopState
+	newTerm := false
+	if rd.HardState != nil {
+		newTerm = rd.HardState.GetTerm() != ls.term
+		ls.voteDirty = ls.voteDirty || newTerm || rd.HardState.GetVote() != ls.hard.GetVote()
+		ls.hard, ls.hardDirty = rd.HardState, true
+		ls.term, ls.commit = rd.HardState.GetTerm(), rd.HardState.GetCommit()
+	}
+	if newTerm || rd.SoftState != nil {
+		l.changeRole(g)
+	}
+	if rd.HardState != nil {
+		l.committed(g)
+	}
+	for _, m := range rd.Messages {
+		switch m.GetTo() {
+		case raft.LocalAppendThread:
+			l.append(g, m)
+		case raft.LocalApplyThread:
+			if err := l.hand(g, m); err != nil {
+				return err
+			}
+		default:
+			l.host.send(g, m)
+		}
+	}
+	return nil
+}
+
+// send would give a message to the transport. Groups have no other voters yet, so there is none;
+// Raft takes a message that is lost.
+func (h *Host) send(g *Group, m *pb.Message) {
+	h.cfg.Logger.Error("raft message to another node, and no transport to send it", "partition", uint32(g.id),
+		"to", m.GetTo(), "type", m.GetType().String())
+}
+
+// changeRole follows the node's election or loss.
+func (l *loop) changeRole(g *Group) {
+	ls := &g.loopState
+	status := ls.node.BasicStatus()
+	elected := status.RaftState == raft.StateLeader
+	if ls.epoch != 0 && (!elected || ls.epoch != ls.term) {
+		l.stepDown(g, fmt.Errorf("lost the leadership of epoch %d to term %d", ls.epoch, ls.term))
+	}
+	if elected && ls.epoch == 0 {
+		ls.epoch, ls.leadIndex, ls.sequence, ls.committed = ls.term, 0, 0, 0
+	}
+}
+
+// append notes the indexes that this node's records got, and passes the message to the appender.
+func (l *loop) append(g *Group, m *pb.Message) {
+	ls := &g.loopState
+	if ls.epoch != 0 {
+		for _, entry := range m.GetEntries() {
+			switch {
+			case entry.GetTerm() != ls.epoch || entry.GetType() != pb.EntryNormal:
+			case ls.leadIndex == 0:
+				ls.leadIndex = entry.GetIndex()
+			case len(entry.Data) > 0 && ls.indexed < len(ls.flights):
+				ls.flights[ls.indexed].index = entry.GetIndex()
+				ls.indexed++
+			}
+		}
+	}
+	before := ls.appending
+	l.host.appender.add(g, m)
+	l.appending += ls.appending - before
+}
+
+// committed tells the listener how far the epoch's records are committed.
+func (l *loop) committed(g *Group) {
+	ls := &g.loopState
+	before := ls.committed
+	for ls.acked < ls.indexed && ls.flights[ls.acked].index <= ls.commit {
+		ls.committed = ls.flights[ls.acked].sequence
+		ls.acked++
+	}
+	if ls.committed > before {
+		g.listener.Committed(ls.epoch, ls.committed)
+	}
+}
+
+// hand gives committed entries to the applier.
+func (l *loop) hand(g *Group, m *pb.Message) error {
+	ls := &g.loopState
+	entries := m.GetEntries()
+	item := applyItem{group: g, entries: entries}
+	bytes := 0
+	for _, entry := range entries {
+		bytes += len(entry.Data)
+		if entry.GetType() == pb.EntryNormal {
+			continue
+		}
+		conf, err := l.reconfigure(g, entry)
+		if err != nil {
+			return fmt.Errorf("log index %d: %w", entry.GetIndex(), err)
+		}
+		item.confs = append(item.confs, confAt{index: entry.GetIndex(), conf: conf})
+	}
+	last := entries[len(entries)-1].GetIndex()
+	n := 0
+	for n < ls.acked && ls.flights[n].index <= last {
+		bytes -= ls.flights[n].bytes
+		ls.flightBytes -= ls.flights[n].bytes
+		n++
+	}
+	if n > 0 {
+		ls.flights = append(ls.flights[:0], ls.flights[n:]...)
+		ls.indexed -= n
+		ls.acked -= n
+	}
+	// What this node proposed is in the backlog already; count what was read back from the log.
+	l.host.intake.adjust(g, bytes)
+	ls.handed = last
+	ls.log.handed(last)
+	l.host.applier.push(item, ls.epoch != 0 && !ls.leading)
+
+	// The node may forget about applying as soon as the applier has the entries: what is in the
+	// store is tracked here. It is held back only to bound the memory of a long replay.
+	if l.host.applier.full() {
+		if len(ls.heldBack) == 0 {
+			l.held = append(l.held, g)
+		}
+		ls.heldBack = append(ls.heldBack, m.GetResponses()...)
+		return nil
+	}
+	for _, answer := range m.GetResponses() {
+		if err := ls.node.Step(answer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reconfigure applies a membership change to the node and returns the new configuration.
+func (l *loop) reconfigure(g *Group, entry *pb.Entry) ([]byte, error) {
+	ls := &g.loopState
+	switch entry.GetType() {
+	case pb.EntryConfChange:
+		change := &pb.ConfChange{}
+		if err := proto.Unmarshal(entry.Data, change); err != nil {
+			return nil, fmt.Errorf("membership change: %w", err)
+		}
+		ls.conf = ls.node.ApplyConfChange(change)
+	case pb.EntryConfChangeV2:
+		change := &pb.ConfChangeV2{}
+		if err := proto.Unmarshal(entry.Data, change); err != nil {
+			return nil, fmt.Errorf("membership change: %w", err)
+		}
+		ls.conf = ls.node.ApplyConfChange(change)
+	default:
+		return nil, fmt.Errorf("%w: entry kind %d", ErrNewerFormat, entry.GetType())
+	}
+	return proto.Marshal(ls.conf)
+}
+
+// release gives the nodes the answers that were held back.
+func (l *loop) release() {
+	held := l.held
+	l.held = nil
+	for _, g := range held {
+		answers := g.loopState.heldBack
+		g.loopState.heldBack = nil
+		for _, answer := range answers {
+			_ = l.step(g, answer) // a failure halts the group
+		}
+	}
+}
+
+// appended deals with an append that came back.
+func (l *loop) appended(batch *appendBatch) error {
+	if batch.err != nil {
+		if !errors.Is(batch.err, nodelog.ErrNoSpace) {
+			return fmt.Errorf("append to the log: %w", batch.err)
+		}
+		l.refused(batch)
+		return nil
+	}
+	if l.stall {
+		l.stall = false
+		l.host.cfg.Logger.Info("the log append that hung has returned")
+	}
+	if batch.durable && l.host.faults.clear(faultLogSpace) {
+		l.host.cfg.Logger.Info("the log has space again")
+	}
+	for i := range batch.parts {
+		part := &batch.parts[i]
+		ls := &part.group.loopState
+		ls.appending--
+		l.appending--
+		if part.incarnation != ls.incarnation || ls.node == nil {
+			continue
+		}
+		ls.log.stabilized(part.entries)
+		for _, answer := range part.answers {
+			if answer.GetTo() != l.host.cfg.NodeID {
+				l.host.send(part.group, answer)
+			} else if err := l.step(part.group, answer); err != nil {
+				break // halted
+			}
+		}
+	}
+	l.host.appender.recycle(batch)
+	return nil
+}

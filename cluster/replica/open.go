@@ -1,0 +1,190 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	raft "go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/storage/nodelog"
+)
+
+// load reads all groups from the log and the store.
+func (h *Host) load() error {
+	stored, err := h.loadApplied()
+	if err != nil {
+		return err
+	}
+	var problems []error
+	var writes []nodelog.GroupWrite
+	known := h.cfg.Log.Groups()
+	for _, id := range known {
+		if !slices.Contains(h.cfg.Groups, GroupID(id)) {
+			problems = append(problems, fmt.Errorf("partition %d: the log has it, the configuration does not: add it to Groups", id))
+		}
+	}
+	for id := range stored {
+		if !slices.Contains(h.cfg.Groups, id) {
+			problems = append(problems, fmt.Errorf("partition %d: the store has it, the configuration does not: add it to Groups", id))
+		}
+	}
+	for _, id := range h.cfg.Groups {
+		if slices.Contains(known, uint32(id)) {
+			continue
+		}
+		if at, ok := stored[id]; ok {
+			problems = append(problems, fmt.Errorf("partition %d: %w: the store has applied index %d, the log does not know the partition; restore the log", id, ErrDataLoss, at.index))
+			continue
+		}
+		write, err := h.founding(id)
+		if err != nil {
+			return err
+		}
+		writes = append(writes, write)
+	}
+	if err := errors.Join(problems...); err != nil {
+		return err
+	}
+	if len(writes) > 0 {
+		if err := h.cfg.Log.Append(writes); err != nil {
+			return fmt.Errorf("create %d partitions: append: %w", len(writes), err)
+		}
+	}
+	for _, id := range h.cfg.Groups {
+		g := &Group{host: h, id: id, listener: silent{}, prefix: keyPrefix(id, stored[id].generation)}
+		if err := g.load(stored[id]); err != nil {
+			problems = append(problems, fmt.Errorf("partition %d: %w", id, err))
+		}
+		h.groups[id] = g
+		h.order = append(h.order, g)
+	}
+	return errors.Join(problems...)
+}
+
+// loadApplied reads how far the store is, per group.
+func (h *Host) loadApplied() (map[GroupID]applied, error) {
+	snapshot := h.cfg.Store.Snapshot()
+	defer snapshot.Release()
+	stored := make(map[GroupID]applied)
+	var problem error
+	upper := slices.Clone(appliedPrefix)
+	upper[len(upper)-1]++
+	err := snapshot.Scan(appliedPrefix, upper, func(key, value []byte) bool {
+		id, ok := groupOfAppliedKey(key)
+		if !ok {
+			problem = fmt.Errorf("applied index: malformed key %x", key)
+			return false
+		}
+		at, err := decodeApplied(value)
+		if err != nil {
+			problem = fmt.Errorf("partition %d: applied index: %w", id, err)
+			return false
+		}
+		stored[id] = at
+		return true
+	})
+	if err == nil {
+		err = problem
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the store: %w", err)
+	}
+	return stored, nil
+}
+
+// founding is the first write of a new group: an entry, committed by definition, that makes this
+// node its only voter. Membership is in the log from the first entry on, rather than only in the
+// store, so that a group whose store is empty can be replayed in full.
+func (h *Host) founding(id GroupID) (nodelog.GroupWrite, error) {
+	change := &pb.ConfChange{Type: pb.ConfChangeAddNode.Enum(), NodeId: new(h.cfg.NodeID)}
+	data, err := proto.Marshal(change)
+	if err != nil {
+		return nodelog.GroupWrite{}, fmt.Errorf("partition %d: create: %w", id, err)
+	}
+	hard := &pb.HardState{Term: new(uint64(initialTerm)), Commit: new(uint64(firstConfChangeIdx))}
+	return nodelog.GroupWrite{
+		Group: uint32(id),
+		Entries: []nodelog.Entry{{
+			Index: firstConfChangeIdx, Term: initialTerm, Kind: uint8(pb.EntryConfChange), Data: data,
+		}},
+		State: appendHardState(nil, hard),
+	}, nil
+}
+
+// load checks that store and log meet, and sets the group up for its first restart.
+func (g *Group) load(at applied) error {
+	log, err := openRaftLog(g.host.cfg.Log, g.id)
+	if err != nil {
+		return err
+	}
+	loss := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrDataLoss, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case at.index+1 < log.first:
+		return loss("the store has applied index %d, the log begins at index %d, so entries %d to %d are in neither; restore the store from a backup",
+			at.index, log.first, at.index+1, log.first-1)
+	case at.index > log.last:
+		return loss("the store has applied index %d, the log ends at index %d; restore the log", at.index, log.last)
+	case log.hard.GetCommit() > log.last:
+		return loss("index %d is committed, the log ends at index %d; restore the log", log.hard.GetCommit(), log.last)
+	}
+	if term, err := log.termAt(at.index); err != nil {
+		return err
+	} else if term != at.term {
+		return loss("index %d has term %d in the store and term %d in the log; they are not of one partition", at.index, at.term, term)
+	}
+	conf, err := at.confState()
+	if err != nil {
+		return err
+	}
+	members := slices.Concat(conf.Voters, conf.VotersOutgoing, conf.Learners)
+	if len(members) > 0 && !slices.Contains(members, g.host.cfg.NodeID) {
+		return fmt.Errorf("its members are nodes %d, this is node %d: start it with the identity its data was written with", members, g.host.cfg.NodeID)
+	}
+	g.applyState.applied = at
+	ls := &g.loopState
+	ls.handed, ls.stored = at.index, at.index
+	return g.restart(log, conf)
+}
+
+// restart makes the group's node anew from the log, as a new process would. It is also how a
+// leader steps down: the library has no call for that, and after a refused append the node
+// believes in entries that the log does not have. The applier keeps what it was handed.
+func (g *Group) restart(log *raftLog, conf *pb.ConfState) (err error) {
+	defer recoverInto(&err, log)
+	ls := &g.loopState
+	log.conf = conf
+	// What the applier was handed was committed and stable, whatever the last appended state says.
+	commit := max(log.hard.GetCommit(), ls.handed)
+	log.hard.Commit = new(commit)
+	ls.log = log
+	ls.hard, ls.hardDirty, ls.conf = log.hard, false, conf
+	ls.term, ls.commit = log.hard.GetTerm(), commit
+	ls.incarnation++
+	ls.heldBack = nil
+	ls.node, err = raft.NewRawNode(&raft.Config{
+		ID:                       g.host.cfg.NodeID,
+		ElectionTick:             10,
+		HeartbeatTick:            1,
+		Storage:                  log,
+		Applied:                  ls.handed,
+		AsyncStorageWrites:       true,
+		MaxSizePerMsg:            1 << 20,
+		MaxCommittedSizePerReady: maxHandBytes,
+		MaxInflightMsgs:          256,
+		CheckQuorum:              true,
+		PreVote:                  true,
+		// A follower's records are void in the leader's term anyway.
+		DisableProposalForwarding: true,
+		StepDownOnRemoval:         true,
+		Logger:                    raftLogger{logger: g.host.cfg.Logger, group: g.id},
+	})
+	return err
+}
+
+// maxHandBytes bounds the entries that are read back from the log at once.
+const maxHandBytes = 1 << 20

@@ -1,0 +1,238 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	raft "go.etcd.io/raft/v3"
+
+	"github.com/perdure/perdure/storage"
+)
+
+// Errors that callers branch on.
+var (
+	// ErrNotLeader is returned by Propose when the group does not lead in that epoch: it was not
+	// proposed and never will be.
+	ErrNotLeader = errors.New("replica: not leading in this epoch")
+	// ErrBacklog is returned by Propose while the store is too far behind the log. Nothing was
+	// proposed; propose the same sequence again after the next Applied. A group that has nothing
+	// unapplied is never refused, so there always is one.
+	ErrBacklog = errors.New("replica: the store is too far behind the log; retry after the next Applied")
+	// ErrTooLarge is returned by Propose for a payload that the store could not take. Nothing
+	// was proposed and the sequence is still free.
+	ErrTooLarge = errors.New("replica: record too large")
+	// ErrSequence is the cause of a StepDown after Propose was called with a sequence that is
+	// not the next one, and what that Propose returns.
+	ErrSequence = errors.New("replica: sequence is not the next one")
+	// ErrDataLoss is returned by Open when store and log of a partition do not meet: entries
+	// are in neither, or the log lacks what the store says it had.
+	ErrDataLoss = errors.New("replica: data loss")
+	// ErrNewerFormat says that data was written by a build newer than this one.
+	ErrNewerFormat = errors.New("replica: format version is newer than this build")
+	// ErrStopped is the cause of the StepDown when Run's context ended.
+	ErrStopped = errors.New("replica: host is stopping")
+)
+
+// GroupID identifies a Raft group: the number of the partition it replicates, at most 65,534.
+type GroupID uint32
+
+// Config says what a Host runs.
+type Config struct {
+	// Log is the node's log. The host is its only writer, and does not close it.
+	Log Log
+	// Store is the node's store. The host is its only writer, and does not close it.
+	Store storage.Store
+	// NodeID is this node's Raft identity, not 0. It must never be used by another node, nor by
+	// this one after its data was lost.
+	NodeID uint64
+	// Groups are all groups of this node. Those that the log does not know are created with this
+	// node as only voter; those that the log or store knows and that are missing here are an error.
+	Groups []GroupID
+	// Logger defaults to slog.Default().
+	Logger *slog.Logger
+	// MaxApplyDelay is how long a committed record may wait to be merged with later ones before
+	// it goes to the store. Defaults to 100 ms.
+	MaxApplyDelay time.Duration
+	// MaxApplyBytes bounds one store batch, and so the size of one record. Defaults to 4 MiB; it is
+	// lowered to what the store takes.
+	MaxApplyBytes int
+	// MaxBacklogBytes bounds what was proposed and is not yet in the store, of all groups. At most
+	// 256 MiB, since as much may have to fit one append. Defaults to 64 MiB.
+	MaxBacklogBytes int
+	// StallAfter is how long an append or a commit may take before it is reported. Defaults to 10 s.
+	StallAfter time.Duration
+	// RetryDelay is the pause before groups that lost their leadership to a full disk, or to
+	// a broken sequence, campaign again, and the longest one between attempts to commit to a full
+	// store. Defaults to 1 s.
+	RetryDelay time.Duration
+}
+
+// validated returns the configuration with defaults filled in, or everything that is wrong.
+func (c Config) validated() (Config, error) {
+	var problems []error
+	reject := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if c.Log == nil {
+		reject("Log is nil")
+	}
+	if c.Store == nil {
+		reject("Store is nil")
+	}
+	if c.NodeID == raft.None || raft.IsLocalMsgTarget(c.NodeID) {
+		reject("NodeID is %d, which Raft reserves", c.NodeID)
+	}
+	c.Groups = slices.Clone(c.Groups)
+	slices.Sort(c.Groups)
+	for i, id := range c.Groups {
+		if id > maxGroup {
+			reject("Groups contains %d, at most %d", id, maxGroup)
+		}
+		if i > 0 && c.Groups[i-1] == id {
+			reject("Groups contains %d twice", id)
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	defaultTo(&c.MaxApplyDelay, 100*time.Millisecond, "MaxApplyDelay", reject)
+	defaultTo(&c.MaxApplyBytes, 4<<20, "MaxApplyBytes", reject)
+	defaultTo(&c.MaxBacklogBytes, 64<<20, "MaxBacklogBytes", reject)
+	defaultTo(&c.StallAfter, 10*time.Second, "StallAfter", reject)
+	defaultTo(&c.RetryDelay, time.Second, "RetryDelay", reject)
+	if c.MaxBacklogBytes > 256<<20 {
+		reject("MaxBacklogBytes is %d, at most %d", c.MaxBacklogBytes, 256<<20)
+	}
+	if err := errors.Join(problems...); err != nil {
+		return c, fmt.Errorf("replica: configuration: %w", err)
+	}
+	return c, nil
+}
+
+func defaultTo[T int | time.Duration](field *T, value T, name string, reject func(string, ...any)) {
+	if *field == 0 {
+		*field = value
+	}
+	if *field < 0 {
+		reject("%s is %v, must be positive", name, *field)
+	}
+}
+
+// limitsOf leaves room in a store batch for every group's applied record.
+func limitsOf(cfg Config) (limits, error) {
+	const appliedRecordBytes = 512
+	bounds := limits{batchBytes: cfg.MaxApplyBytes, batchWrites: 30_000}
+	if store, ok := cfg.Store.(interface{ MaxBatchBytes() int }); ok {
+		bounds.batchBytes = min(bounds.batchBytes, store.MaxBatchBytes()-appliedRecordBytes*len(cfg.Groups))
+	}
+	if store, ok := cfg.Store.(interface{ MaxBatchOps() int }); ok {
+		bounds.batchWrites = min(bounds.batchWrites, store.MaxBatchOps()-len(cfg.Groups))
+	}
+	if bounds.batchBytes <= 0 || bounds.batchWrites <= 0 {
+		return bounds, fmt.Errorf("replica: a batch of the store has no room for the state of %d groups; raise the store's memory budget", len(cfg.Groups))
+	}
+	return bounds, nil
+}
+
+// Listener is told what happens to a group. Its methods are called on the host's goroutines and
+// must not block. Lead, StepDown and Committed are called one after another; Applied may be
+// called while one of them runs.
+type Listener interface {
+	// Lead says that this node leads the group. Everything before, including the first entry of
+	// its own term, is in the store: evaluation may begin, and the next sequence is 1.
+	Lead(epoch uint64)
+	// StepDown says that no more Committed of this epoch will come. Whether a record above the
+	// last one Committed survives is not known in general; the next Lead's snapshot tells.
+	StepDown(epoch uint64, cause error)
+	// Committed says that the record, and all of the epoch before it, are durable on a majority:
+	// their effects may be released. Sequences in between may be skipped.
+	Committed(epoch, sequence uint64)
+	// Applied says that the store's snapshot contains the record and all of the epoch before it.
+	// Sequences in between may be skipped, and one may be repeated. It also comes for records of
+	// earlier epochs and other leaders; sequence 0 is none of the epoch.
+	Applied(epoch, sequence uint64)
+}
+
+// Host runs the groups. Its methods may be called concurrently.
+type Host struct {
+	cfg      Config
+	limits   limits
+	groups   map[GroupID]*Group
+	order    []*Group // ascending by id
+	intake   intake
+	appender appender
+	applier  applier
+	faults   faults
+}
+
+// Open loads the groups and creates those that are new, durably. It starts no goroutine. The
+// error wraps ErrDataLoss, naming partition and indexes, if the store and the log do not meet.
+func Open(cfg Config) (*Host, error) {
+	cfg, err := cfg.validated()
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{cfg: cfg, groups: make(map[GroupID]*Group, len(cfg.Groups))}
+	if h.limits, err = limitsOf(cfg); err != nil {
+		return nil, err
+	}
+	h.intake.wake = make(chan struct{}, 1)
+	h.appender.init(h)
+	h.applier.init(h)
+	if err := h.load(); err != nil {
+		return nil, fmt.Errorf("replica: open: %w", err)
+	}
+	return h, nil
+}
+
+// Attach sets who is told about a group, and returns the group. It must be called before Run,
+// once per group; a group nobody attached to runs with no one to propose. It returns nil for a
+// group that is not in Config.Groups.
+func (h *Host) Attach(id GroupID, l Listener) *Group {
+	g := h.groups[id]
+	if g != nil {
+		g.listener = l
+	}
+	return g
+}
+
+// Run runs the groups until ctx ends or the log or the store fails, and returns after all
+// goroutines of the host have ended. When ctx ends, what Propose accepted is appended and
+// committed, every leader steps down with ErrStopped, what is committed is applied, and Run
+// returns nil. Otherwise every leader steps down with the cause, and Run returns it: open log and
+// store again before anything else. A host runs once.
+func (h *Host) Run(ctx context.Context) error {
+	if !h.intake.start() {
+		return errors.New("replica: Run was called before; open a new host")
+	}
+	appended, applied := make(chan struct{}), make(chan struct{})
+	go func() { defer close(appended); h.appender.run() }()
+	go func() { defer close(applied); h.applier.run() }()
+
+	l := loop{host: h}
+	err := l.run(ctx)
+
+	if err != nil {
+		h.appender.abandon() // nobody would be told
+	}
+	h.appender.stop()
+	<-appended
+	h.applier.stop(err == nil)
+	<-applied
+	if err == nil {
+		err = h.intake.failure()
+	}
+	if err != nil {
+		err = fmt.Errorf("replica: %w", err)
+		h.faults.set(faultFatal, err)
+	}
+	return err
+}
+
+// Health returns what is wrong now, joined: a disk that hangs or is full, partitions that were
+// halted, and after Run returned an error, that. Nil if nothing is.
+func (h *Host) Health() error {
+	return errors.Join(h.faults.all(), h.appender.stalled(), h.applier.stalled())
+}

@@ -1,0 +1,224 @@
+// Package ingress is the edge that callers outside talk to: one HTTP handler that speaks
+// Connect, gRPC, gRPC-Web and plain JSON over HTTP/1.1 and h2c, and turns every rpc of the
+// registered services into a request to a routing.Router. It is where requests are checked
+// before an invocation exists, and the only place where errors get their wire codes.
+//
+// It owns no goroutine but those of net/http: one per connection, and over HTTP/2 one per
+// call. A caller that goes away ends its goroutine, never the invocation it started.
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/grpcreflect/v2"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/telemetry"
+)
+
+// The defaults of Config.
+const (
+	DefaultMaxMessageBytes    = 4 << 20
+	DefaultMaxConcurrentCalls = 20_000
+	DefaultBodyTimeout        = 30 * time.Second
+)
+
+// Config is what an Ingress needs. Router and Services must be set.
+type Config struct {
+	Router   routing.Router
+	Services []*actor.ServiceDesc
+	// Validate checks a request before an invocation exists; nil checks nothing. A failure
+	// is invalid_argument unless it has an *actor.Error in its chain.
+	Validate func(proto.Message) error
+	// Ready is nil while the node can serve, else it says why not. Nil: always ready.
+	Ready func() error
+	// Register adds services that are not perdure's to the same port.
+	Register []func(*connect.Server)
+	// Metrics serves /metrics. Nil: there is none.
+	Metrics http.Handler
+	Logger  *slog.Logger
+	// Tracer and Instruments may be nil.
+	Tracer      *telemetry.Tracer
+	Instruments *telemetry.Instruments
+	Retention   Retention
+	// MaxMessageBytes of one request, decompressed. Defaults to 4 MiB.
+	MaxMessageBytes int
+	// MaxConcurrentCalls under way, waiting ones included; more are refused with
+	// resource_exhausted. Defaults to 20,000.
+	MaxConcurrentCalls int
+	// BodyTimeout is how long a request's body may take to arrive. Defaults to 30 s.
+	BodyTimeout time.Duration
+}
+
+// Ingress is the http.Handler of a node. It is safe for concurrent use.
+type Ingress struct {
+	config   Config
+	log      *slog.Logger
+	routes   routes
+	services map[string]*service
+	names    []string
+	errors   *connecthttp.ErrorWriter
+	health   *health
+	inFlight atomic.Int64
+}
+
+// service is one registered service by its name.
+type service struct {
+	desc    *actor.ServiceDesc
+	methods map[string]*method
+}
+
+// New makes the handler. All that is wrong with config is in the error.
+func New(config Config) (*Ingress, error) {
+	if config.MaxMessageBytes == 0 {
+		config.MaxMessageBytes = DefaultMaxMessageBytes
+	}
+	if config.MaxConcurrentCalls == 0 {
+		config.MaxConcurrentCalls = DefaultMaxConcurrentCalls
+	}
+	if config.BodyTimeout == 0 {
+		config.BodyTimeout = DefaultBodyTimeout
+	}
+	if config.Logger == nil {
+		config.Logger = slog.Default()
+	}
+	if config.Ready == nil {
+		config.Ready = func() error { return nil }
+	}
+	config.Retention = config.Retention.withDefaults()
+
+	i := &Ingress{
+		config:   config,
+		log:      config.Logger,
+		routes:   routes{},
+		services: map[string]*service{},
+		errors:   connecthttp.NewErrorWriter(),
+	}
+	if err := i.check(); err != nil {
+		return nil, err
+	}
+	server := connect.NewServer()
+	for _, desc := range config.Services {
+		registered := &service{desc: desc, methods: map[string]*method{}}
+		for _, methodDesc := range desc.Methods {
+			m := i.newMethod(methodDesc)
+			registered.methods[methodDesc.Name] = m
+			server.Register(connect.Method{Spec: m.spec, Handler: m.serve})
+		}
+		i.services[desc.Name] = registered
+	}
+	server.Register(i.invocationMethods()...)
+	i.health = newHealth(i)
+	server.Register(i.health.methods()...)
+	for _, register := range config.Register {
+		register(server)
+	}
+	grpcreflect.Register(server)
+	i.names = serviceNames(server)
+	connecthttp.Mount(i.routes, server,
+		connecthttp.WithCodecs(binaryCodec{}, newJSONCodec()),
+		connecthttp.WithReadMaxBytes(config.MaxMessageBytes),
+		// Small replies are not worth a gzip writer: it costs more than the call.
+		connecthttp.WithCompressMinBytes(1024),
+	)
+	for spec := range server.Specs() {
+		route := i.routes[spec.Procedure]
+		route.unary = spec.StreamType == connect.StreamTypeUnary
+		i.routes[spec.Procedure] = route
+	}
+	i.routes.Handle("/healthz", http.HandlerFunc(i.serveAlive))
+	i.routes.Handle("/readyz", http.HandlerFunc(i.serveReady))
+	if config.Metrics != nil {
+		i.routes.Handle("/metrics", config.Metrics)
+	}
+	return i, nil
+}
+
+func (i *Ingress) check() error {
+	var problems []error
+	if i.config.Router == nil {
+		problems = append(problems, errors.New("ingress: there is no router"))
+	}
+	seen := map[string]bool{}
+	for _, desc := range i.config.Services {
+		if desc == nil {
+			problems = append(problems, errors.New("ingress: a service descriptor is nil"))
+			continue
+		}
+		if seen[desc.Name] {
+			problems = append(problems, fmt.Errorf("ingress: service %s is registered twice", desc.Name))
+		}
+		seen[desc.Name] = true
+		handlers := map[string]bool{}
+		for _, m := range desc.Methods {
+			if handlers[m.Name] {
+				problems = append(problems, fmt.Errorf("ingress: service %s has two handlers named %s", desc.Name, m.Name))
+			}
+			handlers[m.Name] = true
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// ServeHTTP answers one request.
+func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	route, ok := i.routes[r.URL.Path]
+	if !ok {
+		i.serveUnknown(w, r)
+		return
+	}
+	if route.unary && r.Body != nil && r.Body != http.NoBody {
+		r.Body = limitBody(w, r.Body, i.config.BodyTimeout)
+	}
+	route.handler.ServeHTTP(w, r)
+}
+
+// Method finds the handler that an invocation was aimed at; nil if this node does not have it.
+func (i *Ingress) Method(target invocation.Target) *actor.MethodDesc {
+	if s := i.services[target.Service]; s != nil {
+		if m := s.methods[target.Handler]; m != nil {
+			return m.desc
+		}
+	}
+	return nil
+}
+
+// enter takes one of the places for calls under way.
+func (i *Ingress) enter() error {
+	if i.inFlight.Add(1) <= int64(i.config.MaxConcurrentCalls) {
+		return nil
+	}
+	i.inFlight.Add(-1)
+	return routing.Errorf(routing.CodeResourceExhausted,
+		"this node has %d calls under way, which is all it accepts; try again", i.config.MaxConcurrentCalls)
+}
+
+// limited is enter for calls that are not a handler's.
+func (i *Ingress) limited() (leave func(), err error) { return i.leave, i.enter() }
+
+func (i *Ingress) leave() { i.inFlight.Add(-1) }
+
+// Idle waits until no call is under way, or ctx ends.
+func (i *Ingress) Idle(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for i.inFlight.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package ingress
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+)
+
+// routes maps a path to its handler, exactly. http.ServeMux matches patterns we do not have,
+// at 0.5 µs and three allocations per call, and its fallback cannot say what exists.
+type routes map[string]route
+
+type route struct {
+	handler http.Handler
+	// unary: the body is one message, so it must arrive in bounded time.
+	unary bool
+}
+
+// Handle implements connecthttp.ServeMux. The subtree patterns that Mount adds for unknown
+// methods are never looked up: serveUnknown answers those, with the names of what exists.
+func (r routes) Handle(pattern string, handler http.Handler) { r[pattern] = route{handler: handler} }
+
+func serviceNames(server *connect.Server) []string {
+	names := map[string]bool{}
+	for spec := range server.Specs() {
+		name, _, _ := strings.Cut(strings.TrimPrefix(spec.Procedure, "/"), "/")
+		names[name] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// serveUnknown answers what no route is for: an rpc with an error in its own protocol, and
+// anything else with plain text.
+func (i *Ingress) serveUnknown(w http.ResponseWriter, r *http.Request) {
+	err := i.unknown(r.URL.Path)
+	if !i.errors.IsSupported(r) || strings.Count(r.URL.Path, "/") != 2 {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprintf(w, "%s\n", err.Message())
+		return
+	}
+	_ = i.errors.Write(w, r, err) // the caller is gone: there is nobody to tell
+}
+
+// unknown is unimplemented for a service as for a method, as in gRPC: clients that try one
+// version of a service after another (reflection does) rely on it.
+func (i *Ingress) unknown(path string) *connect.Error {
+	name, handler, isProcedure := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if !isProcedure || name == "" || strings.Contains(handler, "/") {
+		return connect.Errorf(connect.CodeUnimplemented,
+			"there is nothing at %s: calls go to /package.Service/Method; registered: %s", clip(path), list(i.names))
+	}
+	if s := i.services[name]; s != nil {
+		handlers := slices.Sorted(maps.Keys(s.methods))
+		return connect.Errorf(connect.CodeUnimplemented, "service %s has no handler %q%s; it has: %s",
+			name, clip(handler), suggest(handler, handlers), list(handlers))
+	}
+	if slices.Contains(i.names, name) {
+		return connect.Errorf(connect.CodeUnimplemented, "service %s has no method %q", name, clip(handler))
+	}
+	return connect.Errorf(connect.CodeUnimplemented, "service %s is not registered%s; registered: %s",
+		clip(name), suggest(name, i.names), list(i.names))
+}
+
+// list bounds what an error says of what exists.
+func list(names []string) string {
+	const most = 20
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+func clip(text string) string {
+	const most = 120
+	if len(text) > most {
+		text = text[:most] + "…"
+	}
+	return strings.ToValidUTF8(text, "�")
+}
+
+// suggest names the candidate that differs from name in a typing mistake or two.
+func suggest(name string, candidates []string) string {
+	if len(name) > 200 {
+		return ""
+	}
+	best, distance := "", 3
+	for _, candidate := range candidates {
+		if d := editDistance(strings.ToLower(name), strings.ToLower(candidate)); d < distance {
+			best, distance = candidate, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %s?)", best)
+}
+
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := diagonal
+			if a[i-1] != b[j-1] {
+				cost = 1 + min(diagonal, row[j], row[j-1])
+			}
+			diagonal, row[j] = row[j], cost
+		}
+	}
+	return row[len(b)]
+}

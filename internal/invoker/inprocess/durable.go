@@ -1,0 +1,375 @@
+package inprocess
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/invoker"
+	"github.com/perdure/perdure/internal/journal"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+)
+
+// durable runs one attempt at a DURABLE or RUN handler.
+//
+// While cursor has recorded entries ahead the attempt replays: each step must match the entry
+// ahead and has its completion, if there was one. At the end of the journal it processes: steps
+// are appended through the host. The handler cannot tell the two apart, except by the log.
+//
+// How a wait ended is known on replay without an entry in one case only: a single future that
+// completed. A Wait entry records every other end. So that the two are not confused, a future
+// that was awaited successfully is settled: awaiting it again returns at once and is no wait.
+//
+// The handler is unwound by stop: the step it is in, or its next one, calls runtime.Goexit.
+type durable struct {
+	invoker *Invoker
+	method  *method
+	attempt *invoker.Attempt
+	life    lifetime
+	span    *attemptSpan
+	owner   uint64 // the handler's goroutine
+	steps   atomic.Uint64
+	busy    atomic.Int32 // goroutines in the handler's own code, where the step timeout counts
+	live    atomic.Bool  // not replaying; for loggers, which any goroutine may use
+
+	// What follows belongs to the handler's goroutine.
+	cursor  journal.Cursor
+	now     time.Time
+	settled map[uint32]struct{}
+	inRun   string // the Run whose closure is on the handler's goroutine
+	random  *rand.Rand
+	logger  *slog.Logger
+	data    durableData
+
+	wake chan struct{} // of one: something under mu has changed
+	over chan struct{} // closed by stop
+	mu   struct {
+		sync.Mutex
+		completions map[uint32]*recordv1.Completion
+		canceled    bool                    // requested and not delivered
+		stopRun     context.CancelCauseFunc // of the closure inRun; nil: none runs
+		closures    int                     // of RunAsync, running
+		stopped     bool                    // over is closed
+		finished    bool                    // the outcome was sent
+		returned    bool                    // the handler is through; its goroutine may run another
+		outcome     *invoker.Outcome        // why it was stopped; nil: aborted, say nothing
+		spans       map[uint32]*attemptSpan // of steps without a completion yet
+	}
+}
+
+var _ actor.Runtime = (*durable)(nil)
+
+func newDurable(inv *Invoker, m *method, attempt *invoker.Attempt) *durable {
+	d := &durable{
+		invoker: inv, method: m, attempt: attempt,
+		cursor: journal.NewCursor(attempt.Journal),
+		now:    attempt.CreatedAt,
+		wake:   make(chan struct{}, 1), over: make(chan struct{}),
+	}
+	d.life.parent, d.life.deadline = context.Background(), attempt.Deadline
+	d.live.Store(!d.cursor.Replaying())
+	d.mu.completions = maps.Clone(attempt.Completions)
+	d.mu.canceled = attempt.CancelRequested
+	d.data.begin(attempt)
+	return d
+}
+
+func (d *durable) perform(w *worker) {
+	d.owner = w.id
+	d.busy.Store(1)
+	d.span = d.invoker.startAttempt(&d.life, d.method, d.attempt)
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if panicked := recover(); panicked != nil {
+			failure := d.invoker.panicked(d.method, d.attempt.ID, panicked, debug.Stack()).GetError()
+			// Unlike a caller, whoever looks at the retries should see what happened.
+			failure.Message += ": " + fmt.Sprint(panicked)
+			d.finish(&invoker.Outcome{Retry: failure})
+			return
+		}
+		d.finish(&invoker.Outcome{Retry: errorRecord(errExited)}) // unless it was stopped
+	}()
+	outcome := d.handle()
+	returned = true
+	d.finish(outcome)
+}
+
+func (d *durable) handle() *invoker.Outcome {
+	req, err := d.method.decodeInput(d.attempt.Input)
+	if err != nil {
+		return &invoker.Outcome{Result: errorResult(errorRecord(err))}
+	}
+	resp, err := d.method.desc.Handle(actor.NewContext(&d.life, d), d.method.service.handler, req)
+	if err != nil && !isCoded(err) {
+		d.invoker.logUncoded(d.method, d.attempt.ID, d.attempt.Number, err)
+		return &invoker.Outcome{Retry: errorRecord(err)}
+	}
+	if next := d.cursor.Next(); next != nil {
+		return d.diverged(&journal.Divergence{Index: d.cursor.Passed() + 1, Recorded: next, Difference: "the kind of step"})
+	}
+	if err != nil {
+		return &invoker.Outcome{Result: errorResult(errorRecord(err))}
+	}
+	return &invoker.Outcome{Result: d.method.encodeResponse(resp)}
+}
+
+// finish sends the outcome of a handler that has returned or was unwound.
+func (d *durable) finish(outcome *invoker.Outcome) {
+	d.mu.Lock()
+	if d.mu.stopped {
+		outcome = d.mu.outcome
+	}
+	silent := d.mu.finished || outcome == nil
+	d.mu.finished, d.mu.returned = true, true
+	spans := d.mu.spans
+	d.mu.spans = nil
+	d.mu.Unlock()
+	d.life.end(errFinished)
+	for _, span := range spans {
+		span.end(nil)
+	}
+	if outcome != nil && outcome.Suspended {
+		d.span.event("suspended")
+	}
+	d.span.end(outcomeError(outcome))
+	if !silent {
+		d.attempt.Host.Finish(d.attempt, outcome)
+	}
+}
+
+func outcomeError(outcome *invoker.Outcome) *recordv1.Error {
+	if outcome == nil {
+		return nil
+	}
+	if outcome.Retry != nil {
+		return outcome.Retry
+	}
+	return outcome.Result.GetError()
+}
+
+// stop makes the handler unwind at its step; outcome, unless nil, is sent when it has. The first
+// call counts.
+func (d *durable) stop(cause error, outcome *invoker.Outcome) {
+	d.mu.Lock()
+	if d.mu.stopped || d.mu.finished {
+		d.mu.Unlock()
+		return
+	}
+	d.mu.stopped, d.mu.outcome = true, outcome
+	close(d.over)
+	d.mu.Unlock()
+	d.life.end(cause)
+}
+
+func (d *durable) isStopped() bool {
+	select {
+	case <-d.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// unwindIfStopped ends the handler's goroutine if something has stopped the attempt.
+func (d *durable) unwindIfStopped() {
+	if d.isStopped() {
+		runtime.Goexit()
+	}
+}
+
+// Abort unwinds the handler without a word to the host.
+func (d *durable) Abort(cause error) { d.stop(cause, nil) }
+
+// Cancel makes the handler's next or current wait return ErrCanceled.
+func (d *durable) Cancel() {
+	d.mu.Lock()
+	d.mu.canceled = true
+	if d.mu.stopRun != nil {
+		d.mu.stopRun(actor.ErrCanceled)
+	}
+	d.mu.Unlock()
+	d.awaken()
+}
+
+// Notify takes in the completion of an entry.
+func (d *durable) Notify(index uint32, completion *recordv1.Completion) {
+	d.mu.Lock()
+	d.completeLocked(index, completion)
+	span := d.mu.spans[index]
+	delete(d.mu.spans, index)
+	d.mu.Unlock()
+	span.end(completion.GetResult().GetError())
+	d.awaken()
+}
+
+func (d *durable) completeLocked(index uint32, completion *recordv1.Completion) {
+	if _, twice := d.mu.completions[index]; twice {
+		return
+	}
+	if d.mu.completions == nil {
+		d.mu.completions = make(map[uint32]*recordv1.Completion)
+	}
+	d.mu.completions[index] = completion
+}
+
+func (d *durable) awaken() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (d *durable) completion(index uint32) *recordv1.Completion {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.completions[index]
+}
+
+func (d *durable) progress() (uint64, time.Duration) {
+	if d.busy.Load() == 0 || d.isStopped() {
+		return 0, 0
+	}
+	return d.steps.Load(), d.method.stepTimeout
+}
+
+// expired gives the attempt up while its handler goes on: Go cannot stop a goroutine that makes
+// no steps. Its next step unwinds it; nothing it does counts.
+func (d *durable) expired() {
+	err := errStepTimeout(d.method)
+	d.mu.Lock()
+	if d.mu.stopped || d.mu.finished {
+		d.mu.Unlock()
+		return
+	}
+	d.mu.stopped, d.mu.finished = true, true
+	close(d.over)
+	d.mu.Unlock()
+	d.life.end(err)
+	d.invoker.config.Logger.Warn("handler made no step", "invocation_id", d.attempt.ID.String(), "service", d.attempt.Target.Service,
+		"handler", d.attempt.Target.Handler, "attempt", d.attempt.Number, "error", err)
+	d.attempt.Host.Finish(d.attempt, &invoker.Outcome{Retry: errorRecord(err)})
+}
+
+// Fail ends the attempt, to be tried again: what stopped it is in the code or in stored data, and
+// a deploy can heal either.
+func (d *durable) Fail(err error) {
+	d.invoker.config.Logger.Error("attempt failed", "invocation_id", d.attempt.ID.String(), "service", d.attempt.Target.Service,
+		"handler", d.attempt.Target.Handler, "attempt", d.attempt.Number, "error", err)
+	d.stop(err, &invoker.Outcome{Retry: errorRecord(err)})
+	runtime.Goexit()
+}
+
+func (d *durable) diverged(divergence *journal.Divergence) *invoker.Outcome {
+	d.invoker.config.Logger.Error("journal diverged", "invocation_id", d.attempt.ID.String(), "service", d.attempt.Target.Service,
+		"handler", d.attempt.Target.Handler, "attempt", d.attempt.Number, "error", divergence)
+	return &invoker.Outcome{Retry: &recordv1.Error{Code: uint32(actor.Internal), Message: divergence.Error()}}
+}
+
+// enter begins a step: it is refused from another goroutine and in the closure of a Run, and
+// unwinds a handler that was stopped. The two parts of its name are joined for an error only.
+func (d *durable) enter(step, name string) error {
+	if goroutineID() != d.owner {
+		if d.isStopped() {
+			return errOver(step + name)
+		}
+		return errForeign(step + name)
+	}
+	d.mu.Lock()
+	stopped, returned := d.mu.stopped, d.mu.returned
+	d.mu.Unlock()
+	switch {
+	case returned: // the goroutine runs another handler by now
+		return errOver(step + name)
+	case stopped:
+		runtime.Goexit()
+	case d.inRun != "":
+		return actor.Errorf(actor.FailedPrecondition, "%s inside the closure of Run %q with the handler's ctx: a closure cannot make durable steps; make them before or after it", step+name, d.inRun)
+	}
+	d.steps.Add(1)
+	return nil
+}
+
+// mustEnter is enter for steps that return no error.
+func (d *durable) mustEnter(step, name string) {
+	if err := d.enter(step, name); err != nil {
+		d.Fail(err)
+	}
+}
+
+// record matches the step with the journal, or appends it. It returns the entry that counts: the
+// recorded one on replay.
+func (d *durable) record(entry *recordv1.Entry, same journal.SameValue) (uint32, *recordv1.Entry) {
+	if recorded := d.cursor.Next(); recorded != nil {
+		if divergence := d.cursor.Match(entry, same); divergence != nil {
+			entry.Site = callSite()
+			d.stop(divergence, d.diverged(divergence))
+			runtime.Goexit()
+		}
+		return d.pass(recorded), recorded
+	}
+	entry.Site = callSite()
+	if entry.At == 0 {
+		entry.At = d.clock()
+	}
+	d.advance(entry.At)
+	index := d.cursor.Pass()
+	d.attempt.Host.Append(d.attempt, index, entry)
+	d.unwindIfStopped()
+	return index, entry
+}
+
+// pass goes past the recorded entry ahead.
+func (d *durable) pass(recorded *recordv1.Entry) uint32 {
+	d.advance(recorded.GetAt())
+	index := d.cursor.Pass()
+	if !d.cursor.Replaying() {
+		d.live.Store(true)
+	}
+	return index
+}
+
+// clock is the instant of a new entry in milliseconds; it does not go backwards.
+func (d *durable) clock() int64 { return max(time.Now().UnixMilli(), d.now.UnixMilli()) }
+
+func (d *durable) advance(milliseconds int64) {
+	if at := time.UnixMilli(milliseconds); milliseconds > 0 && at.After(d.now) {
+		d.now = at
+	}
+}
+
+func (d *durable) Invocation() actor.RuntimeInvocation {
+	return actor.RuntimeInvocation{ID: d.attempt.ID.String(), Attempt: int(d.attempt.Number), Method: d.method.desc, Key: d.attempt.Target.Key}
+}
+
+func (d *durable) Now() time.Time {
+	d.mustEnter("Now", "")
+	return d.now
+}
+
+func (d *durable) Rand() *rand.Rand {
+	d.mustEnter("Rand", "")
+	if d.random == nil {
+		d.random = randomOf(d.attempt.ID)
+	}
+	return d.random
+}
+
+func (d *durable) Logger() *slog.Logger {
+	d.mustEnter("Logger", "")
+	if d.logger == nil {
+		logger := d.invoker.loggerOf(d.attempt.ID, d.attempt.Target, d.attempt.Number)
+		d.logger = slog.New(liveHandler{logger.Handler(), &d.live})
+	}
+	return d.logger
+}

@@ -1,0 +1,157 @@
+package inprocess
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/internal/invoker"
+	"github.com/perdure/perdure/internal/journal"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+)
+
+// durableData is the object's state and tables as a DURABLE handler sees them. An attempt that
+// replays begins with what was there before the invocation's first write, which the journal has
+// kept, and makes the recorded writes again as it passes them.
+type durableData struct {
+	state           []byte
+	hasState, wrote bool
+	rows            rows
+	// had: of the rows written, those that were there before the invocation.
+	had map[rowName]bool
+	// grown is by how much the recorded entries have changed the length of tables.
+	grown map[string]int
+	// before is the length of tables before the invocation, of those that were asked for.
+	before map[string]int
+}
+
+func (s *durableData) begin(attempt *invoker.Attempt) {
+	s.state, s.hasState = attempt.State, attempt.HasState
+	s.rows.base = attempt.Tables
+	var present map[rowName]bool
+	for _, entry := range attempt.Journal {
+		if set := entry.GetSetState(); set != nil && set.GetFirst() {
+			s.state, s.hasState = set.GetPrevious(), set.GetHadPrevious()
+		}
+		put := entry.GetTablePut()
+		if put == nil {
+			continue
+		}
+		if present == nil {
+			present, s.had, s.grown = make(map[rowName]bool), make(map[rowName]bool), make(map[string]int)
+		}
+		name := rowName{put.GetTable(), put.GetKey()}
+		if put.GetFirst() {
+			s.had[name], present[name] = put.GetHadPrevious(), put.GetHadPrevious()
+			s.rows.put(name.table, name.key, put.GetPrevious(), !put.GetHadPrevious()).untouched = true
+		}
+		s.grown[name.table] += difference(present[name], !put.GetDelete())
+		present[name] = !put.GetDelete()
+	}
+}
+
+// lengthBefore must be called before this attempt's first write to the table is appended: from
+// then on base may have it or not.
+func (s *durableData) lengthBefore(table string) (int, error) {
+	if count, known := s.before[table]; known {
+		return count, nil
+	}
+	count := 0
+	if s.rows.base != nil {
+		var err error
+		if count, err = s.rows.base.Len(table); err != nil {
+			return 0, err
+		}
+	}
+	if s.before == nil {
+		s.before = make(map[string]int)
+	}
+	s.before[table] = count - s.grown[table]
+	return s.before[table], nil
+}
+
+func (s *durableData) length(table string) (int, error) {
+	count, err := s.lengthBefore(table)
+	if err != nil {
+		return 0, err
+	}
+	for _, written := range s.rows.order {
+		if written.table == table {
+			count += difference(s.had[written.rowName], !written.deleted)
+		}
+	}
+	return count, nil
+}
+
+func (d *durable) State() ([]byte, bool) {
+	d.mustEnter("State().Get", "")
+	return d.data.state, d.data.hasState
+}
+
+func (d *durable) SetState(value []byte, clear bool) {
+	d.mustEnter("State().Set", "")
+	set := &recordv1.SetState{Value: value, Clear: clear}
+	if !d.data.wrote {
+		set.First, set.Previous, set.HadPrevious = true, d.data.state, d.data.hasState
+	}
+	_, entry := d.record(&recordv1.Entry{Entry: &recordv1.Entry_SetState{SetState: set}}, sameMessage(d.method.service.desc.StateType))
+	recorded := entry.GetSetState()
+	d.data.state, d.data.hasState, d.data.wrote = recorded.GetValue(), !recorded.GetClear(), true
+}
+
+func (d *durable) TableGet(table, key string) ([]byte, bool) {
+	d.mustEnter("Get of table ", table)
+	value, ok, err := d.data.rows.get(table, key)
+	if err != nil {
+		d.Fail(errTable(table, err))
+	}
+	return value, ok
+}
+
+func (d *durable) TableLen(table string) int {
+	d.mustEnter("Len of table ", table)
+	count, err := d.data.length(table)
+	if err != nil {
+		d.Fail(errTable(table, err))
+	}
+	return count
+}
+
+func (d *durable) TableScan(table, from string, yield func(string, []byte) bool) {
+	d.mustEnter("From of table ", table)
+	if err := d.data.rows.scan(table, from, yield); err != nil {
+		d.Fail(errTable(table, err))
+	}
+}
+
+func (d *durable) TablePut(table, key string, value []byte, remove bool) {
+	d.mustEnter("Put of table ", table)
+	put := &recordv1.TablePut{Table: table, Key: key, Value: value, Delete: remove}
+	if !d.cursor.Replaying() {
+		if _, err := d.data.lengthBefore(table); err != nil {
+			d.Fail(errTable(table, err))
+		}
+		if d.data.rows.find(table, key) == nil {
+			previous, had, err := d.data.rows.get(table, key)
+			if err != nil {
+				d.Fail(errTable(table, err))
+			}
+			put.First, put.Previous, put.HadPrevious = true, previous, had
+			if d.data.had == nil {
+				d.data.had = make(map[rowName]bool)
+			}
+			d.data.had[rowName{table, key}] = had
+		}
+	}
+	_, entry := d.record(&recordv1.Entry{Entry: &recordv1.Entry_TablePut{TablePut: put}}, d.sameRow(table))
+	recorded := entry.GetTablePut()
+	d.data.rows.put(table, key, recorded.GetValue(), recorded.GetDelete())
+}
+
+func (d *durable) sameRow(table string) journal.SameValue {
+	var empty func() proto.Message
+	for _, described := range d.method.service.desc.Tables {
+		if described.Name == table {
+			empty = described.New
+		}
+	}
+	return sameMessage(empty)
+}

@@ -1,0 +1,237 @@
+package inprocess
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/invoker"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+)
+
+// closure is the function of one Run whose result is not recorded.
+type closure struct {
+	name  string
+	index uint32
+	// ctx is the handler's, or derived from it.
+	ctx   context.Context
+	retry actor.RetryPolicy
+	fn    func(context.Context) ([]byte, error)
+	// first: no earlier attempt has begun it.
+	first bool
+}
+
+// Defaults of the retry policy of a Run.
+const (
+	defaultInitialInterval = 100 * time.Millisecond
+	defaultMaxInterval     = 10 * time.Second
+	defaultFactor          = 2
+	defaultMaxAttempts     = 30
+)
+
+func resolveRetry(policy actor.RetryPolicy) actor.RetryPolicy {
+	if policy.InitialInterval <= 0 {
+		policy.InitialInterval = defaultInitialInterval
+	}
+	if policy.MaxInterval <= 0 {
+		policy.MaxInterval = max(defaultMaxInterval, policy.InitialInterval)
+	}
+	if policy.Factor < 1 {
+		policy.Factor = defaultFactor
+	}
+	if policy.MaxAttempts <= 0 {
+		policy.MaxAttempts = defaultMaxAttempts
+	}
+	return policy
+}
+
+// Run records that the closure begins, has that made durable, runs it and records what it returned.
+func (d *durable) Run(ctx context.Context, name string, retry actor.RetryPolicy, async bool, fn func(context.Context) ([]byte, error)) (uint32, error) {
+	if err := d.enter("Run ", name); err != nil {
+		return 0, err
+	}
+	first := !d.cursor.Replaying()
+	index, _ := d.record(&recordv1.Entry{Entry: &recordv1.Entry_Run{Run: &recordv1.Run{Name: name}}}, nil)
+	begun := &closure{name, index, ctx, resolveRetry(retry), fn, first}
+	completed := d.completion(index) != nil
+	switch {
+	case async:
+		if !completed {
+			d.runAside(begun)
+		}
+		return index, nil
+	case completed:
+		d.settle(index)
+		return index, nil
+	case d.cursor.Replaying(): // it ended with a cancel or with ctx, or else diverges
+		_, err := d.replayWait(ctx, []uint32{index}, d.cursor.Next())
+		return index, err
+	}
+	return index, d.runHere(begun)
+}
+
+// runHere runs the closure on the handler's goroutine.
+func (d *durable) runHere(c *closure) error {
+	d.mu.Lock()
+	canceled := d.mu.canceled
+	d.mu.Unlock()
+	if canceled {
+		return d.deliverCancel([]uint32{c.index})
+	}
+	if !d.gate() {
+		runtime.Goexit()
+	}
+	ctx, stop := context.WithCancelCause(c.ctx)
+	defer stop(errFinished)
+	d.mu.Lock()
+	d.mu.stopRun = stop
+	if d.mu.canceled {
+		stop(actor.ErrCanceled)
+	}
+	d.mu.Unlock()
+	d.inRun = c.name
+	result := d.try(ctx, c)
+	d.inRun = ""
+	d.mu.Lock()
+	d.mu.stopRun = nil
+	canceled = d.mu.canceled
+	d.mu.Unlock()
+	d.unwindIfStopped()
+	d.steps.Add(1)
+	switch {
+	case result != nil && !(canceled && actor.Code(result.GetError().GetCode()) == actor.Canceled):
+		d.attempt.Host.Complete(d.attempt, c.index, result)
+		d.mu.Lock()
+		d.completeLocked(c.index, &recordv1.Completion{Entry: c.index, Result: result})
+		d.mu.Unlock()
+		d.unwindIfStopped()
+		d.settle(c.index)
+		return nil
+	case canceled:
+		return d.deliverCancel([]uint32{c.index})
+	default:
+		d.recordWait([]uint32{c.index}, recordv1.WaitOutcome_WAIT_OUTCOME_DEADLINE, 0)
+		return contextError(c.ctx)
+	}
+}
+
+// runAside runs the closure on a goroutine of its own, which the pool waits for.
+func (d *durable) runAside(c *closure) {
+	d.mu.Lock()
+	d.mu.closures++
+	d.mu.Unlock()
+	d.busy.Add(1)
+	started := d.invoker.pool.goClosure(func() {
+		returned := false
+		defer func() {
+			d.mu.Lock()
+			d.mu.closures--
+			d.mu.Unlock()
+			d.busy.Add(-1)
+			d.steps.Add(1)
+			if panicked := recover(); panicked != nil {
+				failure := d.invoker.panicked(d.method, d.attempt.ID, panicked, debug.Stack()).GetError()
+				failure.Message = fmt.Sprintf("Run %q panicked: %v", c.name, panicked)
+				d.stop(errExited, &invoker.Outcome{Retry: failure})
+			} else if !returned {
+				d.stop(errExited, &invoker.Outcome{Retry: errorRecord(errExited)})
+			}
+			d.awaken()
+		}()
+		if d.gate() {
+			d.completeAside(c, d.try(c.ctx, c))
+		}
+		returned = true
+	})
+	if !started {
+		d.stop(errClosed, nil)
+		runtime.Goexit()
+	}
+}
+
+func (d *durable) completeAside(c *closure, result *recordv1.Result) {
+	d.mu.Lock()
+	tooLate := d.mu.stopped || d.mu.finished
+	d.mu.Unlock()
+	if tooLate {
+		return
+	}
+	if result == nil { // c.ctx has ended
+		result = errorResult(errorRecord(contextError(c.ctx)))
+	}
+	// The host first: the handler may record at once that this future won.
+	d.attempt.Host.Complete(d.attempt, c.index, result)
+	d.mu.Lock()
+	d.completeLocked(c.index, &recordv1.Completion{Entry: c.index, Result: result})
+	d.mu.Unlock()
+}
+
+// gate waits until all that was appended is durable: nothing happens outside that a crash could
+// make unhappen here. It reports false if the attempt was stopped instead.
+func (d *durable) gate() bool {
+	durable := make(chan struct{})
+	d.attempt.Host.AwaitDurable(d.attempt, func() { close(durable) })
+	d.busy.Add(-1)
+	defer d.busy.Add(1)
+	select {
+	case <-durable:
+		return !d.isStopped()
+	case <-d.over:
+		return false
+	}
+}
+
+// try calls the closure until it succeeds, fails for good or has used up its tries. It returns nil
+// if ctx ended first.
+func (d *durable) try(ctx context.Context, c *closure) *recordv1.Result {
+	if c.first {
+		traced, span := d.startSpan(ctx, "Run ", c.name)
+		ctx = traced
+		var failure *recordv1.Error
+		defer func() { span.end(failure) }()
+		result := d.tries(ctx, c)
+		failure = result.GetError()
+		return result
+	}
+	return d.tries(ctx, c)
+}
+
+func (d *durable) tries(ctx context.Context, c *closure) *recordv1.Result {
+	wait := c.retry.InitialInterval
+	for tries := 1; ; tries++ {
+		value, err := c.fn(ctx)
+		switch {
+		case err == nil:
+			return &recordv1.Result{Value: value}
+		case isCoded(err):
+			return errorResult(errorRecord(err))
+		case ctx.Err() != nil:
+			return nil
+		}
+		d.invoker.config.Logger.Warn("run failed", "invocation_id", d.attempt.ID.String(), "service", d.attempt.Target.Service,
+			"handler", d.attempt.Target.Handler, "run", c.name, "try", tries, "error", err)
+		if tries >= c.retry.MaxAttempts {
+			last := errorRecord(err)
+			if tries > 1 {
+				last.Message = fmt.Sprintf("the last of %d tries: %s", tries, last.Message)
+			}
+			return errorResult(last)
+		}
+		d.busy.Add(-1)
+		pause := time.NewTimer(wait)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+		}
+		d.busy.Add(1)
+		if ctx.Err() != nil {
+			return nil
+		}
+		wait = min(time.Duration(math.Min(float64(wait)*c.retry.Factor, math.MaxInt64/2)), c.retry.MaxInterval)
+	}
+}
