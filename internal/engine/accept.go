@@ -38,12 +38,15 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay bool, now int64
 	if !ok || in.Target == nil {
 		return e.refuse(in, token, failure(codeInvalidArgument, "the request has no invocation id or no target"), now)
 	}
-	existing, err := e.loadLive(id)
-	if err != nil {
-		return err
-	}
-	if existing != nil {
-		return e.join(existing, in, token, oneWay, now)
+	// A caller's request without a key has an id of its own: nobody can have used it before.
+	if token == 0 || in.IdempotencyKey != "" || invocation.Mode(in.Mode) == invocation.ModeRun {
+		existing, err := e.loadLive(id)
+		if err != nil {
+			return err
+		}
+		if existing != nil {
+			return e.join(existing, in, token, oneWay, now)
+		}
 	}
 	l := &live{id: id, target: targetOf(in.Target), row: rowOf(in, now)}
 	if err := l.cycle(in); err != nil {

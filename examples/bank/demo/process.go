@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+func build(ctx context.Context, binary string) error {
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return fmt.Errorf("find the module: %w (run this from a checkout, with Go installed)", err)
+	}
+	command := exec.CommandContext(ctx, "go", "build", "-o", binary, "./examples/bank")
+	command.Dir = strings.TrimSpace(string(root))
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// process is the node, at one address whatever happens to it.
+type process struct {
+	binary, data, address, url string
+	command                    *exec.Cmd
+	exited                     chan struct{}
+}
+
+// start runs the node and returns how long it took until it was ready.
+func (p *process) start(ctx context.Context) (time.Duration, error) {
+	if p.address == "" {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return 0, err
+		}
+		p.address = listener.Addr().String()
+		p.url = "http://" + p.address
+		if err := listener.Close(); err != nil {
+			return 0, err
+		}
+	}
+	log, err := os.OpenFile(filepath.Join(filepath.Dir(p.data), "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer log.Close()
+	began := time.Now()
+	p.command = exec.Command(p.binary, "--listen", p.address, "--data", p.data, "--log-level", "warn")
+	p.command.Stdout, p.command.Stderr = log, log
+	if err := p.command.Start(); err != nil {
+		return 0, err
+	}
+	p.exited = make(chan struct{})
+	go func(command *exec.Cmd, exited chan struct{}) {
+		_ = command.Wait() // It is killed: that is no news.
+		close(exited)
+	}(p.command, p.exited)
+	for {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/readyz", nil)
+		if err != nil {
+			return 0, err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err == nil {
+			_ = response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return time.Since(began), nil
+			}
+		}
+		select {
+		case <-p.exited:
+			text, _ := os.ReadFile(log.Name())
+			return 0, fmt.Errorf("the node ended at start:\n%s", text)
+		case <-ctx.Done():
+			return 0, errors.New("the node was not ready in time")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// kill ends the node as a power button would: nothing gets a chance to finish.
+func (p *process) kill() {
+	if p.command == nil {
+		return
+	}
+	_ = p.command.Process.Kill()
+	<-p.exited
+	p.command = nil
+}
