@@ -1,0 +1,135 @@
+package measure
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/perdure/perdure/bench/internal/floor"
+	"github.com/perdure/perdure/bench/internal/system"
+)
+
+// TestMain lets the test program be the server that it measures.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "serve" {
+		if err := floor.Serve(context.Background(), os.Args[2]); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// named is the HTTP floor under another name, so that several systems can take turns.
+type named struct {
+	system.HTTP
+	name string
+}
+
+func (n named) Name() string { return n.name }
+
+// broken never starts.
+type broken struct{}
+
+func (broken) Name() string { return "broken" }
+func (broken) Start(context.Context, string) (*system.Instance, error) {
+	return nil, io.ErrUnexpectedEOF
+}
+
+func TestRunTakesTurnsAndLeavesNothingBehind(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := system.HTTP{Command: []string{self, "serve"}}
+	var raw strings.Builder
+	r := &Run{
+		Plan: Plan{
+			Rounds: 2, Warmup: 10 * time.Millisecond, Window: 50 * time.Millisecond, Floor: 5 * time.Millisecond, Idle: 20 * time.Millisecond,
+			Groups: [][]Cell{{{WorkloadAdd, system.Add, 10, 2}, {WorkloadGet, system.Get, 10, 1}}, {{WorkloadHot, system.Add, 1, 2}}},
+		},
+		Systems: []system.System{named{server, "a"}, broken{}, named{server, "b"}},
+		HTTP:    server,
+		Dir:     t.TempDir(), Raw: &raw, Progress: io.Discard,
+	}
+	if err := r.Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var turns []string
+	for _, w := range r.Records.Windows {
+		if w.Workload == WorkloadAdd {
+			turns = append(turns, w.System)
+		}
+		if w.Calls == 0 || w.Errors > 0 || w.P50MS <= 0 || w.P99MS < w.P50MS || w.Seconds < 0.05 || w.ServerBytes == 0 {
+			t.Errorf("window %+v", w)
+		}
+	}
+	if got := strings.Join(turns, " "); got != "a b b a" {
+		t.Errorf("turns %q, want a b in the first round and b a in the second", got)
+	}
+	if len(r.Records.Windows) != 14 || len(r.Records.Floors) != 2 || len(r.Records.Idles) != 2 || len(r.Records.Starts) != 10 {
+		t.Errorf("%d windows, %d floors, %d idles, %d starts", len(r.Records.Windows), len(r.Records.Floors), len(r.Records.Idles), len(r.Records.Starts))
+	}
+	notes := strings.Join(r.Records.Notes, "\n")
+	// The floor's server counts nothing, so the hot counter must be found wrong.
+	for _, want := range []string{"broken: a turn failed", "broken: left out", "WRONG: a: the hot counter reads 0 after"} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("no note %q in:\n%s", want, notes)
+		}
+	}
+	lines := 0
+	for line := range strings.Lines(raw.String()) {
+		var record struct{ Kind string }
+		if err := json.Unmarshal([]byte(line), &record); err != nil || record.Kind == "" {
+			t.Errorf("raw line %q: %v", line, err)
+		}
+		lines++
+	}
+	if want := 14 + 2 + 2 + 10; lines != want {
+		t.Errorf("%d raw lines, want %d", lines, want)
+	}
+	if left, _ := os.ReadDir(r.Dir); len(left) > 0 {
+		t.Errorf("left %s behind", left[0].Name())
+	}
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	plan := Full()
+	plan.Floor, plan.Idle = time.Millisecond, 0
+	r := &Run{Plan: plan, Systems: []system.System{named{system.HTTP{Command: []string{self, "serve"}}, "a"}}, Dir: t.TempDir(), Raw: io.Discard, Progress: io.Discard}
+	start := time.Now()
+	if err := r.Do(ctx); err == nil {
+		t.Error("Do returned no error though its context ended")
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("Do took %v after a deadline of 200 ms", took)
+	}
+}
+
+func TestOnly(t *testing.T) {
+	plan, err := Full().Only("Add.*/64$")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(plan.Groups) != 2 || len(plan.Groups[0]) != 1 || plan.RecoveryRounds != 0 {
+		t.Errorf("kept %+v, %d recoveries", plan.Groups, plan.RecoveryRounds)
+	}
+	if plan, err = Full().Only("recovery"); err != nil || len(plan.Groups) != 0 || plan.RecoveryRounds == 0 {
+		t.Errorf("recovery alone: %+v, %v", plan, err)
+	}
+	for _, pattern := range []string{"(", "nothing of the kind"} {
+		if _, err := Full().Only(pattern); err == nil {
+			t.Errorf("Only(%q) accepted", pattern)
+		}
+	}
+}
