@@ -61,6 +61,10 @@ type Config struct {
 	// DrainTimeout is how long Run and Shutdown wait for calls under way before they are
 	// answered with unavailable. Their invocations go on after the next start. Defaults to 5 s.
 	DrainTimeout time.Duration
+	// CrashAtEveryEntry is for tests of handlers: every attempt is aborted after each journal
+	// entry and replayed, and each TRANSACTION runs once in vain before it commits, as if the
+	// node had died at every point where it can. What a handler does must come out the same.
+	CrashAtEveryEntry bool
 }
 
 // TLS names the files of the listener's certificate. They are read again when they change.
@@ -150,6 +154,9 @@ func WithTelemetry(settings Telemetry) Option { return func(c *Config) { c.Telem
 func WithRetention(retention time.Duration) Option {
 	return func(c *Config) { c.Retention = retention }
 }
+
+// WithCrashAtEveryEntry sets Config.CrashAtEveryEntry.
+func WithCrashAtEveryEntry() Option { return func(c *Config) { c.CrashAtEveryEntry = true } }
 
 // WithInactivityTimeout sets Config.InactivityTimeout.
 func WithInactivityTimeout(timeout time.Duration) Option {

@@ -128,6 +128,7 @@ func (e *partitions) open(config Config, at *layout) error {
 	e.Router, err = partition.NewRouter(partition.Config{
 		Invoker: e.runner, Logger: config.Logger, Partitions: at.identity.Partitions,
 		TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
+		CrashAtEveryEntry: config.CrashAtEveryEntry,
 	}, func(id uint32, p *partition.Partition) partition.Group {
 		return e.host.Attach(replica.GroupID(id), p)
 	})

@@ -33,11 +33,11 @@ func run(name string, arguments []string, env func(string) string, stdout, stder
 	level := slog.LevelInfo
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&config.Listen, "listen", or(env("PERDURE_LISTEN"), config.Listen, DefaultListen), "`host:port` to serve on")
-	flags.StringVar(&config.DataDir, "data", or(env("PERDURE_DATA"), config.DataDir, DefaultDataDir), "`directory` that holds everything the node keeps")
+	flags.StringVar(&config.Listen, "listen", or(env("PERDURE_LISTEN"), config.Listen, DefaultListen), "`host:port` to serve on (PERDURE_LISTEN)")
+	flags.StringVar(&config.DataDir, "data", or(env("PERDURE_DATA"), config.DataDir, DefaultDataDir), "`directory` that holds everything the node keeps (PERDURE_DATA)")
 	flags.BoolVar(&config.Telemetry.Prometheus, "prometheus", config.Telemetry.Prometheus, "serve metrics at /metrics")
-	otlp := flags.String("otlp", env("PERDURE_OTLP"), "OTLP/HTTP `URL` that traces and metrics are sent to")
-	flags.TextVar(&level, "log-level", level, "debug, info, warn or error")
+	otlp := flags.String("otlp", env("PERDURE_OTLP"), "OTLP/HTTP `URL` that traces and metrics are sent to (PERDURE_OTLP)")
+	flags.TextVar(&level, "log-level", level, "debug, info, warn or error (PERDURE_LOG_LEVEL)")
 	if text := env("PERDURE_LOG_LEVEL"); text != "" {
 		if err := level.UnmarshalText([]byte(text)); err != nil {
 			fmt.Fprintf(stderr, "%s: PERDURE_LOG_LEVEL is %q; it must be debug, info, warn or error\n", name, text)

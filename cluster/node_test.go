@@ -15,7 +15,9 @@ import (
 	bank "github.com/perdure/perdure/examples/bank/gen/bank/v1/bankv1perdure"
 )
 
-type accounts struct{ bank.UnimplementedAccountHandler }
+type accounts struct {
+	bank.UnimplementedAccountHandler
+}
 
 func (accounts) Deposit(ctx bank.AccountTxContext, req *bankv1.DepositRequest) (*bankv1.DepositResponse, error) {
 	state := ctx.State().Get()

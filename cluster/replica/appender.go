@@ -130,9 +130,11 @@ func (b *appendBatch) addWrite(id GroupID) int {
 }
 
 func (a *appender) newBatchLocked() *appendBatch {
-	b := &appendBatch{}
+	var b *appendBatch
 	if n := len(a.mu.spare); n > 0 {
 		b, a.mu.spare = a.mu.spare[n-1], a.mu.spare[:n-1]
+	} else {
+		b = &appendBatch{}
 	}
 	a.mu.batches++
 	b.id = a.mu.batches

@@ -18,7 +18,6 @@ import (
 	"github.com/perdure/perdure/cluster/replica"
 	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/badgerstore"
-	"github.com/perdure/perdure/storage/memstore"
 	"github.com/perdure/perdure/storage/nodelog"
 )
 
@@ -82,7 +81,7 @@ func (s *sequencer) commit(payload []byte, wake chan struct{}) error {
 	}
 }
 
-// discard takes everything and keeps nothing but what the host needs to run.
+// discard is a log that takes 0.3 ms, as a sync does, and hardly any CPU.
 type discard struct {
 	sync.Mutex
 	groups map[uint32]*bounds
@@ -98,6 +97,7 @@ type bounds struct {
 }
 
 func (d *discard) Append(writes []nodelog.GroupWrite) error {
+	time.Sleep(300 * time.Microsecond)
 	d.Lock()
 	defer d.Unlock()
 	for _, w := range writes {
@@ -148,6 +148,16 @@ func (d *discard) TruncatePrefix(group uint32, index, term uint64) {
 }
 
 func (d *discard) Close() error { return nil }
+
+// empty is a store that forgets.
+type empty struct{}
+
+func (empty) Snapshot() storage.Snapshot                             { return empty{} }
+func (empty) Commit(*storage.Batch) error                            { return nil }
+func (empty) Close() error                                           { return nil }
+func (empty) Get([]byte) ([]byte, bool, error)                       { return nil, false, nil }
+func (empty) Scan(_, _ []byte, _ func(key, value []byte) bool) error { return nil }
+func (empty) Release()                                               {}
 
 func cpuTime() time.Duration {
 	var usage syscall.Rusage
@@ -245,11 +255,11 @@ func BenchmarkPropose(b *testing.B) {
 	}
 }
 
-// BenchmarkProposeWithoutDisk is the host's own work.
+// BenchmarkProposeWithoutDisk is the host's own work: see cpu-µs/op, which includes the proposers'.
 func BenchmarkProposeWithoutDisk(b *testing.B) {
 	for _, shape := range shapes {
 		b.Run(fmt.Sprintf("proposers=%d/groups=%d", shape.proposers, shape.groups), func(b *testing.B) {
-			measure(b, &discard{groups: make(map[uint32]*bounds)}, memstore.New(memstore.Options{}), shape.proposers, shape.groups)
+			measure(b, &discard{groups: make(map[uint32]*bounds)}, empty{}, shape.proposers, shape.groups)
 		})
 	}
 }

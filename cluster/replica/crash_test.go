@@ -25,7 +25,7 @@ var (
 // crashImage is what a power failure leaves, and what had been promised before it.
 type crashImage struct {
 	step  string
-	log   *memLog
+	log   Log
 	store *memstore.Store
 	acked map[GroupID]map[uint64]uint64 // partition → epoch → sequence Committed
 }
@@ -146,6 +146,7 @@ func (r *crashRecorder) program(t *testing.T, acked map[GroupID]map[uint64]uint6
 	return r.mu.images
 }
 
+// newRecorder returns a recorder of a store that clone makes, given its hook.
 func newRecorder(log *memLog, seed uint64, clone func(onCommit func()) *memstore.Store) *crashRecorder {
 	r := &crashRecorder{log: log, rand: rand.New(rand.NewPCG(seed, 0))}
 	r.mu.rand = rand.New(rand.NewPCG(seed, 1))
@@ -229,7 +230,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 			// A second program on one of the images: crashes after a recovery. The store is
 			// copied through snapshots, since a clone does not inherit the hook.
 			from := first[r.rand.IntN(len(first))]
-			again := newRecorder(from.log.clone(), seed+1000, func(onCommit func()) *memstore.Store {
+			again := newRecorder(from.log.(*memLog).clone(), seed+1000, func(onCommit func()) *memstore.Store {
 				return copyStore(t, from.store, onCommit)
 			})
 			second := again.program(t, from.acked, 6)

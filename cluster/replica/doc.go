@@ -54,7 +54,8 @@
 //
 // Raft messages to other nodes leave in Host.send and would enter by RawNode.Step in the loop;
 // ticks belong to the loop's timer; raftLog.Snapshot and the generation in the store's keys are
-// where a partition's snapshot is sent and installed. A transport must hold back the messages
+// where a partition's snapshot is sent and installed; the applier truncates the log up to what is
+// applied, and has to leave more for followers that lag. A transport must hold back the messages
 // of a Ready that changes term or vote until that append has returned: the library hands them out
 // at once, and a candidate that asks for votes before its own is durable could, after a crash,
 // lead the same term twice.

@@ -41,14 +41,15 @@ type groupLoopState struct {
 	batch     uint64 // id of the last append batch the group took part in
 	part      int    // its part there
 
-	hard      *pb.HardState // the newest the node said, on disk or not
-	hardDirty bool          // it was not given to the appender yet
-	voteDirty bool          // nor was its term or vote, which must be durable
-	conf      *pb.ConfState // as of handed
-	term      uint64
-	commit    uint64
-	handed    uint64 // the applier has everything up to here
-	stored    uint64 // the store has everything up to here
+	hard         *pb.HardState // the newest the node said, on disk or not
+	hardDirty    bool          // it was not given to the appender yet
+	voteDirty    bool          // nor was its term or vote, which must be durable
+	conf         *pb.ConfState // as of handed
+	reconfigured bool          // conf changed in this Ready
+	term         uint64
+	commit       uint64
+	handed       uint64 // the applier has everything up to here
+	stored       uint64 // the store has everything up to here
 
 	epoch     uint64 // the term this node was elected for, or 0
 	leadIndex uint64 // of that term's first entry, or 0 until it was seen

@@ -31,6 +31,7 @@ type watcher struct {
 		committed map[uint64]uint64 // epoch → sequence
 		applied   map[uint64]uint64
 		last      uint64 // epoch of the last Applied
+		ended     bool   // Run returned
 		changed   chan struct{}
 	}
 }
@@ -102,7 +103,7 @@ func (w *watcher) Applied(epoch, sequence uint64) {
 // wait returns once ok, which is called with the lock held, is true.
 func (w *watcher) wait(what string, ok func() bool) {
 	w.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(waitLimit)
 	for {
 		w.mu.Lock()
 		done, changed := ok(), w.mu.changed
@@ -197,7 +198,16 @@ func tryStart(t testing.TB, cfg Config) (*node, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
-	go func() { n.result <- host.Run(ctx) }()
+	go func() {
+		err := host.Run(ctx)
+		for _, w := range n.watchers {
+			w.mu.Lock()
+			w.mu.ended = true
+			w.change()
+			w.mu.Unlock()
+		}
+		n.result <- err
+	}()
 	t.Cleanup(func() {
 		cancel()
 		n.wait()
@@ -212,7 +222,7 @@ func (n *node) wait() error {
 	case err := <-n.result:
 		n.result <- err
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(waitLimit):
 		n.t.Fatal("Run does not return")
 		return nil
 	}
@@ -281,3 +291,6 @@ func storedAt(t testing.TB, store storage.Store, id GroupID) applied {
 	}
 	return at
 }
+
+// waitLimit ends a test that waits for what does not come.
+const waitLimit = 20 * time.Second

@@ -28,7 +28,7 @@ type intake struct {
 
 // gatherProposals is how many proposals are worth a round of their own while a sync is under way,
 // so that the next append is prepared meanwhile.
-const gatherProposals = 16
+const gatherProposals = 32
 
 // arrivals is what gathered since the loop last looked.
 type arrivals struct {

@@ -16,8 +16,8 @@ import (
 type Log interface {
 	// Append makes the writes durable before it returns; per group it is all or nothing. Entries
 	// replace whatever the group had from the first one's index on. State, if not nil, replaces
-	// the group's state. It must not keep the slices. nodelog.ErrNoSpace means nothing was
-	// written and the log goes on; every other error means the outcome is unknown.
+	// the group's state. It may keep the entries' Data, and nothing else. nodelog.ErrNoSpace means
+	// that nothing was written and the log goes on; every other error ends the host.
 	Append(writes []nodelog.GroupWrite) error
 	// Groups lists the groups the log knows.
 	Groups() []uint32

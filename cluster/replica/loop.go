@@ -199,10 +199,18 @@ func (l *loop) ready(g *Group) (err error) {
 	ls := &g.loopState
 	defer recoverInto(&err, ls.log)
 	for ls.node != nil {
-		for ls.node.HasReady() {
-			if err := l.handle(g, ls.node.Ready()); err != nil {
+		// Asking the node is not free. Only when it was told that entries are applied can it have
+		// something ready again right away.
+		for again := true; again && ls.node != nil && ls.node.HasReady(); {
+			rd := ls.node.Ready()
+			if err := l.handle(g, rd); err != nil {
 				return err
 			}
+			again = len(rd.CommittedEntries) > 0 && (ls.handed < ls.commit || ls.reconfigured)
+			ls.reconfigured = false
+		}
+		if ls.node == nil {
+			return nil
 		}
 		if !ls.campaign || len(ls.heldBack) > 0 {
 			return nil
@@ -372,6 +380,7 @@ func (l *loop) reconfigure(g *Group, entry *pb.Entry) ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("%w: entry kind %d", ErrNewerFormat, entry.GetType())
 	}
+	ls.reconfigured = true
 	return proto.Marshal(ls.conf)
 }
 
@@ -399,7 +408,7 @@ func (l *loop) appended(batch *appendBatch) error {
 	}
 	if l.stall {
 		l.stall = false
-		l.host.cfg.Logger.Info("the log append that hung has returned")
+		l.host.cfg.Logger.Info("the disk responds again")
 	}
 	if batch.durable && l.host.faults.clear(faultLogSpace) {
 		l.host.cfg.Logger.Info("the log has space again")

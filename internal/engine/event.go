@@ -87,6 +87,12 @@ type TimeOut struct {
 	Attempt uint32
 }
 
+// Restart replaces an attempt by the next one, at once and without counting as a failure.
+type Restart struct {
+	ID      invocation.ID
+	Attempt uint32
+}
+
 // CompleteAwakeable resolves or rejects an awakeable from outside.
 type CompleteAwakeable struct {
 	ID     invocation.ID

@@ -197,6 +197,8 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 			e.WaitingFor = append(e.WaitingFor, uint32(index))
 		}
 		return e
+	case "restart-attempt":
+		return &Restart{ID: id, Attempt: attempt}
 	case "timeout":
 		return &TimeOut{ID: id, Attempt: attempt}
 	case "awakeable":

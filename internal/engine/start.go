@@ -40,6 +40,15 @@ func (e *Engine) start(l *live, now int64) error {
 	return e.store(l)
 }
 
+func (ev *Restart) evaluate(e *Engine, now int64) error {
+	l := e.attempt(ev.ID, ev.Attempt)
+	if l == nil {
+		return nil
+	}
+	e.effect(&AbortAttempt{ID: l.id, Reason: "another attempt takes its place"})
+	return e.start(l, now)
+}
+
 // quarantine keeps an invocation whose rows can't be read from stopping its partition: one
 // that is stored waits for an operator and holds its key, another fails.
 func (e *Engine) quarantine(l *live, cause error, now int64) error {

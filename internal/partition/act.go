@@ -63,7 +63,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 			timeout = p.config.TransactionTimeout
 		}
 	}
-	a := &attempt{number: row.Attempt, timeout: timeout, deadline: time.Now().Add(timeout)}
+	a := &attempt{number: row.Attempt, mode: mode, timeout: timeout, deadline: time.Now().Add(timeout)}
 	l.attempts[e.ID] = a
 	if mode == invocation.ModeRead {
 		p.startRead(a, e, target)

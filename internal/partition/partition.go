@@ -117,6 +117,7 @@ type record struct {
 
 type attempt struct {
 	number   uint32
+	mode     invocation.Mode
 	running  invoker.Running
 	timeout  time.Duration
 	deadline time.Time
@@ -324,6 +325,9 @@ func (p *Partition) evaluate(l *leadership, event engine.Event) {
 		return
 	}
 	p.touch(l, event)
+	if p.config.CrashAtEveryEntry && p.crash(l, event) {
+		return
+	}
 	if ack, ok := event.(*engine.Acked); ok {
 		l.acked(ack.By, ack.Sequence)
 	}
@@ -334,6 +338,9 @@ func (p *Partition) evaluate(l *leadership, event engine.Event) {
 		return
 	}
 	p.take(l, out)
+	if p.config.CrashAtEveryEntry {
+		p.crashAfter(l, event)
+	}
 }
 
 // take adds an event's mutations to the open record and sees to its effects.

@@ -32,6 +32,9 @@ type Config struct {
 	// may write. A record may need twice that and must fit the store's batch. Defaults to
 	// 1.75 MiB.
 	MaxEntryBytes int
+	// CrashAtEveryEntry is for tests: each attempt is aborted after every entry and completion
+	// it records, and a TRANSACTION once before it commits, as if the node had died there.
+	CrashAtEveryEntry bool
 
 	router     *Router
 	onLead     func(partition uint32)

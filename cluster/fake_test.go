@@ -1,0 +1,272 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/perdure/perdure/actor"
+	bank "github.com/perdure/perdure/examples/bank/gen/bank/v1/bankv1perdure"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/routing/routingtest"
+	"github.com/perdure/perdure/internal/telemetry"
+)
+
+// fakeEngine fails and waits when it is told to.
+type fakeEngine struct {
+	routingtest.Fake
+	failed chan struct{}
+	closed chan struct{}
+	health func() error
+}
+
+func newFakeEngine() *fakeEngine {
+	e := &fakeEngine{failed: make(chan struct{}), closed: make(chan struct{})}
+	e.health = func() error {
+		select {
+		case <-e.failed:
+			return errors.New("the disk is gone")
+		default:
+			return nil
+		}
+	}
+	return e
+}
+
+func (e *fakeEngine) Health() error           { return e.health() }
+func (e *fakeEngine) Failed() <-chan struct{} { return e.failed }
+func (e *fakeEngine) Close(context.Context) error {
+	close(e.closed)
+	return nil
+}
+
+func fakeNode(t *testing.T, e engine, opts ...Option) *Node {
+	t.Helper()
+	node := NewNode(append([]Option{
+		WithDataDir(t.TempDir()), WithListen("127.0.0.1:0"), WithLogger(slog.New(slog.DiscardHandler)),
+	}, opts...)...)
+	node.openEngine = func(context.Context, Config, *layout, *telemetry.Telemetry, []registration) (engine, error) {
+		return e, nil
+	}
+	bank.RegisterAccountHandler(node, bank.UnimplementedAccountHandler{})
+	return node
+}
+
+func post(t *testing.T, url string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/bank.v1.AccountService/Deposit", strings.NewReader(`{"accountId":"a"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+// TestShutdownSendsWaitersAway: who waits for a result that does not come in time is answered,
+// not cut off.
+func TestShutdownSendsWaitersAway(t *testing.T) {
+	e := newFakeEngine()
+	entered := make(chan struct{})
+	e.Fail = func(context.Context, *recordv1.Invoke) error {
+		close(entered)
+		<-e.closed
+		return routing.Errorf(routing.CodeUnavailable, "the node is shutting down")
+	}
+	node := fakeNode(t, e, func(c *Config) { c.DrainTimeout = 50 * time.Millisecond })
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	type answer struct {
+		status int
+		body   string
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		status, body := post(t, node.URL())
+		answers <- answer{status, body}
+	}()
+	<-entered
+	if err := node.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := <-answers; got.status != 503 || !strings.Contains(got.body, "unavailable") {
+		t.Errorf("got %d %s", got.status, got.body)
+	}
+	if err := node.Shutdown(t.Context()); err != nil {
+		t.Errorf("a second shutdown: %v", err)
+	}
+}
+
+func TestRunEndsWhenTheEngineFails(t *testing.T) {
+	e := newFakeEngine()
+	node := fakeNode(t, e)
+	done := make(chan error, 1)
+	go func() { done <- node.Run(context.WithoutCancel(t.Context())) }()
+	for node.Addr() == "" {
+		time.Sleep(time.Millisecond)
+	}
+	recorder := httptest.NewRecorder()
+	close(e.failed)
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "the disk is gone") {
+		t.Errorf("got %v", err)
+	}
+	<-e.closed
+	node.Handler().ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", nil))
+	if recorder.Code != 503 {
+		t.Errorf("a closed node answers %d", recorder.Code)
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	var listening net.ListenConfig
+	listener, err := listening.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	e := newFakeEngine()
+	node := fakeNode(t, e, WithListen(listener.Addr().String()))
+	if err := node.Start(t.Context()); err == nil || !strings.Contains(err.Error(), listener.Addr().String()) {
+		t.Errorf("got %v", err)
+	}
+	<-e.closed // nothing is left open
+	_, err = bank.Account(node.Client(), "a").Deposit(t.Context(), nil)
+	if actor.CodeOf(err) != actor.FailedPrecondition || !strings.Contains(err.Error(), "failed to start") {
+		t.Errorf("a call: %v", err)
+	}
+}
+
+func TestBeforeStart(t *testing.T) {
+	node := fakeNode(t, newFakeEngine())
+	_, err := bank.Account(node.Client(), "a").Deposit(t.Context(), nil)
+	if actor.CodeOf(err) != actor.FailedPrecondition || !strings.Contains(err.Error(), "call its Start first") {
+		t.Errorf("a call: %v", err)
+	}
+	if node.Addr() != "" || node.URL() != "" {
+		t.Errorf("address %q", node.Addr())
+	}
+	if err := node.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMountedHandler(t *testing.T) {
+	node := fakeNode(t, newFakeEngine(), WithoutListener())
+	mux := http.NewServeMux()
+	mux.Handle("/", node.Handler())
+	mux.HandleFunc("/hello", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	if status, body := post(t, server.URL); status != 503 || !strings.Contains(body, "call its Start first") {
+		t.Errorf("before: %d %s", status, body)
+	}
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := post(t, server.URL); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+	if err := node.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// syncBuffer is written by the node and read by the test.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(data []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(data)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// TestMainFunction is Main without the exit.
+func TestMainFunction(t *testing.T) {
+	dir := t.TempDir()
+	var stdout, stderr syncBuffer
+	code := make(chan int, 1)
+	env := func(name string) string {
+		return map[string]string{"PERDURE_LISTEN": "127.0.0.1:0", "PERDURE_DATA": dir + "/env"}[name]
+	}
+	go func() {
+		code <- run("bank", []string{"--data", dir + "/flag", "--log-level", "error"}, env, &stdout, &stderr, func(n *Node) {
+			n.openEngine = func(context.Context, Config, *layout, *telemetry.Telemetry, []registration) (engine, error) {
+				return newFakeEngine(), nil
+			}
+			bank.RegisterAccountHandler(n, bank.UnimplementedAccountHandler{})
+		}, nil)
+	}()
+	deadline := time.Now().Add(10 * time.Second)
+	for !strings.Contains(stdout.String(), "serving on http://127.0.0.1:") {
+		if time.Now().After(deadline) {
+			t.Fatalf("it says %q %q", stdout.String(), stderr.String())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if !strings.Contains(stdout.String(), dir+"/flag") {
+		t.Errorf("a flag does not win over the environment: %s", stdout.String())
+	}
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := self.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-code; got != 0 {
+		t.Errorf("exit code %d: %s", got, stderr.String())
+	}
+
+	for _, test := range []struct {
+		arguments []string
+		env       string
+		code      int
+		says      string
+	}{
+		{[]string{"--nonsense"}, "", 2, "nonsense"},
+		{[]string{"extra"}, "", 2, `"extra" is not a flag`},
+		{nil, "loud", 2, `PERDURE_LOG_LEVEL is "loud"`},
+		{[]string{"--listen", "nowhere"}, "", 1, `listen address "nowhere"`},
+		{[]string{"--help"}, "", 0, "PERDURE"},
+	} {
+		var stdout, stderr syncBuffer
+		got := run("bank", test.arguments, func(name string) string {
+			if name == "PERDURE_LOG_LEVEL" {
+				return test.env
+			}
+			return ""
+		}, &stdout, &stderr, func(*Node) {}, nil)
+		if got != test.code || !strings.Contains(stderr.String(), test.says) {
+			t.Errorf("%v: code %d, %s", test.arguments, got, stderr.String())
+		}
+	}
+}

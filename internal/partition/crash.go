@@ -1,0 +1,27 @@
+package partition
+
+import (
+	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/invocation"
+)
+
+// crash replaces the first attempt at a TRANSACTION just before it would commit; it reports
+// whether it did.
+func (p *Partition) crash(l *leadership, event engine.Event) bool {
+	finish, ok := event.(*engine.Finish)
+	if !ok || finish.Attempt != 1 || l.attempts[finish.ID] == nil || l.attempts[finish.ID].mode != invocation.ModeTransaction {
+		return false
+	}
+	p.evaluate(l, &engine.Restart{ID: finish.ID, Attempt: finish.Attempt})
+	return true
+}
+
+// crashAfter replaces an attempt that has just recorded something.
+func (p *Partition) crashAfter(l *leadership, event engine.Event) {
+	switch ev := event.(type) {
+	case *engine.Append:
+		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt})
+	case *engine.CompleteRun:
+		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt})
+	}
+}
