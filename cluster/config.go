@@ -24,6 +24,9 @@ type Config struct {
 	// DataDir holds all that the node keeps. It is created if missing. Defaults to
 	// perdure-data in the working directory.
 	DataDir string
+	// InMemory keeps everything in memory and forgets it when the node stops: for tests, which
+	// then run under testing/synctest in no time. DataDir is not used.
+	InMemory bool
 	// Partitions of the cluster, from 1 to 1,024, fixed when the data directory is created.
 	// Defaults to 64, or to what the directory says.
 	Partitions uint32
@@ -65,6 +68,9 @@ type Config struct {
 	// entry and replayed, and each TRANSACTION runs once in vain before it commits, as if the
 	// node had died at every point where it can. What a handler does must come out the same.
 	CrashAtEveryEntry bool
+	// OnServing is called once by Start when the node serves, before Start returns; url is ""
+	// without a listener. It must not call methods of the node. Defaults to nothing.
+	OnServing func(url string)
 }
 
 // TLS names the files of the listener's certificate. They are read again when they change.
@@ -124,6 +130,9 @@ func WithoutListener() Option { return func(c *Config) { c.NoListener = true } }
 
 // WithDataDir sets Config.DataDir.
 func WithDataDir(directory string) Option { return func(c *Config) { c.DataDir = directory } }
+
+// WithInMemory sets Config.InMemory.
+func WithInMemory() Option { return func(c *Config) { c.InMemory = true } }
 
 // WithPartitions sets Config.Partitions.
 func WithPartitions(count uint32) Option { return func(c *Config) { c.Partitions = count } }
@@ -202,6 +211,9 @@ func (c Config) problems() []error {
 	}
 	return append(problems, split(c.telemetry("").Validate())...)
 }
+
+// WithOnServing sets Config.OnServing.
+func WithOnServing(tell func(url string)) Option { return func(c *Config) { c.OnServing = tell } }
 
 // Validate reports all that is wrong with c, joined, each with its value and its bound. Files
 // and directories are looked at by Start only.

@@ -4,16 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/cluster/replica"
+	"github.com/perdure/perdure/internal/admin"
 	"github.com/perdure/perdure/internal/invoker/inprocess"
 	"github.com/perdure/perdure/internal/partition"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/telemetry"
+	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/badgerstore"
+	"github.com/perdure/perdure/storage/memstore"
 	"github.com/perdure/perdure/storage/nodelog"
+	"github.com/perdure/perdure/storage/vfs"
 )
 
 // registration is one call of RegisterService.
@@ -29,6 +36,8 @@ type engine interface {
 	Health() error
 	// Failed is closed when the engine can serve no more; Health says why.
 	Failed() <-chan struct{}
+	// Describe says how partitions and storage are.
+	Describe() ([]admin.PartitionInfo, admin.StorageInfo)
 	// Close answers whoever waits with unavailable, makes durable what was accepted, and
 	// releases the data directory's files. A handler that does not heed its context outlives
 	// ctx: that is an error, and the rest is closed all the same.
@@ -52,9 +61,11 @@ func handlers(config Config, instruments *telemetry.Telemetry, registered []regi
 type partitions struct {
 	*partition.Router
 	log    *nodelog.Log
-	store  *badgerstore.Store
+	store  storage.Store
 	host   *replica.Host
 	runner *inprocess.Invoker
+	layout *layout
+	led    []*led // partition i+1
 
 	stopHost, stopRouter context.CancelFunc
 	running              sync.WaitGroup // the goroutines of host and router
@@ -69,9 +80,9 @@ func openPartitions(ctx context.Context, config Config, at *layout, instruments 
 	if err != nil {
 		return nil, err
 	}
-	e := &partitions{runner: runner, failed: make(chan struct{}), hostEnded: make(chan struct{})}
+	e := &partitions{runner: runner, layout: at, failed: make(chan struct{}), hostEnded: make(chan struct{})}
 	if err := e.open(config, at); err != nil {
-		return nil, errors.Join(err, e.release())
+		return nil, errors.Join(err, runner.Close(ctx), e.release())
 	}
 	// Neither is a child of ctx, which bounds Start only: they end in Close, in order.
 	hostCtx, stopHost := context.WithCancel(context.WithoutCancel(ctx))
@@ -92,26 +103,36 @@ func openPartitions(ctx context.Context, config Config, at *layout, instruments 
 	if err := e.ready(ctx); err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
 	}
-	if _, err := instruments.Instruments().Observe(func() telemetry.Levels {
-		return telemetry.Levels{LogBytes: e.log.Stats().Bytes}
+	if _, err := instruments.Instruments().Observe(telemetry.Levels{
+		LogBytes:   func() int64 { return e.log.Stats().Bytes },
+		StoreBytes: func() int64 { return directoryBytes(at.storeDir()) },
 	}); err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
 	}
 	return e, nil
 }
 
+// led is a partition's listener that remembers who leads.
+type led struct {
+	replica.Listener
+	epoch atomic.Uint64 // 0 while another node leads or nobody does
+}
+
+// Lead implements replica.Listener.
+func (l *led) Lead(epoch uint64) {
+	l.epoch.Store(epoch)
+	l.Listener.Lead(epoch)
+}
+
+// StepDown implements replica.Listener.
+func (l *led) StepDown(epoch uint64, cause error) {
+	l.epoch.Store(0)
+	l.Listener.StepDown(epoch, cause)
+}
+
 func (e *partitions) open(config Config, at *layout) error {
 	var err error
-	e.log, err = nodelog.Open(nodelog.Options{
-		Dir: at.logDir(), CacheBytes: clamp(config.MemoryBytes/16, 8<<20, 256<<20), Logger: config.Logger,
-	})
-	if err != nil {
-		return err
-	}
-	e.store, err = badgerstore.Open(badgerstore.Options{
-		Dir: at.storeDir(), MemoryBudgetBytes: clamp(config.MemoryBytes*3/8, 48<<20, 1536<<20), Logger: config.Logger,
-	})
-	if err != nil {
+	if err := e.openDisk(config, at); err != nil {
 		return err
 	}
 	groups := make([]replica.GroupID, at.identity.Partitions)
@@ -130,9 +151,38 @@ func (e *partitions) open(config Config, at *layout) error {
 		TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
 		CrashAtEveryEntry: config.CrashAtEveryEntry,
 	}, func(id uint32, p *partition.Partition) partition.Group {
-		return e.host.Attach(replica.GroupID(id), p)
+		listener := &led{Listener: p}
+		e.led = append(e.led, listener)
+		return e.host.Attach(replica.GroupID(id), listener)
 	})
 	return err
+}
+
+// openDisk opens the log and the store, in memory if there is no data directory.
+func (e *partitions) openDisk(config Config, at *layout) error {
+	var err error
+	logs := nodelog.Options{
+		Dir: at.logDir(), CacheBytes: clamp(config.MemoryBytes/16, 8<<20, 256<<20), Logger: config.Logger,
+	}
+	if config.InMemory {
+		logs.FS = vfs.NewMem()
+		if e.log, err = nodelog.Open(logs); err != nil {
+			return err
+		}
+		e.store = memstore.New(memstore.Options{})
+		return nil
+	}
+	if e.log, err = nodelog.Open(logs); err != nil {
+		return err
+	}
+	store, err := badgerstore.Open(badgerstore.Options{
+		Dir: at.storeDir(), MemoryBudgetBytes: clamp(config.MemoryBytes*3/8, 48<<20, 1536<<20), Logger: config.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	e.store = store
+	return nil
 }
 
 // ready waits until every partition leads, the host fails, or ctx ends.
@@ -159,6 +209,41 @@ func (e *partitions) Health() error { return e.host.Health() }
 
 // Failed implements engine.
 func (e *partitions) Failed() <-chan struct{} { return e.failed }
+
+// Describe implements engine.
+func (e *partitions) Describe() ([]admin.PartitionInfo, admin.StorageInfo) {
+	described := make([]admin.PartitionInfo, len(e.led))
+	for i, l := range e.led {
+		epoch := l.epoch.Load()
+		described[i] = admin.PartitionInfo{ID: uint32(i) + 1, Leader: epoch != 0, Epoch: epoch}
+		if epoch == 0 {
+			described[i].Failure = errors.New("this node does not lead it")
+		}
+	}
+	stored := admin.StorageInfo{
+		Directory: e.layout.dir, LogBytes: uint64(e.log.Stats().Bytes),
+		StoreBytes: uint64(directoryBytes(e.layout.storeDir())),
+	}
+	if free, err := (vfs.OS{}).FreeBytes(e.layout.dir); err == nil { // else it is not known
+		stored.FreeBytes = free
+	}
+	return described, stored
+}
+
+// directoryBytes is the size of the files in dir, as far as they can be read.
+func directoryBytes(dir string) int64 {
+	var total int64
+	_ = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return nil // a file that compaction removed meanwhile counts no more
+		}
+		if info, err := entry.Info(); err == nil {
+			total += info.Size()
+		}
+		return nil
+	})
+	return total
+}
 
 // Close implements engine.
 func (e *partitions) Close(ctx context.Context) error {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/perdure/perdure/actor"
 	bank "github.com/perdure/perdure/examples/bank/gen/bank/v1/bankv1perdure"
+	"github.com/perdure/perdure/internal/admin"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/routing/routingtest"
@@ -46,6 +47,10 @@ func newFakeEngine() *fakeEngine {
 
 func (e *fakeEngine) Health() error           { return e.health() }
 func (e *fakeEngine) Failed() <-chan struct{} { return e.failed }
+func (e *fakeEngine) Describe() ([]admin.PartitionInfo, admin.StorageInfo) {
+	return nil, admin.StorageInfo{}
+}
+
 func (e *fakeEngine) Close(context.Context) error {
 	close(e.closed)
 	return nil

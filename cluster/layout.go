@@ -49,7 +49,18 @@ type identity struct {
 func (l *layout) logDir() string   { return filepath.Join(l.dir, "log") }
 func (l *layout) storeDir() string { return filepath.Join(l.dir, "store") }
 
-func (l *layout) close() error { return l.lock.Close() }
+func (l *layout) close() error {
+	if l.lock == nil { // in memory
+		return nil
+	}
+	return l.lock.Close()
+}
+
+// memoryLayout is a node's identity for as long as the node is there.
+func memoryLayout(partitions uint32) (*layout, error) {
+	l := &layout{dir: "/memory"}
+	return l, l.found(partitions)
+}
 
 // openLayout locks dir and reads who the node is, or makes it someone if dir is empty.
 // partitions is 0 for what the directory says.
@@ -116,6 +127,18 @@ func (l *layout) create(disk vfs.FS, path string, partitions uint32) error {
 			return fmt.Errorf("node.json is missing, but there is data in %s: restore it from a backup, or name an empty directory", dir)
 		}
 	}
+	if err := l.found(partitions); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(l.identity, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeDurably(disk, path, append(data, '\n'))
+}
+
+// found makes the node someone.
+func (l *layout) found(partitions uint32) error {
 	if partitions == 0 {
 		partitions = DefaultPartitions
 	}
@@ -129,11 +152,7 @@ func (l *layout) create(disk vfs.FS, path string, partitions uint32) error {
 		FormatVersion: formatVersion, NodeID: fmt.Sprintf("%016x", id), raftID: id,
 		ClusterID: uuid.NewString(), Partitions: partitions, CreatedAt: time.Now().UTC().Truncate(time.Second),
 	}
-	data, err := json.MarshalIndent(l.identity, "", "  ")
-	if err != nil {
-		return err
-	}
-	return writeDurably(disk, path, append(data, '\n'))
+	return nil
 }
 
 // writeDurably replaces a file as a whole, or not at all.

@@ -63,13 +63,19 @@ func run(name string, arguments []string, env func(string) string, stdout, stder
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	also := config.OnServing
+	config.OnServing = func(url string) {
+		fmt.Fprintf(stdout, "serving on %s, data in %s\n", url, config.DataDir)
+		if also != nil {
+			also(url)
+		}
+	}
 	node := NewNode(WithConfig(config))
 	register(node)
 	if err := node.Start(ctx); err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", name, err)
 		return 1
 	}
-	fmt.Fprintf(stdout, "serving on %s, data in %s\n", node.URL(), config.DataDir)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once, as the default is
 	if err := node.wait(ctx); err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", name, err)

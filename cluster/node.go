@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"runtime"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/admin"
 	"github.com/perdure/perdure/internal/ingress"
 	"github.com/perdure/perdure/internal/telemetry"
 )
@@ -106,6 +108,9 @@ func (n *Node) Start(ctx context.Context) error {
 		return fmt.Errorf("start: %w", err)
 	}
 	n.mu.phase = phaseServing
+	if n.config.OnServing != nil {
+		n.config.OnServing(n.urlLocked())
+	}
 	return nil
 }
 
@@ -117,7 +122,12 @@ func (n *Node) startLocked(ctx context.Context) error {
 	raiseProcs()
 	config := n.config.withDefaults()
 	var err error
-	if n.mu.layout, err = openLayout(config.DataDir, config.Partitions); err != nil {
+	if config.InMemory {
+		n.mu.layout, err = memoryLayout(config.Partitions)
+	} else {
+		n.mu.layout, err = openLayout(config.DataDir, config.Partitions)
+	}
+	if err != nil {
 		return err
 	}
 	config.Logger = config.Logger.With(telemetry.KeyNode, n.mu.layout.identity.NodeID)
@@ -158,14 +168,29 @@ func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, error) {
 	for i, r := range n.mu.registered {
 		services[i] = r.desc
 	}
-	return ingress.New(ingress.Config{
-		Router: engine, Services: services, Validate: config.Validator,
-		Ready: func() error {
-			if n.draining.Load() {
-				return errors.New("the node is shutting down")
+	ready := func() error {
+		if n.draining.Load() {
+			return errors.New("the node is shutting down")
+		}
+		return engine.Health()
+	}
+	startedAt, nodeID := time.Now(), n.mu.layout.identity.NodeID
+	inspector, err := admin.New(admin.Config{
+		Router: engine, Services: services, Logger: config.Logger,
+		Node: func() admin.NodeInfo {
+			partitions, stored := engine.Describe()
+			return admin.NodeInfo{
+				NodeID: nodeID, Version: Version(), StartedAt: startedAt, NotReady: ready(),
+				Partitions: partitions, Storage: stored,
 			}
-			return engine.Health()
 		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ingress.New(ingress.Config{
+		Router: engine, Services: services, Validate: config.Validator, Ready: ready,
+		Others:  []ingress.Other{inspector},
 		Metrics: n.mu.telemetry.Handler(), Logger: config.Logger,
 		Tracer: n.mu.telemetry.Tracer(), Instruments: n.mu.telemetry.Instruments(),
 		Retention:          ingress.Retention{Default: config.Retention, AutoKey: config.AutoKeyRetention},
@@ -284,17 +309,32 @@ func (n *Node) stopLocked(ctx context.Context, reason string) {
 func (n *Node) Addr() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.addrLocked()
+}
+
+func (n *Node) addrLocked() string {
 	if n.mu.server == nil || n.mu.server.Addr() == nil {
 		return ""
 	}
 	return n.mu.server.Addr().String()
 }
 
-// URL is what callers give to Dial; "" while the node does not listen.
+// URL is what callers on this machine give to Dial; "" while the node does not listen.
 func (n *Node) URL() string {
-	address := n.Addr()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.urlLocked()
+}
+
+func (n *Node) urlLocked() string {
+	address := n.addrLocked()
 	if address == "" {
 		return ""
+	}
+	if host, port, err := net.SplitHostPort(address); err == nil {
+		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+			address = net.JoinHostPort("localhost", port)
+		}
 	}
 	if n.config.TLS != nil {
 		return "https://" + address

@@ -144,3 +144,47 @@ func TestNode(t *testing.T) {
 		t.Errorf("after a restart: %v %v, want %v", got, err, want)
 	}
 }
+
+// TestAdmin: the node's own service is on its port, and tells what the node knows of itself.
+func TestAdmin(t *testing.T) {
+	dir := t.TempDir()
+	node := newNode(t, dir, cluster.WithTelemetry(cluster.Telemetry{Prometheus: true}))
+	startNode(t, node)
+	if _, err := bank.Account(node.Client(), "alice").Deposit(t.Context(), &bankv1.DepositRequest{Amount: 7}); err != nil {
+		t.Fatal(err)
+	}
+	fetch := func(method, path, body string) string {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), method, node.URL()+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", "application/json")
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		got, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.ReplaceAll(string(got), " ", "")
+	}
+	described := fetch(http.MethodPost, "/perdure.admin.v1.AdminService/GetNode", "{}")
+	for _, want := range []string{`"ready":true`, `"directory":"` + dir + `"`, `"logBytes":"`, `{"id":8,"leader":true,"epoch":"`} {
+		if !strings.Contains(described, want) {
+			t.Errorf("%s does not say %s", described, want)
+		}
+	}
+	state := fetch(http.MethodPost, "/perdure.admin.v1.AdminService/GetState", `{"service":"bank.v1.AccountService","key":"alice"}`)
+	if !strings.Contains(state, `"balance":"7"`) {
+		t.Errorf("state: %s", state)
+	}
+	metrics := fetch(http.MethodGet, "/metrics", "")
+	for _, want := range []string{"perdure_calls_total{handler=\"Deposit\"", "perdure_log_size_bytes{"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("%q is not in the metrics", want)
+		}
+	}
+}

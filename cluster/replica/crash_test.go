@@ -101,10 +101,15 @@ func (r *crashRecorder) program(t *testing.T, acked map[GroupID]map[uint64]uint6
 			r.take("append refused")
 			return nodelog.ErrNoSpace
 		}
+		time.Sleep(time.Duration(refuse.IntN(300)) * time.Microsecond) // a disk takes its time
 		r.take("append begins")
 		return nil
 	}
-	n := start(t, cfg)
+	pace := func(*Host) {}
+	if r.rand.IntN(2) == 0 {
+		pace = eager
+	}
+	n := start(t, cfg, pace)
 	r.mu.Lock()
 	r.mu.watchers, r.mu.acked = n.watchers, acked
 	r.mu.Unlock()
@@ -125,7 +130,10 @@ func (r *crashRecorder) program(t *testing.T, acked map[GroupID]map[uint64]uint6
 					}
 					sequence++
 					done++
-					if pause.IntN(4) == 0 {
+					switch pause.IntN(4) {
+					case 0, 1: // into the append after the one in progress
+						time.Sleep(time.Duration(pause.IntN(200)) * time.Microsecond)
+					case 2:
 						w.wait("committed or stepped down", func() bool {
 							return w.mu.committed[epoch] == sequence-1 || w.mu.epoch != epoch
 						})

@@ -114,7 +114,7 @@ func (g *Group) Propose(epoch, sequence uint64, payload []byte) error {
 	in.mu.proposals = append(in.mu.proposals, proposal{group: g, epoch: epoch, sequence: sequence, data: data})
 	due := 1 // later ones are taken in the same round
 	if in.mu.appending {
-		due = gatherProposals
+		due = in.gather
 	}
 	wake := len(in.mu.proposals) == due
 	in.mu.Unlock()

@@ -174,17 +174,20 @@ func config(log Log, store storage.Store, groups ...GroupID) Config {
 	}
 }
 
+// eager makes the loop step every proposal at once, so that appends overlap.
+func eager(h *Host) { h.intake.gather = 1 }
+
 // start opens and runs a host; the test's end stops it.
-func start(t testing.TB, cfg Config) *node {
+func start(t testing.TB, cfg Config, adjust ...func(*Host)) *node {
 	t.Helper()
-	n, err := tryStart(t, cfg)
+	n, err := tryStart(t, cfg, adjust...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return n
 }
 
-func tryStart(t testing.TB, cfg Config) (*node, error) {
+func tryStart(t testing.TB, cfg Config, adjust ...func(*Host)) (*node, error) {
 	t.Helper()
 	host, err := Open(cfg)
 	if err != nil {
@@ -195,6 +198,9 @@ func tryStart(t testing.TB, cfg Config) (*node, error) {
 		w := newWatcher(t)
 		w.group = host.Attach(id, w)
 		n.watchers[id] = w
+	}
+	for _, fn := range adjust {
+		fn(host)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel

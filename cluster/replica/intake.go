@@ -8,7 +8,8 @@ import (
 // that says there is something. A channel per message was rejected: at 64 proposers its locking
 // and wake-ups cost more than all of Raft.
 type intake struct {
-	wake chan struct{}
+	wake   chan struct{}
+	gather int // gatherProposals, but in tests
 
 	mu struct {
 		sync.Mutex
@@ -16,7 +17,7 @@ type intake struct {
 		started bool
 		closed  bool // no more proposals
 		// appending is set while a sync is under way. Proposals then wait for it to end, or for
-		// gatherProposals of them to be there: each round of the loop has a price per group, and
+		// gather of them to be there: each round of the loop has a price per group, and
 		// a record that is stepped early is not on disk any sooner than the next sync.
 		appending bool
 

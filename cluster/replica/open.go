@@ -104,11 +104,11 @@ func (h *Host) founding(id GroupID) (nodelog.GroupWrite, error) {
 	if err != nil {
 		return nodelog.GroupWrite{}, fmt.Errorf("partition %d: create: %w", id, err)
 	}
-	hard := &pb.HardState{Term: new(uint64(initialTerm)), Commit: new(uint64(firstConfChangeIdx))}
+	hard := &pb.HardState{Term: new(uint64(foundingTerm)), Commit: new(uint64(foundingIndex))}
 	return nodelog.GroupWrite{
 		Group: uint32(id),
 		Entries: []nodelog.Entry{{
-			Index: firstConfChangeIdx, Term: initialTerm, Kind: uint8(pb.EntryConfChange), Data: data,
+			Index: foundingIndex, Term: foundingTerm, Kind: uint8(pb.EntryConfChange), Data: data,
 		}},
 		State: appendHardState(nil, hard),
 	}, nil

@@ -18,8 +18,8 @@ const (
 	prefixBytes        = 3
 	maxGroup           = 0xfffe // 0xffff is the prefix of the host's own keys
 	maxPayloadKeyBytes = storage.MaxKeyBytes - prefixBytes
-	initialTerm        = 1
-	firstConfChangeIdx = 1
+	foundingTerm       = 1
+	foundingIndex      = 1
 )
 
 // record is a decoded log entry: payload is the mutations of (epoch, sequence).

@@ -178,7 +178,7 @@ func Open(cfg Config) (*Host, error) {
 	if h.limits, err = limitsOf(cfg); err != nil {
 		return nil, err
 	}
-	h.intake.wake = make(chan struct{}, 1)
+	h.intake.wake, h.intake.gather = make(chan struct{}, 1), gatherProposals
 	h.appender.init(h)
 	h.applier.init(h)
 	if err := h.load(); err != nil {

@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -103,9 +104,11 @@ func TestRestartReplaysBeforeLead(t *testing.T) {
 	}
 }
 
+// The log still has the entry that made this node a voter, and the store is empty: the groups
+// must not campaign before that entry was taken back from the applier, which is full.
 func TestLongReplayIsBounded(t *testing.T) {
-	log, store := newMemLog(), newStore()
-	cfg := config(log, store, 1, 2)
+	log := newMemLog()
+	cfg := config(untruncated{log}, newStore(), 1, 2)
 	cfg.MaxApplyDelay = time.Hour
 	n := start(t, cfg)
 	value := string(make([]byte, 100<<10))
@@ -116,11 +119,8 @@ func TestLongReplayIsBounded(t *testing.T) {
 		}
 		w.waitCommitted(epoch, 60)
 	}
-	var crashed *memLog
-	var left storage.Store
-	log.frozen(func(c *memLog) { crashed, left = c, store.Clone(1) })
 
-	cfg.Log, cfg.Store = crashed, left
+	cfg.Log, cfg.Store = log.clone(), newStore()
 	cfg.MaxApplyBytes, cfg.MaxBacklogBytes = 256<<10, 300<<10
 	m := start(t, cfg)
 	for id, w := range m.watchers {
@@ -133,10 +133,16 @@ func TestLongReplayIsBounded(t *testing.T) {
 		}
 		s.Release()
 	}
+	m.stop()
 	if left := m.host.intake.mu.backlogBytes; left != 0 {
 		t.Errorf("%d bytes left in the backlog", left)
 	}
 }
+
+// untruncated is a log that keeps everything.
+type untruncated struct{ *memLog }
+
+func (untruncated) TruncatePrefix(uint32, uint64, uint64) {}
 
 func TestSequenceGapStepsDown(t *testing.T) {
 	n := start(t, config(newMemLog(), newStore(), 4))
@@ -220,4 +226,37 @@ func TestConfigNamesEveryProblem(t *testing.T) {
 			t.Errorf("error lacks %q: %v", want, err)
 		}
 	}
+}
+
+func TestConcurrentProposers(t *testing.T) {
+	log, store := newMemLog(), newStore()
+	var groups []GroupID
+	for id := range GroupID(8) {
+		groups = append(groups, id)
+	}
+	n := start(t, config(log, store, groups...))
+	var wg sync.WaitGroup
+	for _, w := range n.watchers {
+		wg.Go(func() {
+			epoch := w.lead()
+			for i := uint64(1); i <= 300; i++ {
+				if err := w.group.Propose(epoch, i, put(fmt.Sprint(i%10), fmt.Sprint(i))); err != nil {
+					t.Errorf("propose: %v", err)
+					return
+				}
+				if i%50 == 0 {
+					w.waitCommitted(epoch, i)
+				}
+			}
+			w.waitApplied(epoch, 300)
+			s := w.group.Snapshot()
+			defer s.Release()
+			for i := 291; i <= 300; i++ {
+				if value, _, err := s.Get(fmt.Append(nil, i%10)); err != nil || string(value) != fmt.Sprint(i) {
+					t.Errorf("key %d: %q, %v", i%10, value, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

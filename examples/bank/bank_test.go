@@ -21,7 +21,7 @@ func eachWay(t *testing.T, payouts Payouts, test func(t *testing.T, c *actor.Cli
 		"suspend at every wait": {cluster.WithInactivityTimeout(1)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := cluster.NewNode(append(opts, cluster.WithoutListener(), cluster.WithDataDir(t.TempDir()))...)
+			n := cluster.NewNode(append(opts, cluster.WithoutListener(), cluster.WithInMemory())...)
 			bank.RegisterAccountHandler(n, Accounts{Payouts: payouts})
 			bank.RegisterTransferHandler(n, Transfers{})
 			if err := n.Start(t.Context()); err != nil {
@@ -132,7 +132,7 @@ func TestCloseOutPaysOnce(t *testing.T) {
 }
 
 func TestCloseOutThatFailsChangesNothing(t *testing.T) {
-	outside := &outsideBank{refuse: actor.Terminal(actor.Unavailable, errors.New("the outside bank is closed"))}
+	outside := &outsideBank{refuse: actor.Terminal(actor.ResourceExhausted, errors.New("the outside bank has no money"))}
 	eachWay(t, outside, func(t *testing.T, c *actor.Client) {
 		if _, err := bank.Account(c, "erik").Deposit(t.Context(), &bankv1.DepositRequest{Amount: 55}); err != nil {
 			t.Fatal(err)

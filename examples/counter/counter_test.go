@@ -16,7 +16,7 @@ func TestCounter(t *testing.T) {
 		"crash at every entry": {cluster.WithCrashAtEveryEntry()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := cluster.NewNode(append(opts, cluster.WithoutListener(), cluster.WithDataDir(t.TempDir()))...)
+			n := cluster.NewNode(append(opts, cluster.WithoutListener(), cluster.WithInMemory())...)
 			counter.RegisterCounterHandler(n, Counter{})
 			if err := n.Start(t.Context()); err != nil {
 				t.Fatal(err)

@@ -39,10 +39,9 @@ func eachWay(t *testing.T, test func(t *testing.T, c *actor.Client, mail *mailbo
 		"suspend at every wait": {cluster.WithInactivityTimeout(1)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				mail := &mailbox{}
-				n := cluster.NewNode(append(opts, cluster.WithoutListener(), cluster.WithDataDir(dir))...)
+				n := cluster.NewNode(append(opts, cluster.WithoutListener(), cluster.WithInMemory())...)
 				register(n, Orders{Mail: mail, ApprovalTimeout: 72 * time.Hour})
 				if err := n.Start(t.Context()); err != nil {
 					t.Fatal(err)
