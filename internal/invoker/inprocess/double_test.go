@@ -80,6 +80,8 @@ type double struct {
 	hold bool
 	// onAppend sees every entry, under the lock.
 	onAppend func(index uint32, entry *recordv1.Entry)
+	// traceparent of whoever made the call.
+	traceparent string
 	// maxAttempts ends a test that would go on for ever; 0: 300.
 	maxAttempts uint32
 
@@ -88,6 +90,7 @@ type double struct {
 	mu struct {
 		sync.Mutex
 		target      invocation.Target
+		createdAt   time.Time
 		mode        invocation.Mode
 		input       []byte
 		journal     [][]byte
@@ -133,6 +136,7 @@ func (d *double) start(desc *actor.MethodDesc, root string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mu.target = invocation.Target{Service: desc.Service, Key: "k", Handler: desc.Name}
+	d.mu.createdAt = time.Now()
 	d.mu.mode, d.mu.input = invocation.Mode(desc.Mode), input
 	d.startLocked()
 }
@@ -206,8 +210,8 @@ func (d *double) startLocked() {
 		Journal: d.entriesLocked(), Completions: completions,
 		CancelRequested: d.mu.canceled && !d.mu.delivered,
 		Chain:           []*recordv1.Target{{Service: d.mu.target.Service, Key: d.mu.target.Key}},
-		CreatedAt:       time.Unix(1_700_000_000, 0),
-		Host:            d,
+		CreatedAt:       d.mu.createdAt, Traceparent: d.traceparent,
+		Host: d,
 	}
 	inv := d.inv
 	if d.swap != nil && d.mu.number > 1 {

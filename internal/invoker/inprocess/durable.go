@@ -16,6 +16,7 @@ import (
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/telemetry"
 )
 
 // durable runs one attempt at a DURABLE or RUN handler.
@@ -34,8 +35,8 @@ type durable struct {
 	method  *method
 	attempt *invoker.Attempt
 	life    lifetime
-	span    *attemptSpan
-	owner   uint64 // the handler's goroutine
+	span    telemetry.Span
+	owner   uintptr // the handler's goroutine
 	steps   atomic.Uint64
 	busy    atomic.Int32 // goroutines in the handler's own code, where the step timeout counts
 	live    atomic.Bool  // not replaying; for loggers, which any goroutine may use
@@ -54,14 +55,15 @@ type durable struct {
 	mu   struct {
 		sync.Mutex
 		completions map[uint32]*recordv1.Completion
-		canceled    bool                    // requested and not delivered
-		stopRun     context.CancelCauseFunc // of the closure inRun; nil: none runs
-		closures    int                     // of RunAsync, running
-		stopped     bool                    // over is closed
-		finished    bool                    // the outcome was sent
-		returned    bool                    // the handler is through; its goroutine may run another
-		outcome     *invoker.Outcome        // why it was stopped; nil: aborted, say nothing
-		spans       map[uint32]*attemptSpan // of steps without a completion yet
+		canceled    bool                      // requested and not delivered
+		told        bool                      // delivered: the handler is told once
+		stopRun     context.CancelCauseFunc   // of the closure inRun; nil: none runs
+		closures    int                       // of RunAsync, running
+		stopped     bool                      // over is closed
+		finished    bool                      // the outcome was sent
+		returned    bool                      // the handler is through; its goroutine may run another
+		outcome     *invoker.Outcome          // why it was stopped; nil: aborted, say nothing
+		spans       map[uint32]telemetry.Span // of steps without a completion yet
 	}
 }
 
@@ -85,7 +87,7 @@ func newDurable(inv *Invoker, m *method, attempt *invoker.Attempt) *durable {
 func (d *durable) perform(w *worker) {
 	d.owner = w.id
 	d.busy.Store(1)
-	d.span = d.invoker.startAttempt(&d.life, d.method, d.attempt)
+	d.life.parent, d.span = d.invoker.startAttempt(d.life.parent, d.method, d.attempt.ID, d.attempt.Target, d.attempt.Number, d.attempt.Traceparent)
 	returned := false
 	defer func() {
 		if returned {
@@ -129,6 +131,9 @@ func (d *durable) finish(outcome *invoker.Outcome) {
 	d.mu.Lock()
 	if d.mu.stopped {
 		outcome = d.mu.outcome
+	} else { // for closures of RunAsync that are still at work
+		d.mu.stopped = true
+		close(d.over)
 	}
 	silent := d.mu.finished || outcome == nil
 	d.mu.finished, d.mu.returned = true, true
@@ -137,12 +142,9 @@ func (d *durable) finish(outcome *invoker.Outcome) {
 	d.mu.Unlock()
 	d.life.end(errFinished)
 	for _, span := range spans {
-		span.end(nil)
+		endSpan(span, nil)
 	}
-	if outcome != nil && outcome.Suspended {
-		d.span.event("suspended")
-	}
-	d.span.end(outcomeError(outcome))
+	endSpan(d.span, outcomeError(outcome))
 	if !silent {
 		d.attempt.Host.Finish(d.attempt, outcome)
 	}
@@ -194,8 +196,8 @@ func (d *durable) Abort(cause error) { d.stop(cause, nil) }
 // Cancel makes the handler's next or current wait return ErrCanceled.
 func (d *durable) Cancel() {
 	d.mu.Lock()
-	d.mu.canceled = true
-	if d.mu.stopRun != nil {
+	d.mu.canceled = !d.mu.told
+	if d.mu.stopRun != nil && d.mu.canceled {
 		d.mu.stopRun(actor.ErrCanceled)
 	}
 	d.mu.Unlock()
@@ -209,7 +211,7 @@ func (d *durable) Notify(index uint32, completion *recordv1.Completion) {
 	span := d.mu.spans[index]
 	delete(d.mu.spans, index)
 	d.mu.Unlock()
-	span.end(completion.GetResult().GetError())
+	endSpan(span, completion.GetResult().GetError())
 	d.awaken()
 }
 
@@ -279,7 +281,7 @@ func (d *durable) diverged(divergence *journal.Divergence) *invoker.Outcome {
 // enter begins a step: it is refused from another goroutine and in the closure of a Run, and
 // unwinds a handler that was stopped. The two parts of its name are joined for an error only.
 func (d *durable) enter(step, name string) error {
-	if goroutineID() != d.owner {
+	if currentGoroutine() != d.owner {
 		if d.isStopped() {
 			return errOver(step + name)
 		}

@@ -189,12 +189,10 @@ func (d *durable) gate() bool {
 // if ctx ended first.
 func (d *durable) try(ctx context.Context, c *closure) *recordv1.Result {
 	if c.first {
-		traced, span := d.startSpan(ctx, "Run ", c.name)
-		ctx = traced
-		var failure *recordv1.Error
-		defer func() { span.end(failure) }()
-		result := d.tries(ctx, c)
-		failure = result.GetError()
+		traced, span := d.invoker.startStep(ctx, "Run ", c.name)
+		result := errorResult(errorRecord(errExited)) // unless tries returns
+		defer func() { endSpan(span, result.GetError()) }()
+		result = d.tries(traced, c)
 		return result
 	}
 	return d.tries(ctx, c)

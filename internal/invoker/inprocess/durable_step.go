@@ -10,6 +10,7 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/telemetry"
 )
 
 // Call is an entry whose completion is the response.
@@ -40,7 +41,7 @@ func (d *durable) Send(ctx context.Context, call actor.CallRequest) (string, err
 		return "", err
 	}
 	_, entry := d.record(&recordv1.Entry{Entry: &recordv1.Entry_Send{Send: &recordv1.Send{Invoke: invoke}}}, sameRequest(call.Method))
-	span.end(nil)
+	endSpan(span, nil)
 	id, ok := invocation.IDFromBytes(entry.GetSend().GetInvoke().GetInvocationId())
 	if !ok {
 		d.Fail(actor.Errorf(actor.DataLoss, "journal entry %d has no invocation id", d.cursor.Passed()))
@@ -48,35 +49,28 @@ func (d *durable) Send(ctx context.Context, call actor.CallRequest) (string, err
 	return id.String(), nil
 }
 
-// request is the record of a call made by the next entry. The span is nil on replay.
-func (d *durable) request(ctx context.Context, verb string, call actor.CallRequest) (*recordv1.Invoke, *attemptSpan, error) {
+// request is the record of a call made by the next entry. There is no span on replay.
+func (d *durable) request(ctx context.Context, verb string, call actor.CallRequest) (*recordv1.Invoke, telemetry.Span, error) {
 	invoke, err := NewInvoke(call, time.UnixMilli(d.clock()))
 	if err != nil {
-		return nil, nil, err
+		return nil, telemetry.Span{}, err
 	}
 	id := stepID(call, d.attempt.ID, d.cursor.Passed()+1)
 	invoke.InvocationId = id[:]
 	if d.cursor.Replaying() {
-		return invoke, nil, nil
+		return invoke, telemetry.Span{}, nil
 	}
-	spanned, span := d.startSpan(ctx, verb, call.Method.FullName())
-	invoke.Traceparent = traceparentOf(spanned, d.invoker, d.attempt.Traceparent)
+	spanned, span := d.invoker.startStep(ctx, verb, call.Method.FullName())
+	invoke.Traceparent = d.invoker.traceparentOf(spanned, d.attempt.Traceparent)
 	return invoke, span, nil
 }
 
-func (d *durable) startSpan(ctx context.Context, verb, name string) (context.Context, *attemptSpan) {
-	if d.invoker.tracer == nil {
-		return ctx, nil
-	}
-	return d.invoker.startStep(ctx, verb+name)
-}
-
 // recordPending is record for an entry that has a completion later, which ends the span.
-func (d *durable) recordPending(entry *recordv1.Entry, same journal.SameValue, span *attemptSpan) (uint32, *recordv1.Entry) {
-	if span != nil { // before the entry is appended: its completion may come at once
+func (d *durable) recordPending(entry *recordv1.Entry, same journal.SameValue, span telemetry.Span) (uint32, *recordv1.Entry) {
+	if span.Recording() { // before the entry is appended: its completion may come at once
 		d.mu.Lock()
 		if d.mu.spans == nil {
-			d.mu.spans = make(map[uint32]*attemptSpan)
+			d.mu.spans = make(map[uint32]telemetry.Span)
 		}
 		d.mu.spans[d.cursor.Passed()+1] = span
 		d.mu.Unlock()
@@ -89,9 +83,9 @@ func (d *durable) pending(ctx context.Context, step, name string, entry *recordv
 	if err := d.enter(step, name); err != nil {
 		return 0, nil, err
 	}
-	var span *attemptSpan
+	var span telemetry.Span
 	if !d.cursor.Replaying() {
-		_, span = d.startSpan(ctx, step, name)
+		_, span = d.invoker.startStep(ctx, step, name)
 	}
 	index, recorded := d.recordPending(entry, nil, span)
 	return index, recorded, nil

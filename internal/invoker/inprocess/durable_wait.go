@@ -42,6 +42,7 @@ func (d *durable) replayWait(ctx context.Context, indexes []uint32, recorded *re
 	d.pass(recorded)
 	switch wait := recorded.GetWait(); wait.GetOutcome() {
 	case recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED:
+		d.told()
 		return 0, actor.ErrCanceled
 	case recordv1.WaitOutcome_WAIT_OUTCOME_DEADLINE:
 		return 0, replayedContextError(ctx)
@@ -148,11 +149,15 @@ func (d *durable) recordWait(indexes []uint32, outcome recordv1.WaitOutcome, win
 
 // deliverCancel tells the handler, once, that it was cancelled.
 func (d *durable) deliverCancel(indexes []uint32) error {
-	d.mu.Lock()
-	d.mu.canceled = false
-	d.mu.Unlock()
+	d.told()
 	d.recordWait(indexes, recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED, 0)
 	return actor.ErrCanceled
+}
+
+func (d *durable) told() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.canceled, d.mu.told = false, true
 }
 
 // Result is the completion of an entry that Wait returned, or of a Run.

@@ -10,9 +10,7 @@ import (
 // mistake and is told so.
 type guard struct {
 	taken atomic.Bool
-	// owner is the handler's goroutine; identify compares it in every step.
-	owner    uint64
-	identify bool
+	owner uintptr // the handler's goroutine
 }
 
 func (g *guard) take() bool { return g.taken.CompareAndSwap(false, true) }

@@ -27,6 +27,7 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/telemetry"
 )
 
 // Config of an Invoker. Its zero value is good for production.
@@ -45,10 +46,6 @@ type Config struct {
 	StepTimeout time.Duration
 	// IdleWorkers is how many goroutines are kept for the next attempt. Defaults to 256.
 	IdleWorkers int
-	// CheckGoroutines finds a TRANSACTION's state used from another goroutine by the goroutine's
-	// identity, which costs a microsecond for each use, and not only when two use it at the same
-	// instant. DURABLE steps are always checked so.
-	CheckGoroutines bool
 }
 
 // SuspendAtOnce as an InactivityTimeout unwinds handlers at every wait whose end is not there yet.
@@ -73,7 +70,7 @@ func (c Config) withDefaults() Config {
 // Invoker runs the handlers registered with it. Its methods are safe for concurrent use.
 type Invoker struct {
 	config Config
-	tracer trace.Tracer // nil: no spans
+	tracer *telemetry.Tracer // nil: no spans
 	pool   pool
 
 	services atomic.Pointer[map[string]*service] // replaced, never changed, under mu
@@ -99,7 +96,7 @@ var _ invoker.Invoker = (*Invoker)(nil)
 func New(config Config) *Invoker {
 	inv := &Invoker{config: config.withDefaults()}
 	if config.TracerProvider != nil {
-		inv.tracer = config.TracerProvider.Tracer("github.com/perdure/perdure")
+		inv.tracer = telemetry.NewTracer(config.TracerProvider)
 	}
 	inv.services.Store(&map[string]*service{})
 	inv.pool.configure(inv.config.IdleWorkers, inv.expire)

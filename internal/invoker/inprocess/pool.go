@@ -39,7 +39,7 @@ type pool struct {
 type worker struct {
 	tasks chan task // of one: a send never blocks, since only idle workers are sent to
 	// id is the goroutine's, set when it starts.
-	id uint64
+	id uintptr
 
 	mu struct {
 		sync.Mutex
@@ -101,9 +101,14 @@ func (p *pool) goClosure(fn func()) bool {
 
 func (p *pool) work(w *worker) {
 	defer p.retire(w) // also when a task ends with runtime.Goexit
-	w.id = goroutineID()
+	w.id = currentGoroutine()
 	for next := range w.tasks {
 		w.set(next)
+		select {
+		case <-p.stop: // close may have looked before the task was set
+			next.Abort(errClosed)
+		default:
+		}
 		next.perform(w)
 		w.set(nil)
 		if !p.rest(w) {

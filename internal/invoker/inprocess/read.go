@@ -62,12 +62,8 @@ func (inv *Invoker) Read(ctx context.Context, request *invoker.Read) (result *re
 		defer cancel()
 		ctx = timed
 	}
-	if inv.tracer != nil {
-		traced, span := inv.tracer.Start(withTraceparent(ctx, request.Traceparent), m.desc.FullName())
-		span.SetAttributes(spanAttributes(request.ID, request.Target, 1)...)
-		defer func() { (&attemptSpan{span}).end(result.GetError()) }()
-		ctx = traced
-	}
+	ctx, span := inv.startAttempt(ctx, m, request.ID, request.Target, 1, request.Traceparent)
+	defer func() { endSpan(span, result.GetError()) }()
 	r := &read{invoker: inv, method: m, read: request, began: time.Now(), rows: rows{base: request.Tables}}
 	r.life.parent = ctx
 	defer func() {
@@ -194,7 +190,7 @@ func (r *read) Call(ctx context.Context, call actor.CallRequest) (uint32, error)
 	if err != nil {
 		return 0, err
 	}
-	invoke.Traceparent = traceparentOf(ctx, r.invoker, r.read.Traceparent)
+	invoke.Traceparent = r.invoker.traceparentOf(ctx, r.read.Traceparent)
 	step := &readStep{done: make(chan struct{})}
 	r.mu.Lock()
 	r.mu.steps = append(r.mu.steps, step)

@@ -15,6 +15,7 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/telemetry"
 )
 
 // transaction runs one attempt at a TRANSACTION handler. Everything it does stays in memory
@@ -40,6 +41,14 @@ type transaction struct {
 	logger          *slog.Logger
 	// failed is why Fail stopped the handler: it counts whatever the handler returns.
 	failed error
+	// Parts of the outcome that most transactions have, here to save allocations.
+	outcome  invoker.Outcome
+	setState struct {
+		message recordv1.SetState
+		oneof   recordv1.Entry_SetState
+		entry   recordv1.Entry
+		list    [1]*recordv1.Entry
+	}
 }
 
 var _ actor.Runtime = (*transaction)(nil)
@@ -53,9 +62,9 @@ func newTransaction(inv *Invoker, m *method, attempt *invoker.Attempt) *transact
 }
 
 func (t *transaction) perform(w *worker) {
-	span := t.invoker.startAttempt(&t.life, t.method, t.attempt)
+	ctx, span := t.invoker.startAttempt(t.life.parent, t.method, t.attempt.ID, t.attempt.Target, t.attempt.Number, t.attempt.Traceparent)
+	t.life.parent = ctx
 	t.guard.owner = w.id
-	t.guard.identify = t.invoker.config.CheckGoroutines
 	returned := false
 	defer func() {
 		if returned {
@@ -89,9 +98,10 @@ func (t *transaction) handle() *recordv1.Result {
 	return t.method.encodeResponse(resp)
 }
 
-func (t *transaction) finish(span *attemptSpan, result *recordv1.Result) {
+func (t *transaction) finish(span telemetry.Span, result *recordv1.Result) {
 	t.returned.Store(true)
-	outcome := &invoker.Outcome{Result: result}
+	outcome := &t.outcome
+	outcome.Result = result
 	if t.guard.take() { // else a foreign goroutine is in a step: the guard's error counts
 		if t.failed != nil {
 			outcome.Result = errorResult(errorRecord(t.failed))
@@ -104,7 +114,7 @@ func (t *transaction) finish(span *attemptSpan, result *recordv1.Result) {
 	if outcome.Result.Error != nil {
 		outcome.Entries = nil
 	}
-	span.end(outcome.Result.Error)
+	endSpan(span, outcome.Result.Error)
 	if t.over.CompareAndSwap(false, true) {
 		t.life.end(errFinished)
 		t.attempt.Host.Finish(t.attempt, outcome)
@@ -119,9 +129,15 @@ func (t *transaction) effects() []*recordv1.Entry {
 	if !t.wrote && len(t.rows.order) == 0 {
 		return t.entries
 	}
-	effects := make([]*recordv1.Entry, 0, 1+len(t.rows.order)+len(t.entries))
-	if t.wrote {
-		effects = append(effects, &recordv1.Entry{Entry: &recordv1.Entry_SetState{SetState: &recordv1.SetState{Value: t.state, Clear: !t.hasState}}})
+	effects := t.setState.list[:0]
+	if more := len(t.rows.order) + len(t.entries); more > 0 {
+		effects = make([]*recordv1.Entry, 0, 1+more)
+	}
+	if set := &t.setState; t.wrote {
+		set.message.Value, set.message.Clear = t.state, !t.hasState
+		set.oneof.SetState = &set.message
+		set.entry.Entry = &set.oneof
+		effects = append(effects, &set.entry)
 	}
 	for _, written := range t.rows.order {
 		effects = append(effects, &recordv1.Entry{Entry: &recordv1.Entry_TablePut{TablePut: &recordv1.TablePut{
@@ -163,19 +179,18 @@ func (t *transaction) enter(step, name string) error {
 	if !t.guard.take() {
 		return errConcurrent(step + name)
 	}
-	if t.guard.identify && goroutineID() != t.guard.owner {
-		t.guard.release()
+	over, own := t.over.Load() || t.failed != nil, currentGoroutine() == t.guard.owner
+	if !over && own {
+		return nil
+	}
+	t.guard.release()
+	switch {
+	case !over:
 		return errForeign(step + name)
+	case !own, t.returned.Load(): // a handler's goroutine runs others later, which must not be ended
+		return errOver(step + name)
 	}
-	if t.over.Load() || t.failed != nil {
-		returned := t.returned.Load()
-		t.guard.release()
-		// After its return the handler's goroutine runs others, which must not be ended.
-		if returned || goroutineID() != t.guard.owner {
-			return errOver(step + name)
-		}
-		runtime.Goexit()
-	}
+	runtime.Goexit()
 	return nil
 }
 
@@ -285,7 +300,7 @@ func (t *transaction) Call(_ context.Context, call actor.CallRequest) (uint32, e
 	return 0, actor.Errorf(actor.Unimplemented, "%s is a TRANSACTION and cannot call %s: calls between objects inside a TRANSACTION come with the next release; until then make them in a DURABLE handler, or send", t.method.desc.FullName(), call.Method.FullName())
 }
 
-func (t *transaction) Send(_ context.Context, call actor.CallRequest) (string, error) {
+func (t *transaction) Send(ctx context.Context, call actor.CallRequest) (string, error) {
 	if call.Method.Mode == actor.ModeRead {
 		return "", errSendRead(call)
 	}
@@ -299,7 +314,7 @@ func (t *transaction) Send(_ context.Context, call actor.CallRequest) (string, e
 	}
 	id := stepID(call, t.attempt.ID, uint32(len(t.entries)+1))
 	invoke.InvocationId = id[:]
-	invoke.Traceparent = traceparentOf(&t.life, t.invoker, t.attempt.Traceparent)
+	invoke.Traceparent = t.invoker.traceparentOf(ctx, t.attempt.Traceparent)
 	t.entries = append(t.entries, &recordv1.Entry{Entry: &recordv1.Entry_Send{Send: &recordv1.Send{Invoke: invoke}}})
 	return id.String(), nil
 }

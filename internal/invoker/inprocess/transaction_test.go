@@ -189,15 +189,13 @@ func TestDamagedStateNamesTheObject(t *testing.T) {
 }
 
 func TestTransactionStepsFromTwoGoroutines(t *testing.T) {
-	config := quiet()
-	config.CheckGoroutines = true
 	desc := method("t.Thing", "Do", actor.ModeTransaction, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
 		var group sync.WaitGroup
 		group.Go(func() { number(ctx).Set(wrapperspb.Int64(7)) })
 		group.Wait()
 		return reply("done"), nil
 	})
-	d := newDouble(t, newInvoker(t, config, desc))
+	d := newDouble(t, newInvoker(t, quiet(), desc))
 	if got := text(t, d.run(desc, "")); !matches(got, "failed_precondition: State().Set from another goroutine*") {
 		t.Error(got)
 	}
