@@ -33,7 +33,8 @@ type Config struct {
 	// MemoryBytes is the budget for caches, write buffers and backlogs, 128 MiB to 8 GiB. An
 	// idle node uses a fraction of it; handlers' own memory comes on top. Defaults to 512 MiB.
 	MemoryBytes int64
-	// MaxMessageBytes of one request, from 1 KiB to 64 MiB. Defaults to 4 MiB.
+	// MaxMessageBytes of one request, from 1 KiB to 64 MiB. It must fit a record, whose size
+	// MemoryBytes decides: 512 MiB allow about 1.8 MiB. Defaults to 1 MiB.
 	MaxMessageBytes int
 	// MaxConcurrentCalls under way at once; more are refused with resource_exhausted. Defaults
 	// to 20,000.

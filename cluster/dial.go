@@ -11,6 +11,7 @@ import (
 
 // HTTPClient is what Dial sends requests with; *http.Client is one.
 type HTTPClient interface {
+	// Do sends one request and returns the answer; it is safe for concurrent use.
 	Do(*http.Request) (*http.Response, error)
 }
 

@@ -66,6 +66,8 @@ type partitions struct {
 	runner *inprocess.Invoker
 	layout *layout
 	led    []*led // partition i+1
+	// inMemory: there are no files.
+	inMemory bool
 
 	stopHost, stopRouter context.CancelFunc
 	running              sync.WaitGroup // the goroutines of host and router
@@ -80,7 +82,7 @@ func openPartitions(ctx context.Context, config Config, at *layout, instruments 
 	if err != nil {
 		return nil, err
 	}
-	e := &partitions{runner: runner, layout: at, failed: make(chan struct{}), hostEnded: make(chan struct{})}
+	e := &partitions{runner: runner, layout: at, inMemory: config.InMemory, failed: make(chan struct{}), hostEnded: make(chan struct{})}
 	if err := e.open(config, at); err != nil {
 		return nil, errors.Join(err, runner.Close(ctx), e.release())
 	}
@@ -103,10 +105,11 @@ func openPartitions(ctx context.Context, config Config, at *layout, instruments 
 	if err := e.ready(ctx); err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
 	}
-	if _, err := instruments.Instruments().Observe(telemetry.Levels{
-		LogBytes:   func() int64 { return e.log.Stats().Bytes },
-		StoreBytes: func() int64 { return directoryBytes(at.storeDir()) },
-	}); err != nil {
+	levels := telemetry.Levels{LogBytes: func() int64 { return e.log.Stats().Bytes }}
+	if !e.inMemory {
+		levels.StoreBytes = func() int64 { return directoryBytes(at.storeDir()) }
+	}
+	if _, err := instruments.Instruments().Observe(levels); err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
 	}
 	return e, nil
@@ -131,8 +134,11 @@ func (l *led) StepDown(epoch uint64, cause error) {
 }
 
 func (e *partitions) open(config Config, at *layout) error {
-	var err error
 	if err := e.openDisk(config, at); err != nil {
+		return err
+	}
+	entryBytes, err := e.maxEntryBytes(config)
+	if err != nil {
 		return err
 	}
 	groups := make([]replica.GroupID, at.identity.Partitions)
@@ -142,6 +148,7 @@ func (e *partitions) open(config Config, at *layout) error {
 	e.host, err = replica.Open(replica.Config{
 		Log: e.log, Store: e.store, NodeID: at.identity.raftID, Groups: groups, Logger: config.Logger,
 		MaxBacklogBytes: int(clamp(config.MemoryBytes/8, 16<<20, 256<<20)),
+		MaxApplyBytes:   64 << 20, // as much as the store takes
 	})
 	if err != nil {
 		return err
@@ -149,13 +156,29 @@ func (e *partitions) open(config Config, at *layout) error {
 	e.Router, err = partition.NewRouter(partition.Config{
 		Invoker: e.runner, Logger: config.Logger, Partitions: at.identity.Partitions,
 		TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
-		CrashAtEveryEntry: config.CrashAtEveryEntry,
+		CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes,
 	}, func(id uint32, p *partition.Partition) partition.Group {
 		listener := &led{Listener: p}
 		e.led = append(e.led, listener)
 		return e.host.Attach(replica.GroupID(id), listener)
 	})
 	return err
+}
+
+// maxEntryBytes is what one step may write: a record can need it twice (a journal entry and the
+// message it sends) and must fit the store's batch. A request must fit an entry.
+func (e *partitions) maxEntryBytes(config Config) (int, error) {
+	batch := 64 << 20
+	if store, ok := e.store.(interface{ MaxBatchBytes() int }); ok {
+		batch = store.MaxBatchBytes()
+	}
+	const head = 64 << 10 // keys, ids and rows beside the payload
+	entry := (batch - 4*head) * 48 / 100
+	if config.MaxMessageBytes > entry-head {
+		return 0, fmt.Errorf("max message bytes is %d, and with memory bytes %d a record takes a message of at most %d: raise memory bytes or lower it",
+			config.MaxMessageBytes, config.MemoryBytes, entry-head)
+	}
+	return entry, nil
 }
 
 // openDisk opens the log and the store, in memory if there is no data directory.
@@ -220,10 +243,11 @@ func (e *partitions) Describe() ([]admin.PartitionInfo, admin.StorageInfo) {
 			described[i].Failure = errors.New("this node does not lead it")
 		}
 	}
-	stored := admin.StorageInfo{
-		Directory: e.layout.dir, LogBytes: uint64(e.log.Stats().Bytes),
-		StoreBytes: uint64(directoryBytes(e.layout.storeDir())),
+	stored := admin.StorageInfo{LogBytes: uint64(e.log.Stats().Bytes)}
+	if e.inMemory {
+		return described, stored
 	}
+	stored.Directory, stored.StoreBytes = e.layout.dir, uint64(directoryBytes(e.layout.storeDir()))
 	if free, err := (vfs.OS{}).FreeBytes(e.layout.dir); err == nil { // else it is not known
 		stored.FreeBytes = free
 	}

@@ -178,7 +178,7 @@ func TestAdmin(t *testing.T) {
 		}
 	}
 	state := fetch(http.MethodPost, "/perdure.admin.v1.AdminService/GetState", `{"service":"bank.v1.AccountService","key":"alice"}`)
-	if !strings.Contains(state, `"balance":"7"`) {
+	if !strings.Contains(state, `balance\":\"7`) {
 		t.Errorf("state: %s", state)
 	}
 	metrics := fetch(http.MethodGet, "/metrics", "")

@@ -58,7 +58,10 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay bool, now int64
 	o := e.objects[l.target.Object()]
 	busy := o != nil && l.holdsKey()
 	scheduled := in.DueAt > now
-	if busy && !scheduled && len(o.inbox) >= e.config.MaxInbox {
+	// A one-way message was promised when its sender's step became durable, and nobody would
+	// hear of a refusal: it is taken all the same.
+	heard := token != 0 || in.Caller != nil
+	if busy && !scheduled && heard && len(o.inbox) >= e.config.MaxInbox {
 		return e.refuse(in, token, failure(codeResourceExhausted,
 			"%s has %d calls waiting, the most that may wait for one key; try again later", l.target.Object(), e.config.MaxInbox), now)
 	}

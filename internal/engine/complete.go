@@ -66,6 +66,11 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 			return err
 		}
 	}
+	if l.receives && l.mode().Journaled() {
+		if err := e.dropReceives(l); err != nil {
+			return err
+		}
+	}
 	if l.stored {
 		e.delete(table.ActiveKey(l.id))
 		if row.DeadlineAt != 0 {

@@ -105,6 +105,8 @@ type live struct {
 	running bool
 	// journal length, loaded with the attempt.
 	entries uint32
+	// receives: the journal has a Receive entry, or was not looked at.
+	receives bool
 }
 
 type object struct {

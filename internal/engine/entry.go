@@ -62,7 +62,7 @@ func (e *Engine) apply(l *live, index uint32, entry *recordv1.Entry, now int64) 
 	case *recordv1.Entry_CompleteAwakeable:
 		return e.applyCompleteAwakeable(entry.CompleteAwakeable, now)
 	case *recordv1.Entry_CancelInvocation:
-		return e.applyCancel(entry.CancelInvocation, now)
+		return e.applyCancel(l, entry.CancelInvocation, now)
 	case *recordv1.Entry_Wait:
 		return e.applyWait(l, entry.Wait)
 	case *recordv1.Entry_Run, *recordv1.Entry_Awakeable:
@@ -91,10 +91,13 @@ func (e *Engine) applyWait(l *live, wait *recordv1.Wait) error {
 	return e.store(l)
 }
 
-func (e *Engine) applyCancel(c *recordv1.CancelInvocation, now int64) error {
+func (e *Engine) applyCancel(l *live, c *recordv1.CancelInvocation, now int64) error {
 	id, ok := invocation.IDFromBytes(c.GetInvocationId())
 	if !ok {
 		return nil
+	}
+	if id == l.id && !l.mode().Journaled() {
+		return nil // Too late: this entry takes effect with the result.
 	}
 	if to := id.Partition(e.config.Partitions); to != e.config.Partition {
 		return e.send(to, &recordv1.Message{Message: &recordv1.Message_Cancel{Cancel: &recordv1.Cancel{InvocationId: id[:]}}})

@@ -53,8 +53,35 @@ func (e *Engine) receive(l *live, index uint32, receive *recordv1.Receive, now i
 		e.delete(signal.Key)
 		return e.completion(l.id, &recordv1.Completion{Entry: index, Result: &recordv1.Result{Value: signal.Value}, At: now}, now)
 	}
+	l.receives = true
 	return e.putMessage(table.Receive(l.target.Object(), receive.Name, e.nextSequence()),
 		&recordv1.Caller{InvocationId: l.id[:], Entry: index})
+}
+
+// dropReceives forgets the entries of an ended invocation that still wait for a signal: it
+// would go to them, and nobody would hear of it.
+func (e *Engine) dropReceives(l *live) error {
+	prefix := table.ReceivesOfObject(l.target.Object())
+	var keys [][]byte
+	var decodeErr error
+	err := e.scan(prefix, table.Successor(prefix), func(key, value []byte) bool {
+		waiter := &recordv1.Caller{}
+		if decodeErr = proto.Unmarshal(value, waiter); decodeErr != nil {
+			decodeErr = fmt.Errorf("decode row %q: %w", key, decodeErr)
+			return false
+		}
+		if string(waiter.InvocationId) == string(l.id[:]) {
+			keys = append(keys, append([]byte(nil), key...))
+		}
+		return true
+	})
+	if err == nil {
+		err = decodeErr
+	}
+	for _, key := range keys {
+		e.delete(key)
+	}
+	return err
 }
 
 // first returns the first row that starts with prefix, copied, or nil.

@@ -36,7 +36,7 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 			e.objects[active.Object] = &object{holder: id}
 		}
 		if active.Status != recordv1.Status_STATUS_SUSPENDED && active.Status != recordv1.Status_STATUS_SCHEDULED {
-			loaded = append(loaded, &live{id: id, stored: true})
+			loaded = append(loaded, &live{id: id, stored: true, receives: true})
 		}
 		return true
 	})

@@ -56,11 +56,12 @@ func (e *Engine) loadLive(id invocation.ID) (*live, error) {
 	if err != nil || row == nil {
 		return nil, err
 	}
-	return &live{id: id, target: targetOf(row.Target), row: row, stored: true}, nil
+	return &live{id: id, target: targetOf(row.Target), row: row, stored: true, receives: true}, nil
 }
 
 func (e *Engine) loadJournal(l *live) (input []byte, journal []*recordv1.Entry, completions map[uint32]*recordv1.Completion, err error) {
 	var decodeErr error
+	l.receives = false
 	lower, upper := table.JournalOf(l.id)
 	err = e.scan(lower, upper, func(key, value []byte) bool {
 		entry := &recordv1.Entry{}
@@ -76,6 +77,7 @@ func (e *Engine) loadJournal(l *live) (input []byte, journal []*recordv1.Entry, 
 			decodeErr = fmt.Errorf("entry %d follows entry %d", index, len(journal))
 		default:
 			journal = append(journal, entry)
+			l.receives = l.receives || entry.GetReceive() != nil
 		}
 		return decodeErr == nil
 	})

@@ -2,6 +2,7 @@ package ingress_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"net/http"
 	"strings"
@@ -199,7 +200,32 @@ func TestUnknownInEveryProtocol(t *testing.T) {
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	if got := f.do(t, f.h1, request); got.status != http.StatusUnsupportedMediaType {
+	if got := f.do(t, f.h1, request); got.status != http.StatusUnsupportedMediaType || !strings.Contains(got.message, "-H 'Content-Type: application/json'") {
 		t.Errorf("a form: %d %s", got.status, got.body)
+	}
+	if got := f.get(t, deposit); got.status != http.StatusMethodNotAllowed || !strings.Contains(got.message, "use POST") || got.header.Get("Allow") != "POST" {
+		t.Errorf("GET of a writer: %d %s", got.status, got.body)
+	}
+	if got := f.get(t, "/bank.v1.AccountService/Balance"); got.status != http.StatusBadRequest || !strings.Contains(got.message, "encoding=json") {
+		t.Errorf("GET without a message: %d %s", got.status, got.body)
+	}
+}
+
+// TestBomb: the limit is on what comes out of the compression.
+func TestBomb(t *testing.T) {
+	f := start(t, func(c *ingress.Config) { c.MaxMessageBytes = 4096 })
+	var packed bytes.Buffer
+	writer := gzip.NewWriter(&packed)
+	if _, err := writer.Write([]byte(`{"accountId":"` + strings.Repeat("k", 1<<20) + `"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if packed.Len() > 4096 {
+		t.Fatalf("the bomb has %d bytes", packed.Len())
+	}
+	if got := f.post(t, deposit, packed.String(), "Content-Encoding", "gzip"); got.code != "resource_exhausted" || !strings.Contains(got.message, "4096 bytes") {
+		t.Errorf("got %d %s", got.status, got.body)
 	}
 }

@@ -29,7 +29,7 @@ import (
 
 // The defaults of Config.
 const (
-	DefaultMaxMessageBytes    = 4 << 20
+	DefaultMaxMessageBytes    = 1 << 20
 	DefaultMaxConcurrentCalls = 20_000
 	DefaultBodyTimeout        = 30 * time.Second
 )
@@ -43,8 +43,8 @@ type Config struct {
 	Validate func(proto.Message) error
 	// Ready is nil while the node can serve, else it says why not. Nil: always ready.
 	Ready func() error
-	// Register adds services that are not perdure's to the same port.
-	Register []func(*connect.Server)
+	// Others are services on the same port whose rpcs are not handlers.
+	Others []Other
 	// Metrics serves /metrics. Nil: there is none.
 	Metrics http.Handler
 	Logger  *slog.Logger
@@ -52,7 +52,7 @@ type Config struct {
 	Tracer      *telemetry.Tracer
 	Instruments *telemetry.Instruments
 	Retention   Retention
-	// MaxMessageBytes of one request, decompressed. Defaults to 4 MiB.
+	// MaxMessageBytes of one request, decompressed. Defaults to 1 MiB.
 	MaxMessageBytes int
 	// MaxConcurrentCalls under way, waiting ones included; more are refused with
 	// resource_exhausted. Defaults to 20,000.
@@ -60,6 +60,9 @@ type Config struct {
 	// BodyTimeout is how long a request's body may take to arrive. Defaults to 30 s.
 	BodyTimeout time.Duration
 }
+
+// Other is a service that registers its rpcs by itself, such as the admin service.
+type Other interface{ Register(*connect.Server) }
 
 // Ingress is the http.Handler of a node. It is safe for concurrent use.
 type Ingress struct {
@@ -121,8 +124,8 @@ func New(config Config) (*Ingress, error) {
 	server.Register(i.invocationMethods()...)
 	i.health = newHealth(i)
 	server.Register(i.health.methods()...)
-	for _, register := range config.Register {
-		register(server)
+	for _, other := range config.Others {
+		other.Register(server)
 	}
 	grpcreflect.Register(server)
 	i.names = serviceNames(server)
@@ -135,6 +138,7 @@ func New(config Config) (*Ingress, error) {
 	for spec := range server.Specs() {
 		route := i.routes[spec.Procedure]
 		route.unary = spec.StreamType == connect.StreamTypeUnary
+		route.get = spec.IdempotencyLevel == connect.IdempotencyNoSideEffects
 		i.routes[spec.Procedure] = route
 	}
 	i.routes.Handle("/healthz", http.HandlerFunc(i.serveAlive))
@@ -178,8 +182,13 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		i.serveUnknown(w, r)
 		return
 	}
-	if route.unary && r.Body != nil && r.Body != http.NoBody {
-		r.Body = limitBody(w, r.Body, i.config.BodyTimeout)
+	if route.unary {
+		if !understood(w, r, route) {
+			return
+		}
+		if r.Body != nil && r.Body != http.NoBody {
+			r.Body = limitBody(w, r.Body, i.config.BodyTimeout)
+		}
 	}
 	route.handler.ServeHTTP(w, r)
 }

@@ -65,7 +65,15 @@ func (i *Ingress) attach(ctx context.Context, request *perdurev1.AttachRequest) 
 	if err != nil {
 		return nil, err
 	}
-	// What the handler's response is called is known by its service, not kept with the result.
+	result, err := i.config.Router.Attach(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if failure := result.GetError(); failure != nil {
+		return nil, &handlerError{failure}
+	}
+	// What the response is called is known by its service, not kept with the result. It is asked
+	// for after the wait: a TRANSACTION has no row before it ends.
 	detail, err := i.config.Router.Invocation(ctx, id)
 	if err != nil {
 		return nil, err
@@ -76,13 +84,6 @@ func (i *Ingress) attach(ctx context.Context, request *perdurev1.AttachRequest) 
 	if desc == nil {
 		return nil, routing.Errorf(routing.CodeFailedPrecondition,
 			"%s is an invocation of %s/%s, which is not registered here any more: its response cannot be named", id, target.Service, target.Handler)
-	}
-	result, err := i.config.Router.Attach(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	if failure := result.GetError(); failure != nil {
-		return nil, &handlerError{failure}
 	}
 	name := desc.NewResponse().ProtoReflect().Descriptor().FullName()
 	return &perdurev1.AttachResponse{

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -18,11 +19,55 @@ type route struct {
 	handler http.Handler
 	// unary: the body is one message, so it must arrive in bounded time.
 	unary bool
+	// get: it may also be called with GET.
+	get bool
 }
 
 // Handle implements connecthttp.ServeMux. The subtree patterns that Mount adds for unknown
 // methods are never looked up: serveUnknown answers those, with the names of what exists.
 func (r routes) Handle(pattern string, handler http.Handler) { r[pattern] = route{handler: handler} }
+
+// understood answers a request to a unary rpc that connect would refuse without a word: a POST
+// that does not say what it sends is what curl -d does, and a GET what a browser does.
+func understood(w http.ResponseWriter, r *http.Request, to route) bool {
+	status, code, message := 0, connect.CodeInvalidArgument, ""
+	switch {
+	case r.Method == http.MethodPost:
+		sent := r.Header.Get("Content-Type")
+		if hasPrefixFold(sent, "application/json") || hasPrefixFold(sent, "application/proto") || hasPrefixFold(sent, "application/grpc") {
+			return true
+		}
+		w.Header().Set("Accept-Post", "application/json, application/proto, application/grpc, application/grpc-web")
+		status = http.StatusUnsupportedMediaType
+		message = fmt.Sprintf("the Content-Type is %q; say application/json (curl: -H 'Content-Type: application/json'), application/proto, or that of gRPC or gRPC-Web", clip(sent))
+	case r.Method == http.MethodGet && to.get:
+		if query := r.URL.Query(); query.Has("encoding") && query.Has("message") {
+			return true
+		}
+		status, message = http.StatusBadRequest, "a GET needs the request in the URL: ?connect=v1&encoding=json&message={…}, percent-encoded; or use POST"
+	case r.Method == http.MethodOptions:
+		return true // connect says which methods there are
+	default:
+		w.Header().Set("Allow", http.MethodPost)
+		if to.get {
+			w.Header().Set("Allow", "GET, POST")
+		}
+		status, code = http.StatusMethodNotAllowed, connect.CodeUnimplemented
+		message = fmt.Sprintf("%s cannot be called with %s: use POST (GET is for READ handlers whose idempotency_level is NO_SIDE_EFFECTS)", clip(r.URL.Path), r.Method)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// What Connect's clients expect of an error; a string needs no more care than this.
+	body, err := json.Marshal(map[string]string{"code": code.String(), "message": message})
+	if err == nil {
+		_, _ = w.Write(body)
+	}
+	return false
+}
+
+func hasPrefixFold(text, prefix string) bool {
+	return len(text) >= len(prefix) && strings.EqualFold(text[:len(prefix)], prefix)
+}
 
 func serviceNames(server *connect.Server) []string {
 	names := map[string]bool{}

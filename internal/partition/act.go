@@ -65,8 +65,9 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 	}
 	a := &attempt{number: row.Attempt, mode: mode, timeout: timeout, deadline: time.Now().Add(timeout)}
 	l.attempts[e.ID] = a
+	l.checkAt(a.deadline)
 	if mode == invocation.ModeRead {
-		p.startRead(a, e, target)
+		p.startRead(l, a, e, target)
 		return
 	}
 	started := &invoker.Attempt{
@@ -97,10 +98,10 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 
 // startRead runs a READ handler that another handler called: it has an invocation, since the
 // call came as a message.
-func (p *Partition) startRead(a *attempt, e *engine.StartAttempt, target invocation.Target) {
+func (p *Partition) startRead(l *leadership, a *attempt, e *engine.StartAttempt, target invocation.Target) {
 	ctx, cancel := context.WithTimeout(context.Background(), a.timeout)
 	a.running = readRunning{cancel}
-	number, id := e.Row.Attempt, e.ID
+	number, id, from := e.Row.Attempt, e.ID, host{p, l.epoch}
 	in := &recordv1.Invoke{InvocationId: id[:], Target: e.Row.Target, Mode: e.Row.Mode, Input: e.Input, Traceparent: e.Row.Traceparent}
 	p.reads.Go(func() {
 		defer cancel()
@@ -108,7 +109,7 @@ func (p *Partition) startRead(a *attempt, e *engine.StartAttempt, target invocat
 		if err != nil {
 			result = &recordv1.Result{Error: &recordv1.Error{Code: codeOf(err), Message: err.Error()}}
 		}
-		p.postEvent(&engine.Finish{ID: id, Attempt: number, Result: result})
+		from.post(item{event: &engine.Finish{ID: id, Attempt: number, Result: result}})
 	})
 }
 
@@ -145,6 +146,7 @@ type host struct {
 // post drops what an attempt of an earlier leadership says.
 func (h host) post(it item) {
 	if l := h.partition.leading.Load(); l != nil && l.epoch == h.epoch {
+		it.epoch = h.epoch
 		h.partition.post(it)
 	}
 }

@@ -31,15 +31,18 @@ func (p *Partition) ask(ctx context.Context, event func(engine.Token) engine.Eve
 	if err := ctx.Err(); err != nil {
 		return reply{}, err
 	}
-	if p.leading.Load() == nil {
-		return reply{}, p.unavailable(nil)
-	}
 	answer := make(chan reply, 1)
 	p.waiters.Lock()
 	p.waiters.last++
 	token := p.waiters.last
 	p.waiters.channels[token] = answer
 	p.waiters.Unlock()
+	// After the channel is there: a leadership that ends from here on answers it.
+	if p.leading.Load() == nil {
+		p.answer(token, reply{err: p.unavailable(nil)})
+		r := <-answer
+		return r, r.err
+	}
 	p.postEvent(event(token))
 	select {
 	case r := <-answer:

@@ -39,6 +39,20 @@ func (p *Partition) lead(epoch uint64) *leadership {
 	return l
 }
 
+// resign gives the leadership up, so that a new one starts over from what is durable. Stepping
+// down here alone would leave the partition without a leader for good: its group goes on
+// leading. A proposal out of sequence makes the group step down and campaign again, and from
+// then on it takes no record of this epoch.
+func (p *Partition) resign(l *leadership, cause error) {
+	if err := p.group.Propose(l.epoch, noSequence, nil); err == nil {
+		p.logger.Error("group took a record out of sequence", "partition", p.id, "epoch", l.epoch)
+	}
+	p.StepDown(l.epoch, cause)
+}
+
+// noSequence is never the next one.
+const noSequence = 1<<64 - 1
+
 // stepDown throws everything of a leadership away.
 func (p *Partition) stepDown(l *leadership, cause error) {
 	if l == nil {

@@ -23,6 +23,7 @@ func (p *Partition) dispatch(l *leadership, e *engine.SendMessage) {
 	if o == nil {
 		o = &outbox{acked: e.Sequence - 1, since: time.Now()}
 		l.outbox[e.To] = o
+		l.checkAt(o.since.Add(resendAfter))
 	}
 	o.sent = max(o.sent, e.Sequence)
 	p.toPartition(e.To, &engine.Deliver{From: p.id, Sequence: e.Sequence, Message: e.Message})
@@ -110,16 +111,32 @@ func (p *Partition) fireTimers(l *leadership, now time.Time) {
 	}
 }
 
-// check looks after what only time can tell.
+// check looks after what only time can tell, and says when to look again.
 func (p *Partition) check(l *leadership, now time.Time) {
 	if now.Before(l.nextCheck) {
 		return
 	}
-	l.nextCheck = now.Add(checkEvery)
 	p.resend(l, now)
 	for id, a := range l.attempts {
 		if now.After(a.deadline) {
 			p.evaluate(l, &engine.TimeOut{ID: id, Attempt: a.number})
 		}
+	}
+	l.nextCheck = now.Add(time.Hour)
+	for _, o := range l.outbox {
+		l.checkAt(o.since.Add(resendAfter))
+	}
+	for _, a := range l.attempts {
+		l.checkAt(a.deadline)
+	}
+}
+
+// checkAt makes check look at an instant, but not all the time.
+func (l *leadership) checkAt(at time.Time) {
+	if earliest := time.Now().Add(checkEvery); at.Before(earliest) {
+		at = earliest
+	}
+	if at.Before(l.nextCheck) {
+		l.nextCheck = at
 	}
 }

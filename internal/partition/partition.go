@@ -131,7 +131,9 @@ type item struct {
 	id     invocation.ID
 	number uint32
 
-	control  control
+	control control
+	// epoch is the leadership that control is about, or, without control, whose attempt speaks:
+	// it may have ended while the item waited. 0 is anybody.
 	epoch    uint64
 	sequence uint64
 	cause    error
@@ -157,7 +159,7 @@ const (
 	maxSealed = 32
 	// lazyDelay is how long a record that nobody waits for may stay open.
 	lazyDelay = 50 * time.Millisecond
-	// checkEvery is how often step timeouts and unacknowledged messages are looked at.
+	// checkEvery is how often step timeouts and unacknowledged messages are looked at, at most.
 	checkEvery = time.Second
 	// resendAfter is how long a message may go unacknowledged.
 	resendAfter = time.Second
@@ -277,6 +279,9 @@ func (p *Partition) handle(l *leadership, it *item) *leadership {
 		p.refuse(it.event)
 		return nil
 	}
+	if it.epoch != 0 && it.epoch != l.epoch {
+		return l // Attempt numbers repeat across leaderships: this is another attempt's word.
+	}
 	if it.granted != nil {
 		if a := l.attempts[it.id]; a != nil && a.number == it.number {
 			a.touch()
@@ -362,7 +367,7 @@ func (p *Partition) take(l *leadership, out *engine.Output) {
 		if err := l.view.put(l.open.sequence, out.Mutations); err != nil {
 			// The overlay may hold half of the event: nothing after it can be trusted.
 			p.logger.Error("overlay write failed", "partition", p.id, "epoch", l.epoch, "error", err)
-			p.StepDown(l.epoch, err)
+			p.resign(l, err)
 			return
 		}
 	}
@@ -422,8 +427,7 @@ func (p *Partition) flush(l *leadership, now time.Time) {
 			// The record can never be written, so nothing that follows it can: start over from
 			// what is durable.
 			p.logger.Error("record refused", "partition", p.id, "epoch", l.epoch, "bytes", len(payload), "error", err)
-			p.StepDown(l.epoch, err)
-			l.backlog = true
+			p.resign(l, err)
 			return
 		}
 		l.inFlight = append(l.inFlight, *next)

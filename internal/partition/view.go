@@ -358,11 +358,14 @@ func (v *view) scan(b *base, over []overlayRow, at uint64, lower, upper []byte, 
 		if len(raw) > 0 && raw[0] == formatInline {
 			value = raw[1:]
 		} else {
+			// Written since the overlay's rows were collected? Then the parts are another
+			// value's: the head must be read with them.
+			var ok bool
 			v.mu.RLock()
-			value, _, valueErr = v.assembleLocked(key, raw, at, b)
+			value, ok, valueErr = v.getLocked(key, at, b)
 			v.mu.RUnlock()
-			if valueErr != nil {
-				return false
+			if valueErr != nil || !ok {
+				return valueErr == nil
 			}
 		}
 		more = fn(key, value)
@@ -464,6 +467,7 @@ func (s *snapshot) release() {
 	v.mu.Lock()
 	if v.mu.pins[s.applied]--; v.mu.pins[s.applied] == 0 {
 		delete(v.mu.pins, s.applied)
+		v.dropLocked() // What this snapshot held back would stay until the next record.
 	}
 	v.mu.Unlock()
 	s.base.release()

@@ -156,6 +156,9 @@ func Receives(o invocation.Object, name string) []byte {
 	return appendText(object(tableReceive, o, 1+len(name)+8), name)
 }
 
+// ReceivesOfObject is the key before the first entry that waits for any signal of an object.
+func ReceivesOfObject(o invocation.Object) []byte { return object(tableReceive, o, 0) }
+
 // Receive is the key of an entry that waits for a signal.
 func Receive(o invocation.Object, name string, sequence uint64) []byte {
 	return binary.BigEndian.AppendUint64(Receives(o, name), sequence)

@@ -161,53 +161,55 @@ func (i *Instruments) Commit(ctx context.Context, took time.Duration) {
 	}
 }
 
-// Levels are what a node holds at one moment, all partitions together.
+// Levels are what a node holds at one moment, all partitions together. A nil one is not known,
+// and then not exported. They must be fast and safe for concurrent use.
 type Levels struct {
 	// InboxDepth is the number of invocations queued.
-	InboxDepth int64
+	InboxDepth func() int64
 	// Running is the number of attempts under way.
-	Running int64
+	Running func() int64
 	// OverlayBytes not yet in the store.
-	OverlayBytes int64
+	OverlayBytes func() int64
 	// Timers that wait.
-	Timers int64
+	Timers func() int64
 	// LogBytes of the node log on disk.
-	LogBytes int64
+	LogBytes func() int64
 	// StoreBytes of the store on disk.
-	StoreBytes int64
+	StoreBytes func() int64
 }
 
-// Observe has read called for every export until stop is called. read must be fast and safe
-// for concurrent use.
-func (i *Instruments) Observe(read func() Levels) (stop func() error, err error) {
+// Observe has the levels read for every export until stop is called.
+func (i *Instruments) Observe(levels Levels) (stop func() error, err error) {
 	if i == nil {
 		return func() error { return nil }, nil
 	}
 	var problems []error
-	gauge := func(name, unit, about string) metric.Int64ObservableGauge {
+	var gauges []metric.Observable
+	var reads []func(metric.Observer)
+	gauge := func(read func() int64, name, unit, about string) {
+		if read == nil {
+			return
+		}
 		made, err := i.meter.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(about))
 		problems = append(problems, err)
-		return made
+		gauges = append(gauges, made)
+		reads = append(reads, func(observer metric.Observer) { observer.ObserveInt64(made, read()) })
 	}
-	inbox := gauge("perdure.inbox.depth", "{invocation}", "Invocations queued behind another of their key.")
-	running := gauge("perdure.attempts.running", "{attempt}", "Attempts under way.")
-	overlay := gauge("perdure.overlay.size", "By", "Mutations that are not in the store yet.")
-	timers := gauge("perdure.timers", "{timer}", "Timers that wait.")
-	logSize := gauge("perdure.log.size", "By", "Node log on disk.")
-	storeSize := gauge("perdure.store.size", "By", "Store on disk.")
+	gauge(levels.InboxDepth, "perdure.inbox.depth", "{invocation}", "Invocations queued behind another of their key.")
+	gauge(levels.Running, "perdure.attempts.running", "{attempt}", "Attempts under way.")
+	gauge(levels.OverlayBytes, "perdure.overlay.size", "By", "Mutations that are not in the store yet.")
+	gauge(levels.Timers, "perdure.timers", "{timer}", "Timers that wait.")
+	gauge(levels.LogBytes, "perdure.log.size", "By", "Node log on disk.")
+	gauge(levels.StoreBytes, "perdure.store.size", "By", "Store on disk.")
 	if err := errors.Join(problems...); err != nil {
 		return nil, fmt.Errorf("telemetry: gauges: %w", err)
 	}
 	registration, err := i.meter.RegisterCallback(func(_ context.Context, observer metric.Observer) error {
-		levels := read()
-		observer.ObserveInt64(inbox, levels.InboxDepth)
-		observer.ObserveInt64(running, levels.Running)
-		observer.ObserveInt64(overlay, levels.OverlayBytes)
-		observer.ObserveInt64(timers, levels.Timers)
-		observer.ObserveInt64(logSize, levels.LogBytes)
-		observer.ObserveInt64(storeSize, levels.StoreBytes)
+		for _, read := range reads {
+			read(observer)
+		}
 		return nil
-	}, inbox, running, overlay, timers, logSize, storeSize)
+	}, gauges...)
 	if err != nil {
 		return nil, fmt.Errorf("telemetry: gauges: %w", err)
 	}

@@ -97,6 +97,9 @@ func Setup(ctx context.Context, config Config) (*Telemetry, error) {
 	if !config.Enabled() {
 		return nil, nil
 	}
+	if config.Logger == nil {
+		config.Logger = slog.Default()
+	}
 	described := nodeResource(config)
 	t := &Telemetry{}
 	if config.TracesURL != "" {
@@ -109,7 +112,7 @@ func Setup(ctx context.Context, config Config) (*Telemetry, error) {
 			ratio = 1
 		}
 		t.traces = sdktrace.NewTracerProvider(
-			sdktrace.WithBatcher(exporter),
+			sdktrace.WithBatcher(&heardSpans{SpanExporter: exporter, complaint: complaint{log: config.Logger, what: "traces"}}),
 			sdktrace.WithResource(described),
 			sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio))),
 		)
@@ -126,7 +129,8 @@ func Setup(ctx context.Context, config Config) (*Telemetry, error) {
 			if interval == 0 {
 				interval = 15 * time.Second
 			}
-			options = append(options, sdkmetric.WithReader(sdkmetric.NewPeriodicReader(exporter, sdkmetric.WithInterval(interval))))
+			options = append(options, sdkmetric.WithReader(sdkmetric.NewPeriodicReader(
+				&heardMetrics{Exporter: exporter, complaint: complaint{log: config.Logger, what: "metrics"}}, sdkmetric.WithInterval(interval))))
 		}
 		if config.Prometheus {
 			// A registry of our own: the default one is the embedding program's.

@@ -32,8 +32,9 @@ type Options struct {
 	Dir string
 	// Logger receives the store's and Badger's log lines. Defaults to none.
 	Logger *slog.Logger
-	// MemoryBudgetBytes bounds the heap the store uses under sustained writing; an idle store
-	// uses a few MB of it. It also bounds a batch: see Store.MaxBatchBytes. Between 48 MiB
+	// MemoryBudgetBytes bounds the live heap the store uses under sustained writing (set
+	// GOMEMLIMIT to bound the garbage on top); an idle store has next to nothing of
+	// it resident. It also bounds a batch: see Store.MaxBatchBytes. Between 48 MiB
 	// and 1.5 GiB. Reads go through mapped files, so the page cache is on top and the
 	// system's to reclaim. Defaults to DefaultMemoryBudgetBytes (batches of about 4 MiB).
 	MemoryBudgetBytes int64

@@ -1,6 +1,7 @@
 package nodelog
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -75,17 +76,17 @@ func (l *Log) Append(writes []GroupWrite) error {
 	if len(writes) == 0 {
 		return nil
 	}
-	taken := l.takeTruncations()
-	l.carryForward()
-	for _, w := range writes {
-		for _, e := range w.Entries {
-			l.frame.add(record{kind: recordEntry, group: w.Group, index: e.Index, term: e.Term, entryKind: e.Kind, data: e.Data})
+	return l.write(func() {
+		l.carryForward()
+		for _, w := range writes {
+			for _, e := range w.Entries {
+				l.frame.add(record{kind: recordEntry, group: w.Group, index: e.Index, term: e.Term, entryKind: e.Kind, data: e.Data})
+			}
+			if w.State != nil {
+				l.frame.add(record{kind: recordState, group: w.Group, data: w.State})
+			}
 		}
-		if w.State != nil {
-			l.frame.add(record{kind: recordState, group: w.Group, data: w.State})
-		}
-	}
-	return l.commit(taken)
+	})
 }
 
 // Reset empties a group so that it continues behind index, whose term is given: for a
@@ -107,9 +108,20 @@ func (l *Log) appendOne(r record) error {
 	if err := l.writable(); err != nil {
 		return err
 	}
-	taken := l.takeTruncations()
-	l.frame.add(r)
-	return l.commit(taken)
+	return l.write(func() { l.frame.add(r) })
+}
+
+// write makes a frame of the pending truncations and what fill adds, and commits it. If the
+// disk is full, it tries once more after deleting what the truncations free.
+func (l *Log) write(fill func()) error {
+	for retried := false; ; retried = true {
+		taken := l.takeTruncations()
+		fill()
+		err := l.commit(taken)
+		if retried || !errors.Is(err, ErrNoSpace) || !l.makeRoom() {
+			return err
+		}
+	}
 }
 
 func (l *Log) writable() error {
@@ -178,7 +190,6 @@ func (l *Log) checkWrites(writes []GroupWrite) error {
 func (l *Log) commit(taken truncations) error {
 	if err := l.place(); err != nil {
 		l.putBack(taken)
-		l.relieve()
 		return err
 	}
 	if err := l.writeFrame(); err != nil {

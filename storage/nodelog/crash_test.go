@@ -77,7 +77,11 @@ func checkCrashed(t *testing.T, disk *vfs.Mem, acked, inFlight model) *Log {
 
 func TestPowerCutAtEveryOperation(t *testing.T) {
 	const steps = 60
-	for seed := uint64(1); seed <= 3; seed++ {
+	seeds := uint64(3)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := uint64(1); seed <= seeds; seed++ {
 		whole := vfs.NewMem()
 		if _, _, err := workload(whole, seed, steps); err != nil {
 			t.Fatal(err)
@@ -233,4 +237,35 @@ func TestRandomProgramsAgainstModel(t *testing.T) {
 		}
 		mustClose(t, l)
 	})
+}
+
+// TestEmptySegmentKeepsItsPredecessor: a segment without live entries still holds the groups'
+// states until the next one starts with a checkpoint.
+func TestEmptySegmentKeepsItsPredecessor(t *testing.T) {
+	mem := vfs.NewMem()
+	l := mustOpen(t, testOptions(mem))
+	state := []byte("vote")
+	mustAppend(t, l, GroupWrite{Group: 1, State: state})
+	l.writeMu.Lock()
+	err := l.rotate(100)
+	l.writeMu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem = mem.Clone() // the process is killed before the frame
+	l = mustOpen(t, testOptions(mem))
+	l.deleteSegments()
+	if n := l.Stats().Segments; n != 2 {
+		t.Fatalf("%d segments", n)
+	}
+	mem = mem.Clone()
+	l = mustOpen(t, testOptions(mem))
+	if got := string(l.State(1)); got != "vote" {
+		t.Fatalf("state %q", got)
+	}
+	mustAppend(t, l, GroupWrite{Group: 2, State: state})
+	if n := l.Stats().Segments; n != 1 {
+		t.Fatalf("%d segments after the checkpoint", n)
+	}
+	mustClose(t, l)
 }

@@ -19,6 +19,20 @@ import (
 func smallLog(t *testing.T, closed bool) (mem *vfs.Mem, all, last model) {
 	t.Helper()
 	mem = vfs.NewMem()
+	all, last = fillSmallLog(t, mem, closed)
+	return mem.Clone(), all, last
+}
+
+// unclosed is smallLog as the disk has it while the log is in use.
+func unclosed(t *testing.T) *vfs.Mem {
+	t.Helper()
+	mem := vfs.NewMem()
+	fillSmallLog(t, mem, false)
+	return mem
+}
+
+func fillSmallLog(t *testing.T, mem *vfs.Mem, closed bool) (all, last model) {
+	t.Helper()
 	l := mustOpen(t, testOptions(mem))
 	all = make(model)
 	next := map[uint32]uint64{1: 1, 2: 1}
@@ -36,7 +50,7 @@ func smallLog(t *testing.T, closed bool) (mem *vfs.Mem, all, last model) {
 	if closed {
 		mustClose(t, l)
 	}
-	return mem.Clone(), all, last
+	return all, last
 }
 
 // outcome opens a damaged log and returns "damage", "all", "cut" (all but the last frame) or
@@ -133,6 +147,9 @@ func TestFlipEveryBit(t *testing.T) {
 				if b == 0 || testing.Short() || !closed && (name != lastName || int64(offset) < lastStart) {
 					bits = []uint{uint(offset) % 8}
 				}
+				if b == 0 && testing.Short() && offset%16 != 0 {
+					continue
+				}
 				for _, bit := range bits {
 					disk := mem.Clone()
 					if err := disk.FlipBit(name, int64(offset), bit); err != nil {
@@ -153,7 +170,7 @@ func TestFlipEveryBit(t *testing.T) {
 			}
 		}
 		t.Logf("closed %v: %v", closed, counts)
-		if counts["damage"] < 1000 || closed && counts["cut"] > 0 || !closed && counts["cut"] == 0 {
+		if counts["damage"] < 500 || closed && counts["cut"] > 0 || !closed && counts["cut"] == 0 {
 			t.Errorf("closed %v: outcomes %v", closed, counts)
 		}
 	}
@@ -170,6 +187,9 @@ func TestTruncateAtEveryByte(t *testing.T) {
 		mem, all, last := smallLog(t, closed)
 		for name, content := range logFiles(t, mem) {
 			for size := range content {
+				if testing.Short() && size%8 != 0 {
+					continue
+				}
 				disk := mem.Clone()
 				file, err := disk.Open(name)
 				if err != nil {
@@ -199,6 +219,9 @@ func TestZeroFromEveryByte(t *testing.T) {
 			for from := range lastNonZero(content) + 1 {
 				if name == lastName && int64(from) <= lastStart {
 					continue // the same as if the later appends had never been
+				}
+				if testing.Short() && from%8 != 0 {
+					continue
 				}
 				disk := mem.Clone()
 				rewrite(t, disk, name, append(slices.Clone(content[:from]), make([]byte, len(content)-from)...))
@@ -270,6 +293,17 @@ func TestMissingAndForeignFiles(t *testing.T) {
 		rewrite(t, disk, name, foreign)
 		if got := outcome(disk, all, last); got != "damage" {
 			t.Errorf("with %s of another log: %s", base, got)
+		}
+	}
+	// The newest segment's loss is noticed after a power cut as well: the seal is synced.
+	for seed := range uint64(8) {
+		disk := unclosed(t).PowerCut(seed)
+		name, _, _ := lastSegment(t, disk)
+		if err := disk.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+		if got := outcome(disk, all, last); got != "damage" {
+			t.Errorf("power cut %d, without %s: %s", seed, name, got)
 		}
 	}
 	disk := mem.Clone()

@@ -122,6 +122,9 @@ type Log struct {
 	fenced   error
 	closed   bool
 
+	// deleteMu is held while segments are deleted. Taken after writeMu and before mu.
+	deleteMu sync.Mutex
+
 	mu struct {
 		sync.RWMutex
 		index

@@ -67,6 +67,16 @@ func (l *Log) putBack(taken truncations) {
 	}
 }
 
+// makeRoom deletes what it can while no new segment can be made; writeMu is held. It is done
+// here and not left to the background goroutine so that an append does not fail for lack of
+// the space that it could free itself.
+func (l *Log) makeRoom() (deleted bool) {
+	before := l.Stats().Segments
+	l.relieve()
+	l.deleteSegments()
+	return l.Stats().Segments < before
+}
+
 // relieve records truncations in the reserve of the current segment if that frees a segment.
 // It is for the time in which no new segment can be made; writeMu is held.
 func (l *Log) relieve() {

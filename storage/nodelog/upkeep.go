@@ -76,7 +76,7 @@ func (u *upkeep) run() {
 		case <-u.wakeups:
 			if l.starved.Load() {
 				l.writeMu.Lock()
-				l.relieve()
+				l.makeRoom()
 				l.writeMu.Unlock()
 			}
 			l.deleteSegments()
@@ -125,6 +125,8 @@ func (l *Log) markIfIdle(seen uint64) (sequence uint64, idle bool) {
 // synced in between: a power cut must leave no gap. One that cannot be deleted is tried again
 // the next time.
 func (l *Log) deleteSegments() {
+	l.deleteMu.Lock()
+	defer l.deleteMu.Unlock()
 	for {
 		l.mu.RLock()
 		if l.mu.closed || l.mu.deletable() == 0 {
@@ -133,7 +135,7 @@ func (l *Log) deleteSegments() {
 		}
 		oldest := l.mu.segments[0]
 		l.mu.RUnlock()
-		// Only one goroutine deletes, and a segment without live entries gets none again.
+		// deleteMu is held, and a segment without live entries gets none again.
 		err := l.opts.FS.Remove(oldest.path)
 		if err == nil || vfs.IsNotExist(err) {
 			err = l.opts.FS.SyncDir(l.opts.Dir)
