@@ -11,6 +11,7 @@ import (
 // CallRequest is one call or send with its options resolved, as a [Runtime] or [Transport] gets
 // it. It must not change Request.
 type CallRequest struct {
+	// Method that is called; its descriptor is shared.
 	Method *MethodDesc
 	// Key of the object, as text; "" for a SERVICE.
 	Key string

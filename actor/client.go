@@ -27,6 +27,10 @@ type Transport interface {
 	CompleteAwakeable(ctx context.Context, id string, value []byte, failure *Error) error
 }
 
+// ErrAnswered marks, in an error that a Transport returns, a failure that is the handler's own
+// answer: asking again would get it again, whatever its code. Transports join it to the *Error.
+var ErrAnswered = errors.New("the handler's own answer")
+
 // Client calls objects from outside handlers. It gives every call that has no idempotency key one
 // of its own and tries again while the answer is unavailable, until ctx is done, or for 30 s if
 // ctx has no deadline: a call that returns took effect once. It is safe for concurrent use.
@@ -50,7 +54,7 @@ const (
 // retry makes tries until one ends otherwise than with unavailable.
 func (c *Client) retry(ctx context.Context, try func(context.Context) error) error {
 	err := try(ctx)
-	if err == nil || CodeOf(err) != Unavailable {
+	if !worthRetrying(err) {
 		return coded(err)
 	}
 	// The limit is on when a try starts, not on how long it takes: a handler may take an hour.
@@ -72,10 +76,14 @@ func (c *Client) retry(ctx context.Context, try func(context.Context) error) err
 			return Errorf(CodeOf(ctx.Err()), "%w after %d tries, the last of which said: %v", ctx.Err(), tries, err)
 		}
 		wait = min(2*wait, longestRetryWait)
-		if err = try(ctx); err == nil || CodeOf(err) != Unavailable {
+		if err = try(ctx); !worthRetrying(err) {
 			return coded(err)
 		}
 	}
+}
+
+func worthRetrying(err error) bool {
+	return err != nil && CodeOf(err) == Unavailable && !errors.Is(err, ErrAnswered)
 }
 
 // coded makes what a transport returned an *Error.

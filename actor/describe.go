@@ -51,18 +51,23 @@ func (m Mode) String() string {
 type ServiceDesc struct {
 	// Name is fully qualified, such as "bank.v1.AccountService".
 	Name string
+	// Kind says whether its handlers have a key and a state.
 	Kind Kind
 	// StateType makes an empty state message; nil if the service has no state.
 	StateType func() proto.Message
-	Tables    []TableDesc
-	Promises  []PromiseDesc
-	Methods   []*MethodDesc
+	// Tables beside the state, in the order of the .proto.
+	Tables []TableDesc
+	// Promises of a WORKFLOW, in the order of the .proto.
+	Promises []PromiseDesc
+	// Methods in the order of the .proto.
+	Methods []*MethodDesc
 	// File is the .proto file that declares the service.
 	File protoreflect.FileDescriptor
 }
 
 // TableDesc describes a table beside an object's state.
 type TableDesc struct {
+	// Name of the table, unique in its service.
 	Name string
 	// New makes an empty row.
 	New func() proto.Message
@@ -70,6 +75,7 @@ type TableDesc struct {
 
 // PromiseDesc describes a durable promise of a workflow.
 type PromiseDesc struct {
+	// Name of the promise, unique in its service.
 	Name string
 	// New makes an empty value.
 	New func() proto.Message
@@ -79,16 +85,22 @@ type PromiseDesc struct {
 type MethodDesc struct {
 	// Service is the fully qualified name of the service, Name that of the rpc within it.
 	Service, Name string
-	Kind          Kind
-	Mode          Mode
+	// Kind of the service.
+	Kind Kind
+	// Mode the handler runs in; never unspecified.
+	Mode Mode
 	// KeyField is the request's field that names the object; 0 for a SERVICE.
 	KeyField protoreflect.FieldNumber
 	// IdempotencyField is the request's field that stands in for an idempotency key; 0 for none.
 	IdempotencyField protoreflect.FieldNumber
-	NewRequest       func() proto.Message
-	NewResponse      func() proto.Message
-	Schema           func() protoreflect.MethodDescriptor
-	Options          HandlerOptions
+	// NewRequest makes an empty request.
+	NewRequest func() proto.Message
+	// NewResponse makes an empty response.
+	NewResponse func() proto.Message
+	// Schema is the rpc's descriptor.
+	Schema func() protoreflect.MethodDescriptor
+	// Options are the service's defaults with the rpc's own on top.
+	Options HandlerOptions
 	// Handle calls the user's handler; nil for SIGNAL.
 	Handle func(ctx Context, handler any, req proto.Message) (proto.Message, error)
 }
@@ -98,6 +110,7 @@ func (m *MethodDesc) FullName() string { return m.Service + "/" + m.Name }
 
 // HandlerOptions are the options a .proto gives a handler. A zero field means the default.
 type HandlerOptions struct {
+	// Retry says how attempts that failed are repeated.
 	Retry RetryPolicy
 	// StepTimeout is the longest time an attempt may go without reaching a durable step.
 	StepTimeout time.Duration

@@ -73,9 +73,12 @@ type Runtime interface {
 
 // RuntimeInvocation is what a [Runtime] says of the invocation it runs.
 type RuntimeInvocation struct {
+	// ID of the invocation, as text.
 	ID string
 	// Attempt counts from 1.
 	Attempt int
-	Method  *MethodDesc
-	Key     string
+	// Method that runs.
+	Method *MethodDesc
+	// Key of the object, as text; "" for a SERVICE.
+	Key string
 }

@@ -16,8 +16,11 @@ const MaxKeyBytes = 64_000
 
 // Op is one write of a batch.
 type Op struct {
-	Key    []byte
-	Value  []byte
+	// Key of the row, at most MaxKeyBytes long.
+	Key []byte
+	// Value to write, at most MaxValueBytes; nil if Delete is set.
+	Value []byte
+	// Delete removes the row; that there is none is no error.
 	Delete bool
 }
 

@@ -74,7 +74,8 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay bool, now int64
 	}
 	if !volatile && l.mode().Journaled() {
 		l.row.Input = nil
-		entry := &recordv1.Entry{At: now, Entry: &recordv1.Entry_Input{Input: &recordv1.Input{Value: in.Input}}}
+		l.input = &recordv1.Input{Value: in.Input}
+		entry := &recordv1.Entry{At: now, Entry: &recordv1.Entry_Input{Input: l.input}}
 		if err := e.putMessage(table.Journal(id, 0), entry); err != nil {
 			return err
 		}

@@ -103,6 +103,9 @@ type live struct {
 	stored bool
 	// running: attempt row.Attempt has been started and has not ended.
 	running bool
+	// input of a journaled invocation that has just been accepted: its journal is empty, so
+	// the first attempt need not look. nil otherwise.
+	input *recordv1.Input
 	// journal length, loaded with the attempt.
 	entries uint32
 	// receives: the journal has a Receive entry, or was not looked at.

@@ -19,7 +19,11 @@ func (e *Engine) start(l *live, now int64) error {
 		CancelRequested: l.row.CancelRequested && !l.row.CancelDelivered,
 	}
 	var err error
-	if l.mode().Journaled() {
+	switch {
+	case l.input != nil:
+		attempt.Input, attempt.Completions = l.input.Value, map[uint32]*recordv1.Completion{}
+		l.input, l.entries, l.receives = nil, 0, false
+	case l.mode().Journaled():
 		attempt.Input, attempt.Journal, attempt.Completions, err = e.loadJournal(l)
 		if err != nil {
 			return e.quarantine(l, err, now)

@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"context"
+	"errors"
 	"runtime/debug"
 	"time"
 
@@ -98,6 +99,9 @@ func (c *call) finish(ctx context.Context, err error) *connect.Error {
 	}
 	if err == nil {
 		return nil
+	}
+	if _, ok := errors.AsType[*handlerError](err); ok {
+		c.info.ResponseHeader().SetValues(HeaderErrorSource, []string{SourceHandler})
 	}
 	return c.method.ingress.wire(ctx, c, err)
 }

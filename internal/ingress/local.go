@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -62,7 +63,11 @@ func (l Local) process(ctx context.Context, request actor.CallRequest, send bool
 		wired := l.ingress.wire(ctx, &c, err)
 		m.instruments.Call(ctx, outcomeOf(err, wired), time.Since(started))
 		c.span.End(wired.Code().String(), wired.Message())
-		return nil, c.id, toActor(wired)
+		failed := error(toActor(wired))
+		if _, ok := errors.AsType[*handlerError](err); ok {
+			failed = errors.Join(failed, actor.ErrAnswered)
+		}
+		return nil, c.id, failed
 	}
 	m.instruments.Call(ctx, telemetry.OutcomeSucceeded, time.Since(started))
 	c.span.End("ok", "")

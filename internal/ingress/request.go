@@ -27,7 +27,12 @@ const (
 	// HeaderInvocationID is in every response of a handler. Of a call that was refused before
 	// an invocation existed, it names the refusal in the node's log only.
 	HeaderInvocationID = "Perdure-Invocation-Id"
-	headerTraceparent  = "Traceparent"
+	// HeaderErrorSource is "handler" in a response that is the handler's own failure, which a
+	// second try would get again; any other failure comes from the node or the way to it.
+	HeaderErrorSource = "Perdure-Error-Source"
+	// SourceHandler is the value of HeaderErrorSource.
+	SourceHandler     = "handler"
+	headerTraceparent = "Traceparent"
 )
 
 const (

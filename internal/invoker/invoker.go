@@ -62,7 +62,8 @@ type Attempt struct {
 	// attempt's own target last. It goes into the Invoke of every call made.
 	Chain       []*recordv1.Target
 	Traceparent string
-	CreatedAt   time.Time
+	// StartedAt is when the first attempt began: the invocation's time before its first entry.
+	StartedAt time.Time
 	// Deadline of the invocation, zero for none.
 	Deadline time.Time
 	Host     Host

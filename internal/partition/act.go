@@ -83,7 +83,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Completions:     e.Completions,
 		CancelRequested: e.CancelRequested,
 		Traceparent:     row.Traceparent,
-		CreatedAt:       time.UnixMilli(row.CreatedAt),
+		StartedAt:       time.UnixMilli(row.StartedAt),
 		Host:            host{p, l.epoch},
 	}
 	if row.DeadlineAt != 0 {

@@ -85,6 +85,10 @@ func (t *Transport) try(ctx context.Context, spec connect.Spec, request, respons
 			return info, nil
 		}
 		coded := decode(ctx, err)
+		if info.ResponseHeader().Get(ingress.HeaderErrorSource) == ingress.SourceHandler {
+			t.current.Store(at)
+			return info, errors.Join(coded, actor.ErrAnswered)
+		}
 		if coded.Code() != actor.Unavailable {
 			t.current.Store(at)
 			return info, coded

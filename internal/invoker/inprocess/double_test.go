@@ -210,7 +210,7 @@ func (d *double) startLocked() {
 		Journal: d.entriesLocked(), Completions: completions,
 		CancelRequested: d.mu.canceled && !d.mu.delivered,
 		Chain:           []*recordv1.Target{{Service: d.mu.target.Service, Key: d.mu.target.Key}},
-		CreatedAt:       d.mu.createdAt, Traceparent: d.traceparent,
+		StartedAt:       d.mu.createdAt, Traceparent: d.traceparent,
 		Host: d,
 	}
 	inv := d.inv

@@ -73,7 +73,7 @@ func newDurable(inv *Invoker, m *method, attempt *invoker.Attempt) *durable {
 	d := &durable{
 		invoker: inv, method: m, attempt: attempt,
 		cursor: journal.NewCursor(attempt.Journal),
-		now:    attempt.CreatedAt,
+		now:    attempt.StartedAt,
 		wake:   make(chan struct{}, 1), over: make(chan struct{}),
 	}
 	d.life.parent, d.life.deadline = context.Background(), attempt.Deadline

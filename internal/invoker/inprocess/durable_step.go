@@ -55,6 +55,7 @@ func (d *durable) request(ctx context.Context, verb string, call actor.CallReque
 	if err != nil {
 		return nil, telemetry.Span{}, err
 	}
+	retain(invoke, verb == "Send ")
 	id := stepID(call, d.attempt.ID, d.cursor.Passed()+1)
 	invoke.InvocationId = id[:]
 	if d.cursor.Replaying() {

@@ -25,6 +25,7 @@ func NewInvoke(call actor.CallRequest, now time.Time) (*recordv1.Invoke, error) 
 		Input:          input,
 		IdempotencyKey: call.IdempotencyKey,
 		RetentionMs:    call.Method.Options.Retention.Milliseconds(),
+		StepTimeoutMs:  call.Method.Options.StepTimeout.Milliseconds(),
 		Retry:          retryRecord(call.Method.Options.Retry),
 	}
 	begin := now
@@ -36,6 +37,17 @@ func NewInvoke(call actor.CallRequest, now time.Time) (*recordv1.Invoke, error) 
 		invoke.DeadlineAt = begin.Add(timeout).UnixMilli()
 	}
 	return invoke, nil
+}
+
+// sendRetention is how long a finished invocation is kept that a handler sent, or gave an
+// idempotency key, if its .proto does not say. The result of a call without one is in the
+// caller's journal and need not be kept twice.
+const sendRetention = 24 * time.Hour
+
+func retain(invoke *recordv1.Invoke, sent bool) {
+	if invoke.RetentionMs == 0 && (sent || invoke.IdempotencyKey != "") {
+		invoke.RetentionMs = sendRetention.Milliseconds()
+	}
 }
 
 // CallID is the id of a call that has its identity by itself: an idempotency key, or the run of a

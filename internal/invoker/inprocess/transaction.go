@@ -312,6 +312,7 @@ func (t *transaction) Send(ctx context.Context, call actor.CallRequest) (string,
 	if err != nil {
 		return "", err
 	}
+	retain(invoke, true)
 	id := stepID(call, t.attempt.ID, uint32(len(t.entries)+1))
 	invoke.InvocationId = id[:]
 	invoke.Traceparent = t.invoker.traceparentOf(ctx, t.attempt.Traceparent)

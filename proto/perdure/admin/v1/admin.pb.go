@@ -480,11 +480,13 @@ func (x *Invocation) GetRetention() *durationpb.Duration {
 type JournalEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Index uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	// "call", "send", "run", "sleep", "set_state", "table_put", "awakeable", "await_promise",
-	// "complete_promise", "receive", "complete_awakeable", "wait", "cancel_invocation" or "input".
+	// "call", "send", "run", "sleep", "set_state", "table_put", "table_delete", "awakeable",
+	// "await_promise", "complete_promise", "receive", "complete_awakeable", "wait",
+	// "cancel_invocation", or "unknown" if a newer version recorded it.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Of a run its name, of a call or send its target, of a table write "table/key", of a promise
-	// or signal its name. Empty for the kinds that have none.
+	// or signal its name, of a sleep its length, of a wait what ended it. Empty for the kinds that
+	// have none.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	// Where in the handler's code the step was made: "orders.go:42".
 	Site string                 `protobuf:"bytes,4,opt,name=site,proto3" json:"site,omitempty"`
@@ -494,8 +496,13 @@ type JournalEntry struct {
 	Outcome     EntryOutcome           `protobuf:"varint,7,opt,name=outcome,proto3,enum=perdure.admin.v1.EntryOutcome" json:"outcome,omitempty"`
 	// Set if outcome is ENTRY_OUTCOME_FAILED.
 	Error *Error `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
-	// The invocation that a call or send started.
-	InvocationId  string `protobuf:"bytes,9,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	// The invocation that a call or send started, or that was cancelled.
+	InvocationId string `protobuf:"bytes,9,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	// What the step was given: the request of a call or send, the value of a write or of a promise
+	// or awakeable that was completed. Unset for the other kinds.
+	Input *Payload `protobuf:"bytes,10,opt,name=input,proto3" json:"input,omitempty"`
+	// What the step returned. Unset while pending, and for the kinds that return nothing.
+	Result        *Payload `protobuf:"bytes,11,opt,name=result,proto3" json:"result,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -593,6 +600,84 @@ func (x *JournalEntry) GetInvocationId() string {
 	return ""
 }
 
+func (x *JournalEntry) GetInput() *Payload {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+func (x *JournalEntry) GetResult() *Payload {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+// Payload is a recorded value for people to read.
+type Payload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Protobuf JSON, or the JSON that was recorded. Empty if note says why.
+	Json string `protobuf:"bytes,1,opt,name=json,proto3" json:"json,omitempty"`
+	// Size as recorded.
+	SizeBytes uint64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// Why json is empty: the value is too large to be shown here, or nobody knows its type.
+	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Payload) Reset() {
+	*x = Payload{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Payload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Payload) ProtoMessage() {}
+
+func (x *Payload) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Payload.ProtoReflect.Descriptor instead.
+func (*Payload) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Payload) GetJson() string {
+	if x != nil {
+		return x.Json
+	}
+	return ""
+}
+
+func (x *Payload) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *Payload) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 type ListInvocationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Full name of the service. Empty: all.
@@ -613,7 +698,7 @@ type ListInvocationsRequest struct {
 
 func (x *ListInvocationsRequest) Reset() {
 	*x = ListInvocationsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +710,7 @@ func (x *ListInvocationsRequest) String() string {
 func (*ListInvocationsRequest) ProtoMessage() {}
 
 func (x *ListInvocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +723,7 @@ func (x *ListInvocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvocationsRequest.ProtoReflect.Descriptor instead.
 func (*ListInvocationsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListInvocationsRequest) GetService() string {
@@ -694,7 +779,7 @@ type ListInvocationsResponse struct {
 
 func (x *ListInvocationsResponse) Reset() {
 	*x = ListInvocationsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +791,7 @@ func (x *ListInvocationsResponse) String() string {
 func (*ListInvocationsResponse) ProtoMessage() {}
 
 func (x *ListInvocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +804,7 @@ func (x *ListInvocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvocationsResponse.ProtoReflect.Descriptor instead.
 func (*ListInvocationsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListInvocationsResponse) GetInvocations() []*Invocation {
@@ -737,15 +822,19 @@ func (x *ListInvocationsResponse) GetNextPageToken() string {
 }
 
 type GetInvocationRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	InvocationId  string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	// Journal entries. 0: 100. At most 1000.
+	PageSize uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetInvocationRequest) Reset() {
 	*x = GetInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +846,7 @@ func (x *GetInvocationRequest) String() string {
 func (*GetInvocationRequest) ProtoMessage() {}
 
 func (x *GetInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +859,7 @@ func (x *GetInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInvocationRequest.ProtoReflect.Descriptor instead.
 func (*GetInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetInvocationRequest) GetInvocationId() string {
@@ -780,18 +869,38 @@ func (x *GetInvocationRequest) GetInvocationId() string {
 	return ""
 }
 
+func (x *GetInvocationRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *GetInvocationRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type GetInvocationResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Invocation *Invocation            `protobuf:"bytes,1,opt,name=invocation,proto3" json:"invocation,omitempty"`
 	// In order. Empty for modes that keep no journal.
-	Journal       []*JournalEntry `protobuf:"bytes,2,rep,name=journal,proto3" json:"journal,omitempty"`
+	Journal []*JournalEntry `protobuf:"bytes,2,rep,name=journal,proto3" json:"journal,omitempty"`
+	// The request. Unset if it is not kept.
+	Input *Payload `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
+	// The response. Unset unless the invocation has succeeded and its result is kept.
+	Response *Payload `protobuf:"bytes,4,opt,name=response,proto3" json:"response,omitempty"`
+	// Empty on the last page of the journal.
+	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetInvocationResponse) Reset() {
 	*x = GetInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +912,7 @@ func (x *GetInvocationResponse) String() string {
 func (*GetInvocationResponse) ProtoMessage() {}
 
 func (x *GetInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +925,7 @@ func (x *GetInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInvocationResponse.ProtoReflect.Descriptor instead.
 func (*GetInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetInvocationResponse) GetInvocation() *Invocation {
@@ -833,6 +942,27 @@ func (x *GetInvocationResponse) GetJournal() []*JournalEntry {
 	return nil
 }
 
+func (x *GetInvocationResponse) GetInput() *Payload {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+func (x *GetInvocationResponse) GetResponse() *Payload {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *GetInvocationResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 type CancelInvocationRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	InvocationId  string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
@@ -842,7 +972,7 @@ type CancelInvocationRequest struct {
 
 func (x *CancelInvocationRequest) Reset() {
 	*x = CancelInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +984,7 @@ func (x *CancelInvocationRequest) String() string {
 func (*CancelInvocationRequest) ProtoMessage() {}
 
 func (x *CancelInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +997,7 @@ func (x *CancelInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocationRequest.ProtoReflect.Descriptor instead.
 func (*CancelInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CancelInvocationRequest) GetInvocationId() string {
@@ -878,14 +1008,16 @@ func (x *CancelInvocationRequest) GetInvocationId() string {
 }
 
 type CancelInvocationResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the invocation stood when the request was durable. Unspecified if it is not kept.
+	Status        InvocationStatus `protobuf:"varint,1,opt,name=status,proto3,enum=perdure.admin.v1.InvocationStatus" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CancelInvocationResponse) Reset() {
 	*x = CancelInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1029,7 @@ func (x *CancelInvocationResponse) String() string {
 func (*CancelInvocationResponse) ProtoMessage() {}
 
 func (x *CancelInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1042,14 @@ func (x *CancelInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocationResponse.ProtoReflect.Descriptor instead.
 func (*CancelInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CancelInvocationResponse) GetStatus() InvocationStatus {
+	if x != nil {
+		return x.Status
+	}
+	return InvocationStatus_INVOCATION_STATUS_UNSPECIFIED
 }
 
 type KillInvocationRequest struct {
@@ -922,7 +1061,7 @@ type KillInvocationRequest struct {
 
 func (x *KillInvocationRequest) Reset() {
 	*x = KillInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1073,7 @@ func (x *KillInvocationRequest) String() string {
 func (*KillInvocationRequest) ProtoMessage() {}
 
 func (x *KillInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1086,7 @@ func (x *KillInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillInvocationRequest.ProtoReflect.Descriptor instead.
 func (*KillInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *KillInvocationRequest) GetInvocationId() string {
@@ -958,14 +1097,16 @@ func (x *KillInvocationRequest) GetInvocationId() string {
 }
 
 type KillInvocationResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Killed, or how it had ended before. Unspecified if it is not kept.
+	Status        InvocationStatus `protobuf:"varint,1,opt,name=status,proto3,enum=perdure.admin.v1.InvocationStatus" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KillInvocationResponse) Reset() {
 	*x = KillInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1118,7 @@ func (x *KillInvocationResponse) String() string {
 func (*KillInvocationResponse) ProtoMessage() {}
 
 func (x *KillInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1131,14 @@ func (x *KillInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillInvocationResponse.ProtoReflect.Descriptor instead.
 func (*KillInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *KillInvocationResponse) GetStatus() InvocationStatus {
+	if x != nil {
+		return x.Status
+	}
+	return InvocationStatus_INVOCATION_STATUS_UNSPECIFIED
 }
 
 type GetStateRequest struct {
@@ -1010,7 +1158,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1170,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1183,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetStateRequest) GetService() string {
@@ -1081,15 +1229,17 @@ type GetStateResponse struct {
 	// Full name of the state's message. Empty if the service declares no state.
 	StateType string `protobuf:"bytes,2,opt,name=state_type,json=stateType,proto3" json:"state_type,omitempty"`
 	// The state as protobuf JSON. Empty without state.
-	StateJson     string        `protobuf:"bytes,3,opt,name=state_json,json=stateJson,proto3" json:"state_json,omitempty"`
-	Tables        []*StateTable `protobuf:"bytes,4,rep,name=tables,proto3" json:"tables,omitempty"`
+	StateJson string        `protobuf:"bytes,3,opt,name=state_json,json=stateJson,proto3" json:"state_json,omitempty"`
+	Tables    []*StateTable `protobuf:"bytes,4,rep,name=tables,proto3" json:"tables,omitempty"`
+	// Why state_json is empty although there is a state, or why tables are not complete.
+	Note          string `protobuf:"bytes,5,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1251,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1114,7 +1264,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetStateResponse) GetHasState() bool {
@@ -1145,13 +1295,21 @@ func (x *GetStateResponse) GetTables() []*StateTable {
 	return nil
 }
 
+func (x *GetStateResponse) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 // StateTable is a part of one table of an object.
 type StateTable struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Full name of the rows' message.
 	ValueType string `protobuf:"bytes,2,opt,name=value_type,json=valueType,proto3" json:"value_type,omitempty"`
-	// Rows of the whole table.
+	// Rows of the whole table; of an object with more than 10,000 rows, those of them that were
+	// looked at (see GetStateResponse.note).
 	Size uint64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
 	// By key.
 	Rows []*StateTableRow `protobuf:"bytes,4,rep,name=rows,proto3" json:"rows,omitempty"`
@@ -1163,7 +1321,7 @@ type StateTable struct {
 
 func (x *StateTable) Reset() {
 	*x = StateTable{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1333,7 @@ func (x *StateTable) String() string {
 func (*StateTable) ProtoMessage() {}
 
 func (x *StateTable) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1346,7 @@ func (x *StateTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTable.ProtoReflect.Descriptor instead.
 func (*StateTable) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StateTable) GetName() string {
@@ -1230,14 +1388,16 @@ type StateTableRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// The row as protobuf JSON.
-	ValueJson     string `protobuf:"bytes,2,opt,name=value_json,json=valueJson,proto3" json:"value_json,omitempty"`
+	ValueJson string `protobuf:"bytes,2,opt,name=value_json,json=valueJson,proto3" json:"value_json,omitempty"`
+	// Why value_json is empty, if it should not be.
+	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StateTableRow) Reset() {
 	*x = StateTableRow{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1409,7 @@ func (x *StateTableRow) String() string {
 func (*StateTableRow) ProtoMessage() {}
 
 func (x *StateTableRow) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1422,7 @@ func (x *StateTableRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTableRow.ProtoReflect.Descriptor instead.
 func (*StateTableRow) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StateTableRow) GetKey() string {
@@ -1279,6 +1439,13 @@ func (x *StateTableRow) GetValueJson() string {
 	return ""
 }
 
+func (x *StateTableRow) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 type ListServicesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1287,7 +1454,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1466,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1479,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 type ListServicesResponse struct {
@@ -1324,7 +1491,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1503,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1516,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -1377,7 +1544,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1556,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1569,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Service) GetName() string {
@@ -1469,7 +1636,7 @@ type Method struct {
 
 func (x *Method) Reset() {
 	*x = Method{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1648,7 @@ func (x *Method) String() string {
 func (*Method) ProtoMessage() {}
 
 func (x *Method) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1661,7 @@ func (x *Method) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Method.ProtoReflect.Descriptor instead.
 func (*Method) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Method) GetName() string {
@@ -1563,7 +1730,7 @@ type DescribeServiceRequest struct {
 
 func (x *DescribeServiceRequest) Reset() {
 	*x = DescribeServiceRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1742,7 @@ func (x *DescribeServiceRequest) String() string {
 func (*DescribeServiceRequest) ProtoMessage() {}
 
 func (x *DescribeServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1755,7 @@ func (x *DescribeServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeServiceRequest.ProtoReflect.Descriptor instead.
 func (*DescribeServiceRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DescribeServiceRequest) GetName() string {
@@ -1609,7 +1776,7 @@ type DescribeServiceResponse struct {
 
 func (x *DescribeServiceResponse) Reset() {
 	*x = DescribeServiceResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1788,7 @@ func (x *DescribeServiceResponse) String() string {
 func (*DescribeServiceResponse) ProtoMessage() {}
 
 func (x *DescribeServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1801,7 @@ func (x *DescribeServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeServiceResponse.ProtoReflect.Descriptor instead.
 func (*DescribeServiceResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DescribeServiceResponse) GetService() *Service {
@@ -1659,7 +1826,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1838,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1851,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 type GetNodeResponse struct {
@@ -1708,7 +1875,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1887,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1900,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetNodeResponse) GetNodeId() string {
@@ -1816,7 +1983,7 @@ type Partition struct {
 
 func (x *Partition) Reset() {
 	*x = Partition{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +1995,7 @@ func (x *Partition) String() string {
 func (*Partition) ProtoMessage() {}
 
 func (x *Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +2008,7 @@ func (x *Partition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Partition.ProtoReflect.Descriptor instead.
 func (*Partition) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Partition) GetId() uint32 {
@@ -1894,7 +2061,7 @@ type Storage struct {
 
 func (x *Storage) Reset() {
 	*x = Storage{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +2073,7 @@ func (x *Storage) String() string {
 func (*Storage) ProtoMessage() {}
 
 func (x *Storage) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +2086,7 @@ func (x *Storage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Storage.ProtoReflect.Descriptor instead.
 func (*Storage) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Storage) GetDirectory() string {
@@ -1985,7 +2152,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\vtraceparent\x18\x0f \x01(\tR\vtraceparent\x12\x18\n" +
 	"\aentries\x18\x10 \x01(\rR\aentries\x12-\n" +
 	"\x05error\x18\x11 \x01(\v2\x17.perdure.admin.v1.ErrorR\x05error\x127\n" +
-	"\tretention\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\tretention\"\xd9\x02\n" +
+	"\tretention\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\tretention\"\xbd\x03\n" +
 	"\fJournalEntry\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
@@ -1995,7 +2162,15 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\fcompleted_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vcompletedAt\x128\n" +
 	"\aoutcome\x18\a \x01(\x0e2\x1e.perdure.admin.v1.EntryOutcomeR\aoutcome\x12-\n" +
 	"\x05error\x18\b \x01(\v2\x17.perdure.admin.v1.ErrorR\x05error\x12#\n" +
-	"\rinvocation_id\x18\t \x01(\tR\finvocationId\"\xd6\x01\n" +
+	"\rinvocation_id\x18\t \x01(\tR\finvocationId\x12/\n" +
+	"\x05input\x18\n" +
+	" \x01(\v2\x19.perdure.admin.v1.PayloadR\x05input\x121\n" +
+	"\x06result\x18\v \x01(\v2\x19.perdure.admin.v1.PayloadR\x06result\"P\n" +
+	"\aPayload\x12\x12\n" +
+	"\x04json\x18\x01 \x01(\tR\x04json\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\"\xd6\x01\n" +
 	"\x16ListInvocationsRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
@@ -2006,34 +2181,43 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"page_token\x18\x06 \x01(\tR\tpageToken\"\x81\x01\n" +
 	"\x17ListInvocationsResponse\x12>\n" +
 	"\vinvocations\x18\x01 \x03(\v2\x1c.perdure.admin.v1.InvocationR\vinvocations\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\";\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"w\n" +
 	"\x14GetInvocationRequest\x12#\n" +
-	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"\x8f\x01\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x9f\x02\n" +
 	"\x15GetInvocationResponse\x12<\n" +
 	"\n" +
 	"invocation\x18\x01 \x01(\v2\x1c.perdure.admin.v1.InvocationR\n" +
 	"invocation\x128\n" +
-	"\ajournal\x18\x02 \x03(\v2\x1e.perdure.admin.v1.JournalEntryR\ajournal\">\n" +
+	"\ajournal\x18\x02 \x03(\v2\x1e.perdure.admin.v1.JournalEntryR\ajournal\x12/\n" +
+	"\x05input\x18\x03 \x01(\v2\x19.perdure.admin.v1.PayloadR\x05input\x125\n" +
+	"\bresponse\x18\x04 \x01(\v2\x19.perdure.admin.v1.PayloadR\bresponse\x12&\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\">\n" +
 	"\x17CancelInvocationRequest\x12#\n" +
-	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"\x1a\n" +
-	"\x18CancelInvocationResponse\"<\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"V\n" +
+	"\x18CancelInvocationResponse\x12:\n" +
+	"\x06status\x18\x01 \x01(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\"<\n" +
 	"\x15KillInvocationRequest\x12#\n" +
-	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"\x18\n" +
-	"\x16KillInvocationResponse\"\x8f\x01\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"T\n" +
+	"\x16KillInvocationResponse\x12:\n" +
+	"\x06status\x18\x01 \x01(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\"\x8f\x01\n" +
 	"\x0fGetStateRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
 	"\x05table\x18\x03 \x01(\tR\x05table\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"\xa3\x01\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\xb7\x01\n" +
 	"\x10GetStateResponse\x12\x1b\n" +
 	"\thas_state\x18\x01 \x01(\bR\bhasState\x12\x1d\n" +
 	"\n" +
 	"state_type\x18\x02 \x01(\tR\tstateType\x12\x1d\n" +
 	"\n" +
 	"state_json\x18\x03 \x01(\tR\tstateJson\x124\n" +
-	"\x06tables\x18\x04 \x03(\v2\x1c.perdure.admin.v1.StateTableR\x06tables\"\xb0\x01\n" +
+	"\x06tables\x18\x04 \x03(\v2\x1c.perdure.admin.v1.StateTableR\x06tables\x12\x12\n" +
+	"\x04note\x18\x05 \x01(\tR\x04note\"\xb0\x01\n" +
 	"\n" +
 	"StateTable\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
@@ -2041,11 +2225,12 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"value_type\x18\x02 \x01(\tR\tvalueType\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x123\n" +
 	"\x04rows\x18\x04 \x03(\v2\x1f.perdure.admin.v1.StateTableRowR\x04rows\x12&\n" +
-	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"@\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"T\n" +
 	"\rStateTableRow\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1d\n" +
 	"\n" +
-	"value_json\x18\x02 \x01(\tR\tvalueJson\"\x15\n" +
+	"value_json\x18\x02 \x01(\tR\tvalueJson\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\"\x15\n" +
 	"\x13ListServicesRequest\"M\n" +
 	"\x14ListServicesResponse\x125\n" +
 	"\bservices\x18\x01 \x03(\v2\x19.perdure.admin.v1.ServiceR\bservices\"\xf2\x01\n" +
@@ -2140,7 +2325,7 @@ func file_perdure_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(InvocationStatus)(0),                  // 0: perdure.admin.v1.InvocationStatus
 	(EntryOutcome)(0),                      // 1: perdure.admin.v1.EntryOutcome
@@ -2148,97 +2333,104 @@ var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(*Target)(nil),                         // 3: perdure.admin.v1.Target
 	(*Invocation)(nil),                     // 4: perdure.admin.v1.Invocation
 	(*JournalEntry)(nil),                   // 5: perdure.admin.v1.JournalEntry
-	(*ListInvocationsRequest)(nil),         // 6: perdure.admin.v1.ListInvocationsRequest
-	(*ListInvocationsResponse)(nil),        // 7: perdure.admin.v1.ListInvocationsResponse
-	(*GetInvocationRequest)(nil),           // 8: perdure.admin.v1.GetInvocationRequest
-	(*GetInvocationResponse)(nil),          // 9: perdure.admin.v1.GetInvocationResponse
-	(*CancelInvocationRequest)(nil),        // 10: perdure.admin.v1.CancelInvocationRequest
-	(*CancelInvocationResponse)(nil),       // 11: perdure.admin.v1.CancelInvocationResponse
-	(*KillInvocationRequest)(nil),          // 12: perdure.admin.v1.KillInvocationRequest
-	(*KillInvocationResponse)(nil),         // 13: perdure.admin.v1.KillInvocationResponse
-	(*GetStateRequest)(nil),                // 14: perdure.admin.v1.GetStateRequest
-	(*GetStateResponse)(nil),               // 15: perdure.admin.v1.GetStateResponse
-	(*StateTable)(nil),                     // 16: perdure.admin.v1.StateTable
-	(*StateTableRow)(nil),                  // 17: perdure.admin.v1.StateTableRow
-	(*ListServicesRequest)(nil),            // 18: perdure.admin.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),           // 19: perdure.admin.v1.ListServicesResponse
-	(*Service)(nil),                        // 20: perdure.admin.v1.Service
-	(*Method)(nil),                         // 21: perdure.admin.v1.Method
-	(*DescribeServiceRequest)(nil),         // 22: perdure.admin.v1.DescribeServiceRequest
-	(*DescribeServiceResponse)(nil),        // 23: perdure.admin.v1.DescribeServiceResponse
-	(*GetNodeRequest)(nil),                 // 24: perdure.admin.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),                // 25: perdure.admin.v1.GetNodeResponse
-	(*Partition)(nil),                      // 26: perdure.admin.v1.Partition
-	(*Storage)(nil),                        // 27: perdure.admin.v1.Storage
-	(v1.Code)(0),                           // 28: perdure.v1.Code
-	(*anypb.Any)(nil),                      // 29: google.protobuf.Any
-	(v1.Mode)(0),                           // 30: perdure.v1.Mode
-	(*timestamppb.Timestamp)(nil),          // 31: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 32: google.protobuf.Duration
-	(v1.Kind)(0),                           // 33: perdure.v1.Kind
-	(*v1.Table)(nil),                       // 34: perdure.v1.Table
-	(*v1.Promise)(nil),                     // 35: perdure.v1.Promise
-	(*v1.HandlerOptions)(nil),              // 36: perdure.v1.HandlerOptions
-	(*descriptorpb.FileDescriptorSet)(nil), // 37: google.protobuf.FileDescriptorSet
+	(*Payload)(nil),                        // 6: perdure.admin.v1.Payload
+	(*ListInvocationsRequest)(nil),         // 7: perdure.admin.v1.ListInvocationsRequest
+	(*ListInvocationsResponse)(nil),        // 8: perdure.admin.v1.ListInvocationsResponse
+	(*GetInvocationRequest)(nil),           // 9: perdure.admin.v1.GetInvocationRequest
+	(*GetInvocationResponse)(nil),          // 10: perdure.admin.v1.GetInvocationResponse
+	(*CancelInvocationRequest)(nil),        // 11: perdure.admin.v1.CancelInvocationRequest
+	(*CancelInvocationResponse)(nil),       // 12: perdure.admin.v1.CancelInvocationResponse
+	(*KillInvocationRequest)(nil),          // 13: perdure.admin.v1.KillInvocationRequest
+	(*KillInvocationResponse)(nil),         // 14: perdure.admin.v1.KillInvocationResponse
+	(*GetStateRequest)(nil),                // 15: perdure.admin.v1.GetStateRequest
+	(*GetStateResponse)(nil),               // 16: perdure.admin.v1.GetStateResponse
+	(*StateTable)(nil),                     // 17: perdure.admin.v1.StateTable
+	(*StateTableRow)(nil),                  // 18: perdure.admin.v1.StateTableRow
+	(*ListServicesRequest)(nil),            // 19: perdure.admin.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),           // 20: perdure.admin.v1.ListServicesResponse
+	(*Service)(nil),                        // 21: perdure.admin.v1.Service
+	(*Method)(nil),                         // 22: perdure.admin.v1.Method
+	(*DescribeServiceRequest)(nil),         // 23: perdure.admin.v1.DescribeServiceRequest
+	(*DescribeServiceResponse)(nil),        // 24: perdure.admin.v1.DescribeServiceResponse
+	(*GetNodeRequest)(nil),                 // 25: perdure.admin.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),                // 26: perdure.admin.v1.GetNodeResponse
+	(*Partition)(nil),                      // 27: perdure.admin.v1.Partition
+	(*Storage)(nil),                        // 28: perdure.admin.v1.Storage
+	(v1.Code)(0),                           // 29: perdure.v1.Code
+	(*anypb.Any)(nil),                      // 30: google.protobuf.Any
+	(v1.Mode)(0),                           // 31: perdure.v1.Mode
+	(*timestamppb.Timestamp)(nil),          // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 33: google.protobuf.Duration
+	(v1.Kind)(0),                           // 34: perdure.v1.Kind
+	(*v1.Table)(nil),                       // 35: perdure.v1.Table
+	(*v1.Promise)(nil),                     // 36: perdure.v1.Promise
+	(*v1.HandlerOptions)(nil),              // 37: perdure.v1.HandlerOptions
+	(*descriptorpb.FileDescriptorSet)(nil), // 38: google.protobuf.FileDescriptorSet
 }
 var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
-	28, // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
-	29, // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
+	29, // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
+	30, // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
 	3,  // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
-	30, // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
+	31, // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
 	0,  // 4: perdure.admin.v1.Invocation.status:type_name -> perdure.admin.v1.InvocationStatus
-	31, // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
-	31, // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
-	31, // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
-	31, // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
-	31, // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
+	32, // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
+	32, // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
+	32, // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
+	32, // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
+	32, // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
 	2,  // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
 	2,  // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
-	32, // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
-	31, // 13: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
-	31, // 14: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
+	33, // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
+	32, // 13: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	32, // 14: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
 	1,  // 15: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
 	2,  // 16: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
-	0,  // 17: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
-	4,  // 18: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
-	4,  // 19: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
-	5,  // 20: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
-	16, // 21: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
-	17, // 22: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
-	20, // 23: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
-	33, // 24: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
-	21, // 25: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
-	34, // 26: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
-	35, // 27: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
-	30, // 28: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
-	36, // 29: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
-	20, // 30: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
-	37, // 31: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
-	31, // 32: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	32, // 33: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	26, // 34: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
-	27, // 35: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
-	6,  // 36: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
-	8,  // 37: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
-	10, // 38: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
-	12, // 39: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
-	14, // 40: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
-	18, // 41: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
-	22, // 42: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
-	24, // 43: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
-	7,  // 44: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
-	9,  // 45: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
-	11, // 46: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
-	13, // 47: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
-	15, // 48: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
-	19, // 49: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
-	23, // 50: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
-	25, // 51: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
-	44, // [44:52] is the sub-list for method output_type
-	36, // [36:44] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	6,  // 17: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
+	6,  // 18: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
+	0,  // 19: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
+	4,  // 20: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
+	4,  // 21: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
+	5,  // 22: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
+	6,  // 23: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
+	6,  // 24: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
+	0,  // 25: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,  // 26: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	17, // 27: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
+	18, // 28: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
+	21, // 29: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
+	34, // 30: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
+	22, // 31: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
+	35, // 32: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
+	36, // 33: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
+	31, // 34: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
+	37, // 35: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
+	21, // 36: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
+	38, // 37: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
+	32, // 38: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	33, // 39: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	27, // 40: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
+	28, // 41: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
+	7,  // 42: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
+	9,  // 43: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
+	11, // 44: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
+	13, // 45: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
+	15, // 46: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
+	19, // 47: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
+	23, // 48: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
+	25, // 49: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
+	8,  // 50: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
+	10, // 51: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
+	12, // 52: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
+	14, // 53: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
+	16, // 54: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
+	20, // 55: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
+	24, // 56: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
+	26, // 57: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
+	50, // [50:58] is the sub-list for method output_type
+	42, // [42:50] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_perdure_admin_v1_admin_proto_init() }
@@ -2252,7 +2444,7 @@ func file_perdure_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_admin_v1_admin_proto_rawDesc), len(file_perdure_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,122 @@
+# `make help` lists the targets. What takes more than a few lines is a script in .ci.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO ?= go
+
+# The race detector needs a C compiler, and nothing else here does: without one the tests run
+# without it, and say so. .ci/run installs one.
+RACE ?= $(if $(shell command -v "$$($(GO) env CC)"),-race)
+
+# Two packages at a time: each starts nodes, and more of them than cores makes timeouts mean
+# nothing. -vet=off, because `make vet` does all of it. A package that hangs fails here.
+TESTFLAGS ?= -p 2 -timeout 12m -vet=off
+
+# How long `make sim` runs, and after what it is hung (0: never); how long each target of
+# `make fuzz` runs.
+SIM_FOR ?= 10m
+SIM_TIMEOUT ?= 0
+FUZZTIME ?= 30s
+
+# `make bench BENCHFLAGS=-quick`; see bench/README.md.
+BENCHFLAGS ?=
+# Packages and repetitions of `make microbench`; benchstat wants at least 6.
+BENCH_PACKAGES ?= ./...
+BENCH_COUNT ?= 6
+BENCH_OUT ?= bench.txt
+
+# buf is a module of its own. The first call builds it, which takes minutes, so that nothing
+# in `make test` calls it; the generated code is committed.
+BUF := $(GO) tool -modfile=tools/buf/go.mod buf
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: all
+all: build test ## Build and test
+
+.PHONY: build
+build: ## Build everything; the programs go to bin/
+	$(GO) build ./...
+	$(GO) build -o bin/ ./cmd/...
+
+.PHONY: test
+test: ## All that continuous integration runs: format, vet, tests, simulation, fuzzing, demo
+	@GO='$(GO)' .ci/test
+
+.PHONY: unit
+unit: ## Only the Go tests, with the race detector if there is a C compiler
+	@$(if $(RACE),,echo "no C compiler (CC is '$$($(GO) env CC)'): testing without the race detector")
+	$(GO) test $(RACE) $(TESTFLAGS) ./...
+
+.PHONY: race
+race: ## The Go tests with the race detector, or an error
+	$(GO) test -race $(TESTFLAGS) ./...
+
+.PHONY: sim
+sim: ## Simulate nodes under faults for SIM_FOR (10m), on new seeds
+	$(GO) test ./internal/sim -run '^TestSeed$$' -count=1 -timeout $(SIM_TIMEOUT) -v -args -sim.for=$(SIM_FOR)
+
+.PHONY: planted
+planted: ## Build every planted bug and see that the tests catch it
+	@GO='$(GO)' .ci/planted
+
+.PHONY: fuzz
+fuzz: ## Fuzz every fuzz target for FUZZTIME (30s)
+	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' .ci/fuzz
+
+.PHONY: demo
+demo: ## Kill a bank in the middle of transfers and prove its books
+	$(GO) run ./examples/bank/demo
+
+.PHONY: bench
+bench: ## Measure Perdure, Restate beside it, and the floor of this machine (12 minutes)
+	$(GO) run ./bench/cmd/bench $(BENCHFLAGS)
+
+.PHONY: microbench
+microbench: ## Run the Go benchmarks into bench.txt, for benchstat
+	$(GO) test -run '^$$' -bench . -benchmem -count $(BENCH_COUNT) -p 1 -timeout 0 -vet=off $(BENCH_PACKAGES) | tee $(BENCH_OUT)
+
+.PHONY: lint
+lint: fmtcheck vet ## Format check, go vet, and golangci-lint if it is installed
+	@if command -v golangci-lint >/dev/null; then golangci-lint run; \
+	else echo "golangci-lint is not on PATH: left out"; fi
+
+.PHONY: fmtcheck
+fmtcheck: ## Fail if gofmt would change a file
+	@unformatted=$$(gofmt -l .); \
+	if [ -n "$$unformatted" ]; then printf 'not formatted; run gofmt -w on:\n%s\n' "$$unformatted"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet
+	$(GO) vet ./...
+
+.PHONY: lintproto
+lintproto: ## buf lint
+	$(BUF) lint
+
+.PHONY: generate
+generate: ## Generate Go from the .proto files, and what the generator's tests expect
+	$(BUF) generate
+	$(BUF) build codegen/testdata/golden -o codegen/testdata/golden.binpb
+	$(GO) test ./codegen -update
+
+.PHONY: checkgenerate
+checkgenerate: generate ## Generate, and fail if that changed anything
+	git diff --exit-code
+	@new=$$(git ls-files --others --exclude-standard); \
+	if [ -n "$$new" ]; then printf 'generated and not committed:\n%s\n' "$$new"; exit 1; fi
+
+.PHONY: listings
+listings: ## Write the committed import graph and API listings as they are now
+	$(GO) test ./internal/archtest -run 'TestImportGraph|TestPublicAPI' -update
+
+# perdure-data is somebody's data: it stays.
+.PHONY: clean
+clean: ## Remove what was built and measured
+	rm -rf bin bench-out $(BENCH_OUT) coverage.out
+	find . -name .git -prune -o -type f \( -name '*.test' -o -name '*.prof' \) -print -delete

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func (c *cli) attachCommand() *cobra.Command {
+	var timeout time.Duration
+	command := &cobra.Command{
+		Use:   "attach ID",
+		Short: "Wait for an invocation and print its response",
+		Long: `Wait for an invocation and print its response, or fail as its handler did.
+
+ID is what "perdure send" printed, or the response header Perdure-Invocation-Id.`,
+		Example:           `  perdure attach $(perdure send bank.v1.AccountService/Deposit '{"accountId":"alice","amount":"5"}')`,
+		Args:              args("ID"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			body, err := json.Marshal(map[string]string{"invocationId": args[0]})
+			if err != nil {
+				return err
+			}
+			answer, _, err := c.post(cmd.Context(), "perdure.v1.InvocationService/Attach", body, timeout, nil)
+			if err != nil {
+				return err
+			}
+			response, err := unpack(answer)
+			if err != nil {
+				return fmt.Errorf("the node at %s answered what this command does not understand: %w", c.addr, err)
+			}
+			return c.printJSON(response)
+		},
+	}
+	command.Flags().DurationVar(&timeout, "timeout", 0, "stop waiting after this `duration`, such as 5s")
+	return command
+}
+
+// unpack takes the response out of its google.protobuf.Any, so that it is what call prints.
+func unpack(answer []byte) ([]byte, error) {
+	var attached struct {
+		Response json.RawMessage `json:"response"`
+	}
+	if err := json.Unmarshal(answer, &attached); err != nil {
+		return nil, err
+	}
+	var packed struct {
+		Type  string          `json:"@type"`
+		Value json.RawMessage `json:"value"`
+	}
+	if err := json.Unmarshal(attached.Response, &packed); err != nil {
+		return nil, err
+	}
+	// The well-known types have a JSON form of their own, under "value".
+	if strings.Contains(packed.Type, "/google.protobuf.") && packed.Value != nil {
+		return packed.Value, nil
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, attached.Response); err != nil {
+		return nil, err
+	}
+	// Cut out rather than decoded, to keep the order of fields. protojson writes @type first.
+	rest, ok := bytes.CutPrefix(compact.Bytes(), fmt.Appendf(nil, `{"@type":%q`, packed.Type))
+	if !ok {
+		return attached.Response, nil
+	}
+	return append([]byte("{"), bytes.TrimPrefix(rest, []byte(","))...), nil
+}

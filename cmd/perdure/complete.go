@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
+)
+
+// completeTimeout: a shell that hangs at a press of a key is worse than no proposals.
+const completeTimeout = time.Second
+
+// known asks the node for its services; none if it does not answer.
+func (c *cli) known(cmd *cobra.Command) []*adminv1.Service {
+	if c.checkGlobals() != nil {
+		return nil
+	}
+	ctx := cmd.Context()
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
+	defer cancel()
+	response := &adminv1.ListServicesResponse{}
+	if err := c.admin(ctx, "ListServices", &adminv1.ListServicesRequest{}, response); err != nil {
+		cobra.CompDebugln(err.Error(), false)
+		return nil
+	}
+	return response.GetServices()
+}
+
+// completeHandlers proposes SERVICE/METHOD.
+func (c *cli) completeHandlers(cmd *cobra.Command, given []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var found []cobra.Completion
+	if len(given) == 0 {
+		for _, service := range c.known(cmd) {
+			for _, method := range service.GetMethods() {
+				found = append(found, cobra.CompletionWithDesc(service.GetName()+"/"+method.GetName(), method.GetMode().String()))
+			}
+		}
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeServices proposes SERVICE as the first argument.
+func (c *cli) completeServices(cmd *cobra.Command, given []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(given) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return c.completeServiceFlag(cmd, nil, "")
+}
+
+func (c *cli) completeServiceFlag(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var found []cobra.Completion
+	for _, service := range c.known(cmd) {
+		found = append(found, cobra.CompletionWithDesc(service.GetName(), service.GetKind().String()))
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeHandlerFlag proposes the handlers of --service, or of all services.
+func (c *cli) completeHandlerFlag(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	wanted, _ := cmd.Flags().GetString("service")
+	var found []cobra.Completion
+	for _, service := range c.known(cmd) {
+		if wanted != "" && wanted != service.GetName() {
+			continue
+		}
+		for _, method := range service.GetMethods() {
+			found = append(found, cobra.CompletionWithDesc(method.GetName(), method.GetMode().String()))
+		}
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeStatuses proposes the last of a list with commas.
+func completeStatuses(_ *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	before := ""
+	if at := strings.LastIndexByte(typed, ','); at >= 0 {
+		before = typed[:at+1]
+	}
+	var found []cobra.Completion
+	for _, status := range statuses() {
+		found = append(found, before+status)
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/actor"
+	bankv1 "github.com/perdure/perdure/examples/bank/gen/bank/v1"
+	bank "github.com/perdure/perdure/examples/bank/gen/bank/v1/bankv1perdure"
+	shopv1 "github.com/perdure/perdure/examples/orders/gen/shop/v1"
+	shop "github.com/perdure/perdure/examples/orders/gen/shop/v1/shopv1perdure"
+	"github.com/perdure/perdure/internal/admin"
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/routing/routingtest"
+)
+
+// descs collects what generated code registers.
+type descs []*actor.ServiceDesc
+
+func (d *descs) RegisterService(desc *actor.ServiceDesc, _ any) { *d = append(*d, desc) }
+
+func services() []*actor.ServiceDesc {
+	var d descs
+	bank.RegisterAccountHandler(&d, bank.UnimplementedAccountHandler{})
+	bank.RegisterTransferHandler(&d, bank.UnimplementedTransferHandler{})
+	shop.RegisterOrderHandler(&d, shop.UnimplementedOrderHandler{})
+	return d
+}
+
+// noon is when everything happened.
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC).UnixMilli()
+
+func nodeInfo() admin.NodeInfo {
+	return admin.NodeInfo{
+		NodeID: "n1", Version: "v0.1.0",
+		Partitions: []admin.PartitionInfo{{ID: 1, Leader: true}, {ID: 2, Failure: fmt.Errorf("record 7: checksum differs")}},
+		Storage:    admin.StorageInfo{Directory: "data", LogBytes: 3 << 20, StoreBytes: 1500, FreeBytes: 7 << 30},
+	}
+}
+
+// shopRouter has one order under way, one that failed, and one that waits to be tried again.
+type shopRouter struct{ routingtest.Fake }
+
+func id(n byte) invocation.ID { return invocation.NewID(uint64(n), [16]byte{n}) }
+
+func encoded(message proto.Message) []byte {
+	data, err := proto.Marshal(message)
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
+
+func invocations() []*routing.InvocationDetail {
+	order := func(key string) *recordv1.Target {
+		return &recordv1.Target{Service: shop.OrderServiceName, Key: key, Handler: "Run"}
+	}
+	run := func(key string) []byte {
+		return encoded(shopv1.RunRequest_builder{OrderId: proto.String(key), Price: proto.Int64(30)}.Build())
+	}
+	withdrawal := id(9)
+	return []*routing.InvocationDetail{
+		{
+			ID: id(1),
+			Row: &recordv1.Invocation{
+				Target: order("o-1"), Mode: 4, Status: recordv1.Status_STATUS_SUSPENDED, CreatedAt: noon, StartedAt: noon + 2, Attempt: 2,
+				RetentionMs: 7 * 24 * 3600 * 1000, IdempotencyKey: "first", Input: run("o-1"),
+			},
+			Journal: []*recordv1.Entry{
+				{Site: "orders.go:92", At: noon + 3, Entry: &recordv1.Entry_SetState{SetState: &recordv1.SetState{
+					Value: encoded(shopv1.OrderState_builder{Phase: proto.String("paying")}.Build()),
+				}}},
+				{Site: "orders.go:51", At: noon + 4, Entry: &recordv1.Entry_Call{Call: &recordv1.Call{Invoke: &recordv1.Invoke{
+					InvocationId: withdrawal[:], Target: &recordv1.Target{Service: bank.AccountServiceName, Key: "carla", Handler: "Withdraw"},
+					Input: encoded(&bankv1.WithdrawRequest{AccountId: "carla", Amount: 30}),
+				}}}},
+				{Site: "orders.go:70", At: noon + 20, Entry: &recordv1.Entry_Run{Run: &recordv1.Run{Name: "mail"}}},
+				{Site: "orders.go:60", At: noon + 1500, Entry: &recordv1.Entry_Receive{Receive: &recordv1.Receive{Name: "Approve"}}},
+			},
+			Completions: map[uint32]*recordv1.Completion{
+				2: {Entry: 2, At: noon + 9, Result: &recordv1.Result{Value: encoded(&bankv1.WithdrawResponse{Balance: 70})}},
+				3: {Entry: 3, At: noon + 1400, Result: &recordv1.Result{Error: &recordv1.Error{Code: 14, Message: "no mail\x1b[31m today"}}},
+			},
+		},
+		{ID: id(2), Row: &recordv1.Invocation{
+			Target: order("o-2"), Mode: 4, Status: recordv1.Status_STATUS_FAILED, CreatedAt: noon + 60_000, StartedAt: noon + 60_001,
+			CompletedAt: noon + 63_456, Attempt: 1, Result: &recordv1.Result{Error: &recordv1.Error{Code: 9, Message: "account carla has only 0"}}, Input: run("o-2"),
+		}},
+		{ID: id(3), Row: &recordv1.Invocation{
+			Target: &recordv1.Target{Service: bank.TransferServiceName, Handler: "Transfer"}, Mode: 1, Status: recordv1.Status_STATUS_BACKING_OFF,
+			CreatedAt: noon - 60_000, StartedAt: noon - 59_000, Attempt: 4, RetryAt: noon + 5_000, CancelRequested: true,
+			LastFailure: &recordv1.Error{Code: 13, Message: "panic: no"},
+		}},
+	}
+}
+
+// Invocations implements routing.Router.
+func (*shopRouter) Invocations(_ context.Context, filter routing.Filter) ([]routing.InvocationDetail, error) {
+	var found []routing.InvocationDetail
+	for _, detail := range invocations() {
+		row := detail.Row
+		if (filter.Service == "" || filter.Service == row.Target.Service) && (filter.Key == "" || filter.Key == row.Target.Key) &&
+			(len(filter.Statuses) == 0 || slices.Contains(filter.Statuses, row.Status)) && bytes.Compare(detail.ID[:], filter.After[:]) > 0 {
+			found = append(found, routing.InvocationDetail{ID: detail.ID, Row: row})
+		}
+	}
+	return found, nil
+}
+
+// Invocation implements routing.Router.
+func (r *shopRouter) Invocation(ctx context.Context, id invocation.ID) (*routing.InvocationDetail, error) {
+	for _, detail := range invocations() {
+		if detail.ID == id {
+			return detail, nil
+		}
+	}
+	return r.Fake.Invocation(ctx, id)
+}
+
+// Cancel implements routing.Router.
+func (r *shopRouter) Cancel(ctx context.Context, id invocation.ID, _ bool) error {
+	_, err := r.Invocation(ctx, id)
+	return err
+}
+
+// Attach implements routing.Router.
+func (r *shopRouter) Attach(ctx context.Context, of invocation.ID) (*recordv1.Result, error) {
+	switch of {
+	case id(1):
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case id(2):
+		return &recordv1.Result{Error: &recordv1.Error{Code: 9, Message: "account carla has only 0"}}, nil
+	case id(3):
+		return &recordv1.Result{Value: encoded(&bankv1.TransferResponse{})}, nil
+	}
+	return r.Fake.Attach(ctx, of)
+}
+
+// Call implements routing.Router.
+func (r *shopRouter) Call(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error) {
+	switch in.Target.Handler {
+	case "Deposit":
+		var request bankv1.DepositRequest
+		if err := proto.Unmarshal(in.Input, &request); err != nil {
+			return nil, err
+		}
+		return &recordv1.Result{Value: encoded(&bankv1.DepositResponse{Balance: request.Amount + int64(len(in.IdempotencyKey))})}, nil
+	case "Withdraw":
+		return &recordv1.Result{Error: &recordv1.Error{Code: 9, Message: "account " + in.Target.Key + " has only 0"}}, nil
+	case "Run":
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return r.Fake.Call(ctx, in)
+}
+
+// State implements routing.Router.
+func (*shopRouter) State(_ context.Context, object invocation.Object) (*routing.ObjectState, error) {
+	state := &routing.ObjectState{}
+	if strings.HasPrefix(object.Key, "carla") {
+		state.Has, state.State = true, encoded(&bankv1.AccountState{Balance: 70})
+		state.Tables = map[string][]routing.TableRow{"ledger": {
+			{Key: "r1", Value: encoded(&bankv1.LedgerEntry{Amount: 100, Note: "salary"})},
+			{Key: "r2", Value: encoded(&bankv1.LedgerEntry{Amount: -30})},
+			{Key: "r3", Value: []byte("??")},
+		}}
+	}
+	return state, nil
+}

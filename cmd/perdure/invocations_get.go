@@ -1,0 +1,194 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
+)
+
+func (c *cli) getInvocationCommand() *cobra.Command {
+	var entries int
+	var values bool
+	command := &cobra.Command{
+		Use:   "get ID",
+		Short: "Show an invocation and the timeline of its journal",
+		Long: `Show an invocation and the timeline of its journal.
+
+Each line of the timeline is one durable step: when after the start it was recorded, what it
+is, where in the handler's code it was made, how long it took and how it ended.`,
+		Example: `  perdure invocations get inv_…
+  perdure invocations get inv_… --values`,
+		Args:              args("ID"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if entries < 1 {
+				return usagef("--entries is %d; it must be at least 1", entries)
+			}
+			var found *adminv1.GetInvocationResponse
+			request := &adminv1.GetInvocationRequest{InvocationId: args[0], PageSize: uint32(min(entries, adminPage))}
+			for {
+				page := &adminv1.GetInvocationResponse{}
+				if err := c.admin(cmd.Context(), "GetInvocation", request, page); err != nil {
+					return err
+				}
+				if found == nil {
+					found = page
+				} else {
+					found.Journal = append(found.Journal, page.GetJournal()...)
+					found.NextPageToken = page.GetNextPageToken()
+				}
+				left := entries - len(found.GetJournal())
+				if request.PageToken = found.GetNextPageToken(); request.PageToken == "" || left <= 0 {
+					break
+				}
+				request.PageSize = uint32(min(left, adminPage))
+			}
+			if c.output == "json" {
+				return c.printMessage(found)
+			}
+			c.printInvocation(found)
+			c.printJournal(found, values)
+			return nil
+		},
+	}
+	command.Flags().IntVar(&entries, "entries", adminPage, "at most `n` entries of the journal")
+	command.Flags().BoolVar(&values, "values", false, "show what each step was given and returned")
+	must(command.RegisterFlagCompletionFunc("entries", cobra.NoFileCompletions))
+	return command
+}
+
+func (c *cli) printInvocation(found *adminv1.GetInvocationResponse) {
+	inv := found.GetInvocation()
+	status := statusName(inv.GetStatus())
+	if inv.GetCancelRequested() && inv.GetCompletedAt() == nil {
+		status += ", asked to cancel"
+	}
+	attempt := ""
+	if inv.GetAttempt() > 1 {
+		attempt = strconv.Itoa(int(inv.GetAttempt()))
+	}
+	c.printf("%s\n", c.strong(inv.GetId()))
+	c.fields("  ",
+		"target", targetName(inv.GetTarget())+" ("+inv.GetMode().String()+")",
+		"status", status,
+		"error", errorName(inv.GetError()),
+		"attempt", attempt,
+		"last failure", errorName(inv.GetLastFailure()),
+		"retry at", set(inv.GetRetryAt()),
+		"created", precise(inv.GetCreatedAt()),
+		"due", set(inv.GetDueAt()),
+		"started", since(inv, inv.GetStartedAt()),
+		"completed", since(inv, inv.GetCompletedAt()),
+		"kept for", lasting(inv.GetRetention()),
+		"caller", inv.GetCallerInvocationId(),
+		"idempotency key", inv.GetIdempotencyKey(),
+		"trace", inv.GetTraceparent(),
+		"input", payload(found.GetInput()),
+		"response", payload(found.GetResponse()),
+	)
+}
+
+func set(at *timestamppb.Timestamp) string {
+	if at == nil {
+		return ""
+	}
+	return precise(at)
+}
+
+func precise(at *timestamppb.Timestamp) string {
+	if at == nil {
+		return ""
+	}
+	return at.AsTime().Local().Format("2006-01-02 15:04:05.000")
+}
+
+func since(inv *adminv1.Invocation, at *timestamppb.Timestamp) string {
+	if at == nil {
+		return ""
+	}
+	return precise(at) + " (+" + between(inv.GetCreatedAt(), at) + ")"
+}
+
+func payload(p *adminv1.Payload) string {
+	switch {
+	case p == nil:
+		return ""
+	case p.GetJson() == "":
+		return "(" + p.GetNote() + ")"
+	}
+	return p.GetJson()
+}
+
+func (c *cli) printJournal(found *adminv1.GetInvocationResponse, values bool) {
+	if len(found.GetJournal()) == 0 {
+		return
+	}
+	c.printf("\n")
+	start := found.GetInvocation().GetCreatedAt()
+	var rows [][]string
+	for _, entry := range found.GetJournal() {
+		rows = append(rows, []string{
+			strconv.Itoa(int(entry.GetIndex())), "+" + between(start, entry.GetAt()), entry.GetKind(), orDash(entry.GetName()),
+			orDash(entry.GetSite()), took(entry), outcome(entry, found.GetInvocation().GetCompletedAt() != nil),
+		})
+	}
+	header := []string{"#", "AT", "KIND", "NAME", "SITE", "TOOK", "OUTCOME"}
+	if !values {
+		c.table("  ", header, rows)
+	} else {
+		c.tableWith("  ", header, rows, func(i int) []string { return given(found.GetJournal()[i]) })
+	}
+	if found.GetNextPageToken() != "" {
+		c.note("… and more entries: raise --entries above %d", len(found.GetJournal()))
+	}
+}
+
+// given is what --values adds below an entry.
+func given(entry *adminv1.JournalEntry) []string {
+	var lines []string
+	for _, value := range []struct{ name, text string }{
+		{"in ", payload(entry.GetInput())}, {"out", payload(entry.GetResult())}, {"id ", entry.GetInvocationId()},
+	} {
+		if value.text != "" {
+			lines = append(lines, value.name+" "+value.text)
+		}
+	}
+	return lines
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+// took is empty for steps that complete as they are recorded.
+func took(entry *adminv1.JournalEntry) string {
+	if entry.GetCompletedAt() != nil && entry.GetCompletedAt().AsTime().Equal(entry.GetAt().AsTime()) && entry.GetResult() == nil {
+		return "-"
+	}
+	return between(entry.GetAt(), entry.GetCompletedAt())
+}
+
+// outcome is "unfinished" for what is pending though the invocation has ended: a timer that lost
+// against a signal, say.
+func outcome(entry *adminv1.JournalEntry, ended bool) string {
+	switch entry.GetOutcome() {
+	case adminv1.EntryOutcome_ENTRY_OUTCOME_SUCCEEDED:
+		return "ok"
+	case adminv1.EntryOutcome_ENTRY_OUTCOME_FAILED:
+		return "failed: " + errorName(entry.GetError())
+	case adminv1.EntryOutcome_ENTRY_OUTCOME_PENDING:
+		if ended {
+			return "unfinished"
+		}
+		return "pending"
+	}
+	return strings.ToLower(fmt.Sprint(entry.GetOutcome()))
+}

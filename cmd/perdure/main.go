@@ -1,0 +1,25 @@
+// Command perdure calls objects, and looks into and steers what a node runs. It talks to the
+// node over HTTP alone, calls as JSON and everything else through
+// perdure.admin.v1.AdminService, so it needs no generated code of the services it calls and
+// links neither the engine nor the store.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	c := &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr, bold: colored(os.Stdout)}
+	code := c.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// colored: a person reads, and does not mind.
+func colored(file *os.File) bool {
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}

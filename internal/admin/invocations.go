@@ -1,0 +1,253 @@
+package admin
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"slices"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
+	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
+	perdurev1 "github.com/perdure/perdure/proto/perdure/v1"
+)
+
+// window is how many matches are put in order of time at once. Ids start with a hash, so the
+// order the router lists in means nothing to people; ordering all matches would mean to read
+// them all for each page.
+const window = 1000
+
+// cursor is a place in a list: in the window after an id, after an invocation of that age.
+type cursor struct {
+	after invocation.ID
+	// inside is false at the start of a window.
+	inside    bool
+	createdAt int64
+	id        invocation.ID
+}
+
+const cursorBytes = invocation.IDBytes + 1 + 8 + invocation.IDBytes
+
+func (c cursor) token() string {
+	data := append(make([]byte, 0, cursorBytes), c.after[:]...)
+	data = append(data, 0)
+	if c.inside {
+		data[invocation.IDBytes] = 1
+	}
+	data = binary.BigEndian.AppendUint64(data, uint64(c.createdAt))
+	return base64.RawURLEncoding.EncodeToString(append(data, c.id[:]...))
+}
+
+func parseCursor(token string) (c cursor, err error) {
+	if token == "" {
+		return c, nil
+	}
+	data, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(data) != cursorBytes {
+		return c, badToken(token)
+	}
+	c.after = invocation.ID(data[:invocation.IDBytes])
+	data = data[invocation.IDBytes:]
+	c.inside = data[0] == 1
+	c.createdAt = int64(binary.BigEndian.Uint64(data[1:]))
+	c.id = invocation.ID(data[9:])
+	return c, nil
+}
+
+func badToken(token string) error {
+	return invalid("pageToken %q is not one that this service gave out; leave it out for the first page", clip(token))
+}
+
+// newestFirst orders a window.
+func newestFirst(a, b routing.InvocationDetail) int {
+	return cmp.Or(cmp.Compare(b.Row.GetCreatedAt(), a.Row.GetCreatedAt()), bytes.Compare(a.ID[:], b.ID[:]))
+}
+
+// passed reports whether d comes before what the cursor points at.
+func (c cursor) passed(d routing.InvocationDetail) bool {
+	if !c.inside {
+		return false
+	}
+	at := routing.InvocationDetail{ID: c.id, Row: &recordv1.Invocation{CreatedAt: c.createdAt}}
+	return newestFirst(d, at) <= 0
+}
+
+func filter(request *adminv1.ListInvocationsRequest) (routing.Filter, error) {
+	f := routing.Filter{Service: request.GetService(), Key: request.GetKey(), Handler: request.GetHandler(), Limit: window}
+	if f.Service == "" && (f.Key != "" || f.Handler != "") {
+		return f, invalid("key and handler are names within a service: set service too")
+	}
+	for _, status := range request.GetStatus() {
+		if _, ok := adminv1.InvocationStatus_name[int32(status)]; !ok || status == 0 {
+			return f, invalid("status %d is not one of INVOCATION_STATUS_SCHEDULED (1) to INVOCATION_STATUS_KILLED (10)", status)
+		}
+		// The numbers are those of the record, which a test makes sure of.
+		f.Statuses = append(f.Statuses, recordv1.Status(status))
+	}
+	return f, nil
+}
+
+func (s *Service) listInvocations(ctx context.Context, request *adminv1.ListInvocationsRequest) (*adminv1.ListInvocationsResponse, error) {
+	wanted, err := filter(request)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := pageSize(request.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	at, err := parseCursor(request.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	wanted.After = at.after
+	found, err := s.config.Router.Invocations(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	response := &adminv1.ListInvocationsResponse{}
+	if len(found) == 0 {
+		return response, nil
+	}
+	last := found[len(found)-1].ID
+	// A router may have a lower limit than asked for, but then it returns less than it has.
+	more := len(found) >= window
+	slices.SortFunc(found, newestFirst)
+	found = slices.DeleteFunc(found, at.passed)
+	if len(found) > limit {
+		end := found[limit-1]
+		found = found[:limit]
+		response.NextPageToken = cursor{after: at.after, inside: true, createdAt: end.Row.GetCreatedAt(), id: end.ID}.token()
+	} else if more {
+		response.NextPageToken = cursor{after: last}.token()
+	}
+	for _, detail := range found {
+		response.Invocations = append(response.Invocations, summary(detail))
+	}
+	return response, nil
+}
+
+// summary is an invocation without its journal.
+func summary(detail routing.InvocationDetail) *adminv1.Invocation {
+	row := detail.Row
+	target := row.GetTarget()
+	out := &adminv1.Invocation{
+		Id:     detail.ID.String(),
+		Target: &adminv1.Target{Service: target.GetService(), Key: target.GetKey(), Handler: target.GetHandler()},
+		Mode:   perdurev1.Mode(row.GetMode()), Status: adminv1.InvocationStatus(row.GetStatus()),
+		CreatedAt: instant(row.GetCreatedAt()), StartedAt: instant(row.GetStartedAt()),
+		CompletedAt: instant(row.GetCompletedAt()), DueAt: instant(row.GetDueAt()),
+		Attempt: row.GetAttempt(), LastFailure: failure(row.GetLastFailure()),
+		CancelRequested: row.GetCancelRequested(), IdempotencyKey: row.GetIdempotencyKey(),
+		Traceparent: row.GetTraceparent(), Entries: max(row.GetEntries(), uint32(len(detail.Journal))),
+		Error: failure(row.GetResult().GetError()),
+	}
+	if row.GetStatus() == recordv1.Status_STATUS_BACKING_OFF {
+		out.RetryAt = instant(row.GetRetryAt())
+	}
+	if row.GetRetentionMs() > 0 {
+		out.Retention = durationpb.New(time.Duration(row.GetRetentionMs()) * time.Millisecond)
+	}
+	if caller, ok := invocation.IDFromBytes(row.GetCaller().GetInvocationId()); ok {
+		out.CallerInvocationId = caller.String()
+	}
+	return out
+}
+
+// instant is unset for "not yet".
+func instant(milliseconds int64) *timestamppb.Timestamp {
+	if milliseconds == 0 {
+		return nil
+	}
+	return timestamppb.New(time.UnixMilli(milliseconds))
+}
+
+func (s *Service) getInvocation(ctx context.Context, request *adminv1.GetInvocationRequest) (*adminv1.GetInvocationResponse, error) {
+	id, err := parseID(request.GetInvocationId())
+	if err != nil {
+		return nil, err
+	}
+	limit, err := pageSize(request.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	passed := 0
+	if token := request.GetPageToken(); token != "" {
+		if passed, err = strconv.Atoi(token); err != nil || passed < 0 {
+			return nil, badToken(token)
+		}
+	}
+	detail, err := s.config.Router.Invocation(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	out := &adminv1.GetInvocationResponse{Invocation: summary(*detail)}
+	row := detail.Row
+	method := s.method(row.GetTarget().GetService(), row.GetTarget().GetHandler())
+	if len(row.GetInput()) > 0 {
+		out.Input = payload(row.GetInput(), requestOf(method), maxPayloadBytes)
+	}
+	if row.GetStatus() == recordv1.Status_STATUS_SUCCEEDED && row.GetResult() != nil {
+		out.Response = payload(row.GetResult().GetValue(), responseOf(method), maxPayloadBytes)
+	}
+	end := min(passed+limit, len(detail.Journal))
+	for i := passed; i < end; i++ {
+		index := uint32(i) + 1
+		out.Journal = append(out.Journal, s.entry(row.GetTarget(), index, detail.Journal[i], detail.Completions[index]))
+	}
+	if end < len(detail.Journal) {
+		out.NextPageToken = strconv.Itoa(end)
+	}
+	return out, nil
+}
+
+func (s *Service) cancelInvocation(ctx context.Context, request *adminv1.CancelInvocationRequest) (*adminv1.CancelInvocationResponse, error) {
+	id, err := parseID(request.GetInvocationId())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.config.Router.Cancel(ctx, id, false); err != nil {
+		return nil, err
+	}
+	return &adminv1.CancelInvocationResponse{Status: s.statusOf(ctx, id)}, nil
+}
+
+func (s *Service) killInvocation(ctx context.Context, request *adminv1.KillInvocationRequest) (*adminv1.KillInvocationResponse, error) {
+	id, err := parseID(request.GetInvocationId())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.config.Router.Cancel(ctx, id, true); err != nil {
+		return nil, err
+	}
+	return &adminv1.KillInvocationResponse{Status: s.statusOf(ctx, id)}, nil
+}
+
+// statusOf is unspecified if the invocation cannot be read: what was asked for is done, so
+// that is no failure.
+func (s *Service) statusOf(ctx context.Context, id invocation.ID) adminv1.InvocationStatus {
+	detail, err := s.config.Router.Invocation(ctx, id)
+	if err != nil {
+		return adminv1.InvocationStatus_INVOCATION_STATUS_UNSPECIFIED
+	}
+	return adminv1.InvocationStatus(detail.Row.GetStatus())
+}
+
+func parseID(text string) (invocation.ID, error) {
+	if text == "" {
+		return invocation.ID{}, invalid("invocationId is empty: it is what the response header Perdure-Invocation-Id says")
+	}
+	id, err := invocation.ParseID(text)
+	if err != nil {
+		return id, invalid("%v", err)
+	}
+	return id, nil
+}

@@ -1,0 +1,130 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/routing"
+	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
+)
+
+// routerRows is how many rows of all tables together a router reads at most.
+const routerRows = 10_000
+
+func (s *Service) getState(ctx context.Context, request *adminv1.GetStateRequest) (*adminv1.GetStateResponse, error) {
+	desc, err := s.service(request.GetService())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkState(desc, request); err != nil {
+		return nil, err
+	}
+	limit, err := pageSize(request.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	after, err := base64.RawURLEncoding.DecodeString(request.GetPageToken())
+	if err != nil {
+		return nil, badToken(request.GetPageToken())
+	}
+	object, err := s.config.Router.State(ctx, invocation.Object{Service: request.GetService(), Key: request.GetKey()})
+	if err != nil {
+		return nil, err
+	}
+	response := &adminv1.GetStateResponse{HasState: object.Has, StateType: typeName(desc.StateType)}
+	if object.Has {
+		response.StateJson, response.Note = render(object.State, desc.StateType, maxStateBytes)
+	}
+	total := 0
+	for _, rows := range object.Tables {
+		total += len(rows)
+	}
+	if total >= routerRows {
+		note := fmt.Sprintf("the object has more rows than the %d that were looked at", total)
+		if response.Note != "" {
+			note = "state: " + response.Note + "; tables: " + note
+		}
+		response.Note = note
+	}
+	shown := tables(desc, object, request.GetTable())
+	if name := request.GetTable(); name != "" && len(shown) == 0 {
+		names := make([]string, 0, len(desc.Tables))
+		for _, table := range desc.Tables {
+			names = append(names, table.Name)
+		}
+		return nil, routing.Errorf(routing.CodeNotFound, "%s has no table %q; it has: %s", desc.Name, clip(name), list(names))
+	}
+	// The page ends early rather than hold more than this.
+	budget := maxStateBytes
+	for _, table := range shown {
+		response.Tables = append(response.Tables, page(table, object.Tables[table.Name], string(after), limit, &budget))
+	}
+	return response, nil
+}
+
+func checkState(desc *actor.ServiceDesc, request *adminv1.GetStateRequest) error {
+	key := request.GetKey()
+	switch {
+	case desc.Kind == actor.KindService:
+		return invalid("%s is a SERVICE: it has neither keys nor state", desc.Name)
+	case key == "":
+		return invalid("key is empty: it names the object of %s to look at", desc.Name)
+	case len(key) > invocation.MaxKeyBytes:
+		return invalid("key has %d bytes; at most %d are allowed", len(key), invocation.MaxKeyBytes)
+	case request.GetTable() == "" && request.GetPageToken() != "":
+		return invalid("pageToken continues one table: set table too")
+	}
+	return nil
+}
+
+// tables are those to show, in the order of the .proto, and after them those that hold rows
+// though no .proto declares them any more.
+func tables(desc *actor.ServiceDesc, object *routing.ObjectState, only string) []actor.TableDesc {
+	shown := slices.Clone(desc.Tables)
+	for _, name := range slices.Sorted(maps.Keys(object.Tables)) {
+		if !slices.ContainsFunc(desc.Tables, func(t actor.TableDesc) bool { return t.Name == name }) {
+			shown = append(shown, actor.TableDesc{Name: name})
+		}
+	}
+	if only != "" {
+		shown = slices.DeleteFunc(shown, func(t actor.TableDesc) bool { return t.Name != only })
+	}
+	return shown
+}
+
+// page is up to limit rows after the key after, as long as budget lasts, but at least one.
+func page(table actor.TableDesc, rows []routing.TableRow, after string, limit int, budget *int) *adminv1.StateTable {
+	out := &adminv1.StateTable{Name: table.Name, ValueType: typeName(table.New), Size: uint64(len(rows))}
+	from := 0
+	if after != "" {
+		at, found := slices.BinarySearchFunc(rows, after, func(row routing.TableRow, key string) int { return cmp.Compare(row.Key, key) })
+		if from = at; found {
+			from++
+		}
+	}
+	for i, row := range rows[from:] {
+		if i == limit || (i > 0 && *budget <= 0) {
+			out.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(rows[from+i-1].Key))
+			break
+		}
+		text, note := render(row.Value, table.New, maxStateBytes)
+		*budget -= len(row.Key) + len(text) + len(note)
+		out.Rows = append(out.Rows, &adminv1.StateTableRow{Key: row.Key, ValueJson: text, Note: note})
+	}
+	return out
+}
+
+func typeName(empty func() proto.Message) string {
+	if empty == nil {
+		return ""
+	}
+	return string(empty().ProtoReflect().Descriptor().FullName())
+}

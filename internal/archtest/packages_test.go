@@ -1,0 +1,102 @@
+package archtest
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	maxFileLines    = 800
+	aimFileLines    = 500
+	maxPackageLines = 3500
+)
+
+// forbiddenNames say nothing about what is inside, so everything ends up inside.
+var forbiddenNames = []string{"manager", "helper", "helpers", "util", "utils", "common", "base", "types", "models", "model", "impl", "core", "misc", "shared", "lib"}
+
+func TestPackageComments(t *testing.T) {
+	for _, p := range load(t).sorted() {
+		var comments, written []string
+		for _, name := range p.files {
+			file := p.parse(t, name)
+			if !file.generated() {
+				written = append(written, name)
+			}
+			if file.syntax.Doc != nil && strings.TrimSpace(file.syntax.Doc.Text()) != "" {
+				comments = append(comments, fmt.Sprintf("%s\x00%s", name, file.syntax.Doc.Text()))
+			}
+		}
+		// protoc-gen-go writes no package comment.
+		if len(written) == 0 && len(comments) == 0 {
+			continue
+		}
+		// A command has one comment for each platform its main is written for.
+		if p.name != "main" && len(comments) > 1 || len(comments) == 0 {
+			t.Errorf("%s has %d package comments in %s; it needs one, which says the package's one job", p.path, len(comments), names(comments))
+			continue
+		}
+		start := "Package " + p.name + " "
+		if p.name == "main" {
+			start = "Command " + path.Base(p.path) + " "
+		}
+		for _, comment := range comments {
+			name, text, _ := strings.Cut(comment, "\x00")
+			if !strings.HasPrefix(text, start) {
+				t.Errorf("%s/%s: the package comment starts %q; it must start %q, as godoc shows it", p.path, name, firstWords(text), start)
+			}
+		}
+	}
+}
+
+func names(comments []string) string {
+	if len(comments) == 0 {
+		return "no file"
+	}
+	var out []string
+	for _, comment := range comments {
+		name, _, _ := strings.Cut(comment, "\x00")
+		out = append(out, name)
+	}
+	return strings.Join(out, ", ")
+}
+
+func firstWords(text string) string {
+	words := strings.Fields(text)
+	return strings.Join(words[:min(len(words), 4)], " ")
+}
+
+func TestSizes(t *testing.T) {
+	for _, p := range load(t).sorted() {
+		total := 0
+		for _, name := range p.files {
+			file := p.parse(t, name)
+			if file.generated() {
+				continue
+			}
+			total += file.lines
+			if file.lines > maxFileLines {
+				t.Errorf("%s/%s has %d lines, more than %d: split it by noun, and aim at %d", p.path, name, file.lines, maxFileLines, aimFileLines)
+			}
+		}
+		if total > maxPackageLines {
+			t.Errorf("%s has %d lines without tests and generated code, more than %d: it has two jobs; give one a package of its own", p.path, total, maxPackageLines)
+		}
+	}
+}
+
+func TestPackageNames(t *testing.T) {
+	for _, p := range load(t).sorted() {
+		for _, element := range append(strings.Split(p.path, "/"), p.name) {
+			// A folder of the golden files' protobuf package, whose name is part of what is tested.
+			if strings.HasPrefix(p.path, "codegen/internal/golden/") && element == "shared" {
+				continue
+			}
+			if slices.Contains(forbiddenNames, element) {
+				t.Errorf("%s: %q says nothing about what is inside; name the package after the noun it is about (docs/TERMS.md)", p.path, element)
+			}
+		}
+	}
+}
