@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
 	"buf.build/go/protovalidate"
@@ -15,7 +16,23 @@ import (
 )
 
 func main() {
-	cluster.Main(register, cluster.WithValidator(func(m proto.Message) error { return protovalidate.Validate(m) }))
+	cluster.Main(register,
+		cluster.WithValidator(func(m proto.Message) error { return protovalidate.Validate(m) }),
+		cluster.WithOnServing(try))
+}
+
+// try tells a newcomer what to do next.
+func try(url string) {
+	fmt.Printf(`
+Try it in another terminal:
+
+  curl %[1]s/bank.v1.AccountService/Deposit  -H 'Content-Type: application/json' -d '{"accountId":"alice","amount":"5"}'
+  curl %[1]s/bank.v1.AccountService/Withdraw -H 'Content-Type: application/json' -d '{"accountId":"alice","amount":"7"}'
+  curl %[1]s/bank.v1.AccountService/Balance  -H 'Content-Type: application/json' -d '{"accountId":"alice"}'
+
+Then kill it, start it again and look at the balance. Ctrl-C stops it.
+
+`, url)
 }
 
 func register(n *cluster.Node) {

@@ -151,6 +151,14 @@ func (e *Engine) Evaluate(event Event, now int64) (*Output, error) {
 // Live is how many invocations the leader holds in memory, and Held how many keys are held.
 func (e *Engine) Live() (live, held int) { return len(e.live), len(e.objects) }
 
+// Queued is how many invocations wait for a key. It looks at every key that is held.
+func (e *Engine) Queued() (count int) {
+	for _, o := range e.objects {
+		count += len(o.inbox)
+	}
+	return count
+}
+
 func (e *Engine) nextSequence() uint64 {
 	e.counter++
 	return e.epoch<<32 | e.counter&0xffffffff

@@ -41,6 +41,7 @@ import (
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/telemetry"
 	"github.com/perdure/perdure/storage"
 )
 
@@ -60,6 +61,7 @@ type Partition struct {
 	// toPartition takes an event to another partition, wherever it is led, or loses it.
 	toPartition func(to uint32, event engine.Event)
 	logger      *slog.Logger
+	meter       *telemetry.Partition // nil: metrics are off
 
 	mailbox struct {
 		sync.Mutex
@@ -95,6 +97,8 @@ type leadership struct {
 	backlog  bool
 
 	attempts map[invocation.ID]*attempt
+	// event is the one being evaluated: why an attempt ends.
+	event engine.Event
 	// nextTimer is the earliest instant at which a timer may be due, in milliseconds; no
 	// timer before timerFloor is left.
 	nextTimer  int64
@@ -107,15 +111,18 @@ type leadership struct {
 type record struct {
 	sequence uint64
 	bytes    int
+	events   int
 	dirty    bool
-	// urgent: somebody waits for it; otherwise it may ride with a later one.
-	urgent  bool
-	openAt  time.Time
+	// closeAt is when it goes to the log if nothing that waits for it sends it there before.
+	closeAt time.Time
 	effects []engine.Effect
 	granted []func()
 }
 
 type attempt struct {
+	// row is the engine's; only the partition's goroutine may read it.
+	row      *recordv1.Invocation
+	meter    *telemetry.HandlerInstruments
 	number   uint32
 	mode     invocation.Mode
 	running  invoker.Running
@@ -147,6 +154,8 @@ const (
 	controlStepDown
 	controlCommitted
 	controlApplied
+	// controlMeasure calls granted on the partition's goroutine.
+	controlMeasure
 )
 
 const (
@@ -157,7 +166,10 @@ const (
 	sealBytes = 512 << 10
 	// maxSealed is where new calls are refused: the log or the store does not keep up.
 	maxSealed = 32
-	// lazyDelay is how long a record that nobody waits for may stay open.
+	// soonDelay is how long a record without a gated effect stays open, for the step that
+	// follows: the result of one Run and the start of the next are one record.
+	soonDelay = 2 * time.Millisecond
+	// lazyDelay is how long a record that nobody waits for at all may stay open.
 	lazyDelay = 50 * time.Millisecond
 	// checkEvery is how often step timeouts and unacknowledged messages are looked at, at most.
 	checkEvery = time.Second
@@ -244,8 +256,8 @@ func (p *Partition) sleepFor(l *leadership, now time.Time) time.Duration {
 	if len(l.attempts) > 0 || len(l.outbox) > 0 {
 		wait = min(wait, l.nextCheck.Sub(now))
 	}
-	if l.open.dirty && !l.open.urgent {
-		wait = min(wait, l.open.openAt.Add(lazyDelay).Sub(now))
+	if l.open.dirty && len(l.inFlight) < maxInFlight {
+		wait = min(wait, l.open.closeAt.Sub(now))
 	}
 	if l.backlog {
 		wait = min(wait, lazyDelay)
@@ -273,6 +285,9 @@ func (p *Partition) handle(l *leadership, it *item) *leadership {
 		if l != nil {
 			l.backlog = false
 		}
+		return l
+	case controlMeasure:
+		it.granted()
 		return l
 	}
 	if l == nil {
@@ -336,11 +351,15 @@ func (p *Partition) evaluate(l *leadership, event engine.Event) {
 	if ack, ok := event.(*engine.Acked); ok {
 		l.acked(ack.By, ack.Sequence)
 	}
+	l.event = event
 	now := time.Now().UnixMilli()
 	out, err := l.engine.Evaluate(event, now)
 	if err != nil {
 		p.failed(l, event, err)
 		return
+	}
+	if p.meter != nil {
+		p.count(event, out)
 	}
 	p.take(l, out)
 	if p.config.CrashAtEveryEntry {
@@ -360,10 +379,13 @@ func (p *Partition) take(l *leadership, out *engine.Output) {
 			l.open = record{sequence: l.open.sequence + 1}
 		}
 		if !l.open.dirty {
-			l.open.dirty, l.open.openAt = true, time.Now()
+			l.open.dirty, l.open.closeAt = true, time.Now().Add(lazyDelay)
 		}
-		l.open.urgent = l.open.urgent || !out.Lazy
+		if soon := time.Now().Add(soonDelay); !out.Lazy && soon.Before(l.open.closeAt) {
+			l.open.closeAt = soon
+		}
 		l.open.bytes += bytes
+		l.open.events++
 		if err := l.view.put(l.open.sequence, out.Mutations); err != nil {
 			// The overlay may hold half of the event: nothing after it can be trusted.
 			p.logger.Error("overlay write failed", "partition", p.id, "epoch", l.epoch, "error", err)
@@ -413,7 +435,7 @@ func (p *Partition) flush(l *leadership, now time.Time) {
 			next = &l.sealed[0]
 		case !l.open.dirty:
 			return
-		case !l.open.urgent && len(l.open.effects) == 0 && len(l.open.granted) == 0 && now.Sub(l.open.openAt) < lazyDelay:
+		case len(l.open.effects) == 0 && len(l.open.granted) == 0 && now.Before(l.open.closeAt):
 			return
 		}
 		payload := l.view.encode(next.sequence, make([]byte, 0, next.bytes+next.bytes/4+64))
@@ -430,6 +452,7 @@ func (p *Partition) flush(l *leadership, now time.Time) {
 			p.resign(l, err)
 			return
 		}
+		p.meter.Record(next.events, len(payload))
 		l.inFlight = append(l.inFlight, *next)
 		if len(l.sealed) > 0 {
 			l.sealed = append(l.sealed[:0], l.sealed[1:]...)
