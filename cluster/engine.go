@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/cluster/replica"
@@ -65,11 +67,14 @@ type partitions struct {
 	host   *replica.Host
 	runner *inprocess.Invoker
 	layout *layout
-	led    []*led // partition i+1
+	logger *slog.Logger
+	meters *telemetry.Instruments // nil: metrics are off
+	led    []*led                 // partition i+1
 	// inMemory: there are no files.
 	inMemory bool
 
 	stopHost, stopRouter context.CancelFunc
+	unobserve            func() error   // ends the export of levels; nil before it began
 	running              sync.WaitGroup // the goroutines of host and router
 	failed               chan struct{}
 	hostEnded            chan struct{}
@@ -82,8 +87,12 @@ func openPartitions(ctx context.Context, config Config, at *layout, instruments 
 	if err != nil {
 		return nil, err
 	}
-	e := &partitions{runner: runner, layout: at, inMemory: config.InMemory, failed: make(chan struct{}), hostEnded: make(chan struct{})}
-	if err := e.open(config, at); err != nil {
+	started := time.Now()
+	e := &partitions{
+		runner: runner, layout: at, logger: config.Logger, meters: instruments.Instruments(), inMemory: config.InMemory,
+		failed: make(chan struct{}), hostEnded: make(chan struct{}),
+	}
+	if err := e.open(config, at, instruments.Tracer()); err != nil {
 		return nil, errors.Join(err, runner.Close(ctx), e.release())
 	}
 	// Neither is a child of ctx, which bounds Start only: they end in Close, in order.
@@ -105,13 +114,11 @@ func openPartitions(ctx context.Context, config Config, at *layout, instruments 
 	if err := e.ready(ctx); err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
 	}
-	levels := telemetry.Levels{LogBytes: func() int64 { return e.log.Stats().Bytes }}
-	if !e.inMemory {
-		levels.StoreBytes = func() int64 { return directoryBytes(at.storeDir()) }
-	}
-	if _, err := instruments.Instruments().Observe(levels); err != nil {
+	if e.unobserve, err = e.meters.Observe(e.levels); err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
 	}
+	config.Logger.Info("the partitions are led", telemetry.KeyPartitions, at.identity.Partitions,
+		telemetry.KeyPath, at.dir, telemetry.KeyDuration, time.Since(started).Round(time.Millisecond))
 	return e, nil
 }
 
@@ -133,7 +140,7 @@ func (l *led) StepDown(epoch uint64, cause error) {
 	l.Listener.StepDown(epoch, cause)
 }
 
-func (e *partitions) open(config Config, at *layout) error {
+func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) error {
 	if err := e.openDisk(config, at); err != nil {
 		return err
 	}
@@ -145,11 +152,15 @@ func (e *partitions) open(config Config, at *layout) error {
 	for i := range groups {
 		groups[i] = replica.GroupID(i) + 1 // group 0 is the cluster's own, once there is one
 	}
-	e.host, err = replica.Open(replica.Config{
+	replicas := replica.Config{
 		Log: e.log, Store: e.store, NodeID: at.identity.raftID, Groups: groups, Logger: config.Logger,
 		MaxBacklogBytes: int(clamp(config.MemoryBytes/8, 16<<20, 256<<20)),
 		MaxApplyBytes:   64 << 20, // as much as the store takes
-	})
+	}
+	if e.meters != nil {
+		replicas.OnAppend, replicas.OnCommit = e.meters.Append, e.meters.Commit
+	}
+	e.host, err = replica.Open(replicas)
 	if err != nil {
 		return err
 	}
@@ -157,6 +168,7 @@ func (e *partitions) open(config Config, at *layout) error {
 		Invoker: e.runner, Logger: config.Logger, Partitions: at.identity.Partitions,
 		TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
 		CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes,
+		Tracer: tracer, Instruments: e.meters,
 	}, func(id uint32, p *partition.Partition) partition.Group {
 		listener := &led{Listener: p}
 		e.led = append(e.led, listener)
@@ -254,6 +266,23 @@ func (e *partitions) Describe() ([]admin.PartitionInfo, admin.StorageInfo) {
 	return described, stored
 }
 
+// levels is what the metrics say the engine holds.
+func (e *partitions) levels(ctx context.Context) (telemetry.Levels, bool) {
+	levels, ok := e.Router.Levels(ctx)
+	if !ok {
+		return levels, false
+	}
+	stats := e.log.Stats()
+	levels.BacklogBytes = int64(e.host.BacklogBytes())
+	levels.LogBytes, levels.LogLiveBytes, levels.LogSegments = stats.Bytes, stats.LiveBytes, int64(stats.Segments)
+	levels.LogWrittenBytes, levels.LogSyncs = int64(stats.WrittenBytes), int64(stats.Syncs)
+	levels.StoreBytes = -1
+	if !e.inMemory {
+		levels.StoreBytes = directoryBytes(e.layout.storeDir())
+	}
+	return levels, true
+}
+
 // directoryBytes is the size of the files in dir, as far as they can be read.
 func directoryBytes(dir string) int64 {
 	var total int64
@@ -271,14 +300,20 @@ func directoryBytes(dir string) int64 {
 
 // Close implements engine.
 func (e *partitions) Close(ctx context.Context) error {
+	stopping := time.Now()
+	var problem error
+	if e.unobserve != nil {
+		problem = e.unobserve()
+	}
 	// The host first: it makes what was accepted durable and tells the partitions to step
 	// down, whereupon they answer whoever waits.
 	e.stopHost()
 	<-e.hostEnded
 	e.stopRouter()
 	e.running.Wait()
-	err := e.runner.Close(ctx)
-	return errors.Join(err, e.release())
+	problem = errors.Join(problem, e.runner.Close(ctx), e.release())
+	e.logger.Info("the partitions have stopped", telemetry.KeyDuration, time.Since(stopping).Round(time.Millisecond))
+	return problem
 }
 
 // release closes what open opened.

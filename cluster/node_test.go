@@ -182,7 +182,7 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("state: %s", state)
 	}
 	metrics := fetch(http.MethodGet, "/metrics", "")
-	for _, want := range []string{"perdure_calls_total{handler=\"Deposit\"", "perdure_log_size_bytes{"} {
+	for _, want := range []string{`perdure_calls_total{code="ok",handler="Deposit"`, "perdure_log_size_bytes"} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("%q is not in the metrics", want)
 		}

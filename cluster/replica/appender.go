@@ -192,12 +192,16 @@ func (a *appender) run() {
 			<-a.wake
 			continue
 		}
-		a.mu.gathering, a.mu.running, a.mu.since = nil, true, time.Now()
+		since := time.Now()
+		a.mu.gathering, a.mu.running, a.mu.since = nil, true, since
 		a.mu.Unlock()
 
 		if b.durable {
 			a.host.intake.append()
 			b.err = a.host.cfg.Log.Append(b.writes)
+			if told := a.host.cfg.OnAppend; told != nil {
+				told(time.Since(since))
+			}
 		}
 
 		a.mu.Lock()

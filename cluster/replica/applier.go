@@ -304,10 +304,14 @@ func (a *applier) key(prefix [prefixBytes]byte, key []byte) []byte {
 func (a *applier) commit(timer *time.Timer) error {
 	pause := 50 * time.Millisecond
 	for {
+		since := time.Now()
 		a.mu.Lock()
-		a.mu.since = time.Now()
+		a.mu.since = since
 		a.mu.Unlock()
 		err := a.host.cfg.Store.Commit(&a.batch)
+		if told := a.host.cfg.OnCommit; told != nil {
+			told(time.Since(since))
+		}
 		a.mu.Lock()
 		a.mu.since = time.Time{}
 		a.mu.Unlock()

@@ -1,8 +1,10 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 )
 
@@ -54,7 +56,11 @@ func (l *loop) stepDown(g *Group, cause error) {
 	epoch, led := ls.epoch, ls.leading
 	ls.epoch, ls.leadIndex, ls.leading = 0, 0, false
 	if led {
-		l.host.cfg.Logger.Info("stepping down", "partition", uint32(g.id), "epoch", epoch, "cause", cause)
+		level := slog.LevelInfo
+		if errors.Is(cause, ErrStopped) {
+			level = slog.LevelDebug // the node stops: as many lines as there are partitions say nothing
+		}
+		l.host.cfg.Logger.Log(context.Background(), level, "stepping down", "partition", uint32(g.id), "epoch", epoch, "cause", cause)
 		g.listener.StepDown(epoch, fmt.Errorf("partition %d: %w", g.id, cause))
 	}
 }

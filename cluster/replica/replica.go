@@ -69,6 +69,10 @@ type Config struct {
 	// a broken sequence, campaign again, and the longest one between attempts to commit to a full
 	// store. Defaults to 1 s.
 	RetryDelay time.Duration
+	// OnAppend and OnCommit, if set, are told how long each append to the log and each commit
+	// of the store took, failed ones too. They are called on the host's goroutines and must
+	// not block.
+	OnAppend, OnCommit func(took time.Duration)
 }
 
 // validated returns the configuration with defaults filled in, or everything that is wrong.
@@ -229,6 +233,13 @@ func (h *Host) Run(ctx context.Context) error {
 		h.faults.set(faultFatal, err)
 	}
 	return err
+}
+
+// BacklogBytes is what was proposed, or read back from the log, and is not in the store yet.
+func (h *Host) BacklogBytes() int {
+	h.intake.mu.Lock()
+	defer h.intake.mu.Unlock()
+	return h.intake.mu.backlogBytes
 }
 
 // Health returns what is wrong now, joined: a disk that hangs or is full, partitions that were

@@ -46,6 +46,9 @@ func (c *cli) post(ctx context.Context, procedure string, body []byte, timeout t
 	if err != nil {
 		return nil, nil, usagef("%v", err)
 	}
+	if request.Header, err = c.header(); err != nil {
+		return nil, nil, err
+	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Connect-Protocol-Version", "1")
 	for name, value := range header {
@@ -57,7 +60,12 @@ func (c *cli) post(ctx context.Context, procedure string, body []byte, timeout t
 		defer cancel()
 		request = request.WithContext(bounded)
 	}
+	secured, err := c.tls.config()
+	if err != nil {
+		return nil, nil, err
+	}
 	transport := &http.Transport{
+		TLSClientConfig:     secured,
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -88,6 +96,9 @@ func (c *cli) post(ctx context.Context, procedure string, body []byte, timeout t
 // unreachable says why there is no answer.
 func (c *cli) unreachable(ctx context.Context, request *http.Request, timeout time.Duration, err error) error {
 	var dial *net.OpError
+	if reason := untrusted(err); reason != "" && ctx.Err() == nil {
+		return &nodeError{Code: "unavailable", Message: fmt.Sprintf("no secure connection to %s: %s", c.addr, reason)}
+	}
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted; what the node has accepted goes on")

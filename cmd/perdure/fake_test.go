@@ -102,23 +102,43 @@ func invocations() []*routing.InvocationDetail {
 	}
 }
 
-// Invocations implements routing.Router.
-func (*shopRouter) Invocations(_ context.Context, filter routing.Filter) ([]routing.InvocationDetail, error) {
-	var found []routing.InvocationDetail
-	for _, detail := range invocations() {
+// InvocationsPage implements routing.Router. It looks at two invocations a page, so that the
+// command has to go on where nothing matches.
+func (*shopRouter) InvocationsPage(_ context.Context, filter routing.Filter) (*routing.InvocationsPage, error) {
+	page := &routing.InvocationsPage{}
+	all := invocations()
+	slices.SortFunc(all, func(a, b *routing.InvocationDetail) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	for _, detail := range all {
 		row := detail.Row
+		if bytes.Compare(detail.ID[:], filter.After[:]) <= 0 || !filter.Until.IsZero() && bytes.Compare(detail.ID[:], filter.Until[:]) > 0 {
+			continue
+		}
+		if page.Scanned == 2 {
+			return page, nil
+		}
+		page.Scanned++
+		page.Next = detail.ID
 		if (filter.Service == "" || filter.Service == row.Target.Service) && (filter.Key == "" || filter.Key == row.Target.Key) &&
-			(len(filter.Statuses) == 0 || slices.Contains(filter.Statuses, row.Status)) && bytes.Compare(detail.ID[:], filter.After[:]) > 0 {
-			found = append(found, routing.InvocationDetail{ID: detail.ID, Row: row})
+			(len(filter.Statuses) == 0 || slices.Contains(filter.Statuses, row.Status)) {
+			page.Found = append(page.Found, routing.InvocationDetail{ID: detail.ID, Row: row})
 		}
 	}
-	return found, nil
+	page.Next = invocation.ID{}
+	return page, nil
 }
 
 // Invocation implements routing.Router.
 func (r *shopRouter) Invocation(ctx context.Context, id invocation.ID) (*routing.InvocationDetail, error) {
+	return r.Journal(ctx, id, 0, routing.MaxPage)
+}
+
+// Journal implements routing.Router.
+func (r *shopRouter) Journal(ctx context.Context, id invocation.ID, after uint32, limit int) (*routing.InvocationDetail, error) {
 	for _, detail := range invocations() {
 		if detail.ID == id {
+			detail.After, detail.Journal = after, detail.Journal[after:]
+			detail.More = len(detail.Journal) > limit
+			detail.Journal = detail.Journal[:min(limit, len(detail.Journal))]
 			return detail, nil
 		}
 	}
@@ -127,7 +147,7 @@ func (r *shopRouter) Invocation(ctx context.Context, id invocation.ID) (*routing
 
 // Cancel implements routing.Router.
 func (r *shopRouter) Cancel(ctx context.Context, id invocation.ID, _ bool) error {
-	_, err := r.Invocation(ctx, id)
+	_, err := r.Journal(ctx, id, 0, 0)
 	return err
 }
 
@@ -163,16 +183,24 @@ func (r *shopRouter) Call(ctx context.Context, in *recordv1.Invoke) (*recordv1.R
 	return r.Fake.Call(ctx, in)
 }
 
-// State implements routing.Router.
-func (*shopRouter) State(_ context.Context, object invocation.Object) (*routing.ObjectState, error) {
+// StatePage implements routing.Router.
+func (*shopRouter) StatePage(_ context.Context, query routing.StateQuery) (*routing.ObjectState, error) {
 	state := &routing.ObjectState{}
-	if strings.HasPrefix(object.Key, "carla") {
+	if strings.HasPrefix(query.Object.Key, "carla") && (query.Table == "" || query.Table == "ledger") {
 		state.Has, state.State = true, encoded(&bankv1.AccountState{Balance: 70})
-		state.Tables = map[string][]routing.TableRow{"ledger": {
+		ledger := &routing.Table{Size: 3}
+		for _, row := range []routing.TableRow{
 			{Key: "r1", Value: encoded(&bankv1.LedgerEntry{Amount: 100, Note: "salary"})},
 			{Key: "r2", Value: encoded(&bankv1.LedgerEntry{Amount: -30})},
 			{Key: "r3", Value: []byte("??")},
-		}}
+		} {
+			if row.Key >= query.From {
+				ledger.Rows = append(ledger.Rows, row)
+			}
+		}
+		ledger.More = len(ledger.Rows) > query.Limit
+		ledger.Rows = ledger.Rows[:min(query.Limit, len(ledger.Rows))]
+		state.Tables = map[string]*routing.Table{"ledger": ledger}
 	}
 	return state, nil
 }

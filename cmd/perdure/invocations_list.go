@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -11,6 +12,10 @@ import (
 // adminPage is the largest page the node gives.
 const adminPage = 1000
 
+// maxScanned is how many invocations one command has the node look at: with a filter that
+// hardly any matches, a person would rather hear where it stands than wait for all of millions.
+const maxScanned = 1_000_000
+
 func (c *cli) listInvocationsCommand() *cobra.Command {
 	filter := &adminv1.ListInvocationsRequest{}
 	var status []string
@@ -20,9 +25,11 @@ func (c *cli) listInvocationsCommand() *cobra.Command {
 		Short: "List invocations, newest first",
 		Long: `List invocations, newest first.
 
-If more than 1,000 match they come in groups of 1,000, each newest first: filter to see the
-newest of all. A TRANSACTION that was called without an idempotency key is not kept once it
-has ended, and a READ never is.`,
+What is printed is in that order, but if more than that match, or the node keeps more than
+20,000 invocations, there may be newer ones among the rest: filter to see the newest of all. By
+--service and --key, or by statuses that are all unfinished, the node finds them at once; for
+anything else it looks at every invocation it keeps. A TRANSACTION that was called without an
+idempotency key is not kept once it has ended, and a READ never is.`,
 		Example: `  perdure invocations list --status running,suspended,backing_off
   perdure invocations list --service bank.v1.AccountService --key alice --limit 10
   perdure invocations list --status failed -o json | jq -r '.invocations[].id'`,
@@ -47,12 +54,18 @@ has ended, and a READ never is.`,
 					return err
 				}
 				found.Invocations = append(found.Invocations, page.GetInvocations()...)
+				found.Scanned += page.GetScanned()
 				filter.PageToken = page.GetNextPageToken()
-				if filter.PageToken == "" || len(found.Invocations) >= limit {
+				if filter.PageToken == "" || len(found.Invocations) >= limit || found.Scanned >= maxScanned {
 					break
 				}
 			}
-			return c.printInvocations(found, filter.PageToken != "")
+			found.NextPageToken = filter.PageToken
+			// Each page is in order; several together are not.
+			slices.SortStableFunc(found.Invocations, func(a, b *adminv1.Invocation) int {
+				return b.GetCreatedAt().AsTime().Compare(a.GetCreatedAt().AsTime())
+			})
+			return c.printInvocations(found, len(found.Invocations) < limit)
 		},
 	}
 	flags := command.Flags()
@@ -61,32 +74,43 @@ has ended, and a READ never is.`,
 	flags.StringVar(&filter.Handler, "handler", "", "only those of this `handler`, such as Deposit; needs --service")
 	flags.StringSliceVar(&status, "status", nil, "only those in one of these `statuses`, with commas")
 	flags.IntVar(&limit, "limit", 50, "at most `n`")
+	flags.StringVar(&filter.PageToken, "page-token", "", "go on where a list with the same filters ended: the `token` it printed")
 	must(command.RegisterFlagCompletionFunc("service", c.completeServiceFlag))
 	must(command.RegisterFlagCompletionFunc("handler", c.completeHandlerFlag))
 	must(command.RegisterFlagCompletionFunc("status", completeStatuses))
 	must(command.RegisterFlagCompletionFunc("key", cobra.NoFileCompletions))
 	must(command.RegisterFlagCompletionFunc("limit", cobra.NoFileCompletions))
+	must(command.RegisterFlagCompletionFunc("page-token", cobra.NoFileCompletions))
 	return command
 }
 
-func (c *cli) printInvocations(found *adminv1.ListInvocationsResponse, more bool) error {
+// printInvocations prints a list. short: it has fewer than were asked for.
+func (c *cli) printInvocations(found *adminv1.ListInvocationsResponse, short bool) error {
 	if c.output == "json" {
 		return c.printMessage(found)
 	}
-	if len(found.GetInvocations()) == 0 {
+	more := found.GetNextPageToken()
+	if len(found.GetInvocations()) == 0 && more == "" {
 		c.note("no invocations match")
 		return nil
 	}
-	var rows [][]string
-	for _, inv := range found.GetInvocations() {
-		rows = append(rows, []string{
-			inv.GetId(), statusName(inv.GetStatus()), instant(inv.GetCreatedAt()),
-			between(inv.GetCreatedAt(), inv.GetCompletedAt()), strconv.Itoa(int(inv.GetAttempt())), targetName(inv.GetTarget()),
-		})
+	if len(found.GetInvocations()) > 0 {
+		var rows [][]string
+		for _, inv := range found.GetInvocations() {
+			rows = append(rows, []string{
+				inv.GetId(), statusName(inv.GetStatus()), instant(inv.GetCreatedAt()),
+				between(inv.GetCreatedAt(), inv.GetCompletedAt()), strconv.Itoa(int(inv.GetAttempt())), targetName(inv.GetTarget()),
+			})
+		}
+		c.table("", []string{"ID", "STATUS", "CREATED", "TOOK", "ATTEMPT", "TARGET"}, rows)
 	}
-	c.table("", []string{"ID", "STATUS", "CREATED", "TOOK", "ATTEMPT", "TARGET"}, rows)
-	if more {
-		c.note("… and more: filter, or raise --limit")
+	switch {
+	case more == "":
+	case short:
+		c.note("… %d of %s match so far, and there are more to look at: filter, or go on with --page-token %s",
+			len(found.GetInvocations()), count(int(found.GetScanned()), "invocation"), more)
+	default:
+		c.note("… and more: filter, raise --limit, or go on with --page-token %s", more)
 	}
 	return nil
 }

@@ -29,8 +29,10 @@ type cli struct {
 	// bold: headers are emphasised.
 	bold bool
 
-	addr   string
-	output string
+	addr    string
+	output  string
+	headers []string
+	tls     tlsFlags
 }
 
 // usageError is a command line that makes no sense; nothing was done.
@@ -107,7 +109,8 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense.`,
 		Example: `  perdure services list
   perdure call bank.v1.AccountService/Deposit '{"accountId":"alice","amount":"5"}'
   perdure invocations list --status running,suspended
-  perdure state get bank.v1.AccountService alice`,
+  perdure state get bank.v1.AccountService alice
+  perdure node --addr https://perdure.example.com --ca ca.pem -H "Authorization: Bearer $TOKEN"`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -121,6 +124,9 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense.`,
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.addr, "addr", addr, "`URL` of a node; also by the environment variable PERDURE_ADDR")
 	flags.StringVarP(&c.output, "output", "o", "table", "`format` of what is printed: table or json")
+	flags.StringArrayVarP(&c.headers, "header", "H", nil, "`'Name: value'` sent with every request, such as a credential; repeat it for more")
+	c.tls.flags(flags)
+	must(root.RegisterFlagCompletionFunc("header", cobra.NoFileCompletions))
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(root.RegisterFlagCompletionFunc("addr", cobra.NoFileCompletions))
 	root.AddCommand(
@@ -181,7 +187,11 @@ func (c *cli) checkGlobals() error {
 		return usagef("--addr is %q; it must be a URL such as %s", c.addr, defaultAddr)
 	}
 	c.addr = strings.TrimRight(addr, "/")
-	return nil
+	if err := c.tls.check(parsed.Scheme); err != nil {
+		return err
+	}
+	_, err = c.header()
+	return err
 }
 
 // args names what is missing or too much.

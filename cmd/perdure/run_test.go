@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -122,5 +123,50 @@ func TestBoldKeepsColumns(t *testing.T) {
 	}
 	if got := strings.NewReplacer("\x1b[1m", "", "\x1b[0m", "").Replace(bold.String()); got != plain.String() || got == bold.String() {
 		t.Errorf("bold is %q", bold.String())
+	}
+}
+
+// TestListGoesOn: what a list says ends with a token that a second list goes on with.
+func TestListGoesOn(t *testing.T) {
+	addr, stop, err := startFake(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	seen := map[string]bool{}
+	list := []string{"--addr", addr, "invocations", "list", "--limit", "1"}
+	more := list
+	for pages := 1; ; pages++ {
+		code, out, stderr := runCLI(t.Context(), more...)
+		if code != exitOK {
+			t.Fatalf("%v: exit code %d, %q", more, code, stderr)
+		}
+		for _, line := range strings.Split(strings.TrimSpace(out), "\n")[1:] {
+			seen[strings.Fields(line)[0]] = true
+		}
+		_, token, ok := strings.Cut(strings.TrimSpace(stderr), "--page-token ")
+		if !ok || pages > 5 {
+			break
+		}
+		more = append(slices.Clone(list), "--page-token", token)
+	}
+	if len(seen) != len(invocations()) {
+		t.Errorf("the pages held %d of %d invocations", len(seen), len(invocations()))
+	}
+}
+
+// TestListStopsLooking has a node that keeps millions of invocations, none of which match.
+func TestListStopsLooking(t *testing.T) {
+	pages := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		pages++
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"scanned":"20000","nextPageToken":"further"}`))
+	}))
+	defer server.Close()
+	code, out, stderr := runCLI(t.Context(), "--addr", server.URL, "invocations", "list", "--service", "a.B", "--handler", "Rare")
+	want := "… 0 of 1000000 invocations match so far, and there are more to look at: filter, or go on with --page-token further\n"
+	if code != exitOK || out != "" || stderr != want || pages != maxScanned/20_000 {
+		t.Errorf("exit code %d after %d pages, %q, %q", code, pages, out, stderr)
 	}
 }

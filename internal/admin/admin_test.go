@@ -53,35 +53,66 @@ type router struct {
 	detail  *routing.InvocationDetail
 	state   *routing.ObjectState
 	filters []routing.Filter
-	block   bool
+	// budget of rows that a page looks at, 0 for none.
+	budget int
+	block  bool
 }
 
-func (r *router) Invocations(ctx context.Context, filter routing.Filter) ([]routing.InvocationDetail, error) {
+func (r *router) InvocationsPage(ctx context.Context, filter routing.Filter) (*routing.InvocationsPage, error) {
 	r.filters = append(r.filters, filter)
 	if r.block {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	var found []routing.InvocationDetail
+	page := &routing.InvocationsPage{}
 	for _, row := range r.rows {
-		if row.ID.String() > filter.After.String() && len(found) < filter.Limit {
-			found = append(found, row)
+		switch {
+		case row.ID.String() <= filter.After.String() || !filter.Until.IsZero() && row.ID.String() > filter.Until.String():
+			continue
+		case len(page.Found) == routing.MaxPage || r.budget > 0 && page.Scanned == r.budget:
+			return page, nil
+		}
+		page.Scanned++
+		page.Next = row.ID
+		if filter.Handler == "" || filter.Handler == row.Row.GetTarget().GetHandler() {
+			page.Found = append(page.Found, row)
 		}
 	}
-	return found, nil
+	page.Next = invocation.ID{}
+	return page, nil
 }
 
-func (r *router) Invocation(_ context.Context, id invocation.ID) (*routing.InvocationDetail, error) {
+func (r *router) Journal(_ context.Context, id invocation.ID, after uint32, limit int) (*routing.InvocationDetail, error) {
 	if r.detail == nil || r.detail.ID != id {
 		return nil, routing.Errorf(routing.CodeNotFound, "no invocation %s", id)
 	}
-	return r.detail, nil
+	page := *r.detail
+	page.After, page.Journal = after, page.Journal[min(int(after), len(page.Journal)):]
+	page.More = len(page.Journal) > limit
+	page.Journal = page.Journal[:min(limit, len(page.Journal))]
+	return &page, nil
 }
 
 func (r *router) Cancel(context.Context, invocation.ID, bool) error { return nil }
 
-func (r *router) State(context.Context, invocation.Object) (*routing.ObjectState, error) {
-	return r.state, nil
+func (r *router) StatePage(_ context.Context, query routing.StateQuery) (*routing.ObjectState, error) {
+	state := &routing.ObjectState{State: r.state.State, Has: r.state.Has, Tables: map[string]*routing.Table{}}
+	for name, whole := range r.state.Tables {
+		if query.Table != "" && query.Table != name {
+			continue
+		}
+		page := &routing.Table{Size: uint64(len(whole.Rows))}
+		for _, row := range whole.Rows {
+			if page.More = len(page.Rows) == query.Limit; page.More {
+				break
+			}
+			if row.Key >= query.From {
+				page.Rows = append(page.Rows, row)
+			}
+		}
+		state.Tables[name] = page
+	}
+	return state, nil
 }
 
 func newService(t *testing.T, r routing.Router) *Service {
@@ -161,6 +192,71 @@ func TestListPages(t *testing.T) {
 	}
 	if want := []int{300, 300, 300, 100, 300, 300, 300, 100, 300, 200}; !slices.Equal(sizes, want) {
 		t.Errorf("pages of %v, want %v", sizes, want)
+	}
+}
+
+// TestListGoesOnPastWhatDoesNotMatch has a router that looks at 100 rows a page, of which hardly
+// any match.
+func TestListGoesOnPastWhatDoesNotMatch(t *testing.T) {
+	const total = 1050
+	r := &router{budget: 100}
+	for n := 1; n <= total; n++ {
+		handler := "Common"
+		if n%400 == 0 {
+			handler = "Rare"
+		}
+		r.rows = append(r.rows, routing.InvocationDetail{ID: number(n), Row: &recordv1.Invocation{Target: &recordv1.Target{Service: "s", Handler: handler}}})
+	}
+	s := newService(t, r)
+	request := &adminv1.ListInvocationsRequest{Service: "s", Handler: "Rare"}
+	found, pages, scanned := 0, 0, uint64(0)
+	for {
+		page, err := s.listInvocations(t.Context(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, pages, scanned = found+len(page.Invocations), pages+1, scanned+page.Scanned
+		if request.PageToken = page.NextPageToken; request.PageToken == "" {
+			break
+		}
+	}
+	if found != 2 || pages != 11 || scanned != total {
+		t.Errorf("%d found on %d pages after %d rows, want 2 on 11 after %d", found, pages, scanned, total)
+	}
+}
+
+// TestListWindowStaysWhereItWas: rows that vanish between two pages pull none of the next
+// window's into this one, where a newer one would be taken for one that was shown.
+func TestListWindowStaysWhereItWas(t *testing.T) {
+	r := &router{}
+	for n := 1; n <= 1500; n++ {
+		r.rows = append(r.rows, routing.InvocationDetail{ID: number(n), Row: &recordv1.Invocation{CreatedAt: int64(n)}})
+	}
+	s := newService(t, r)
+	seen := map[string]bool{}
+	request := &adminv1.ListInvocationsRequest{PageSize: 600}
+	for {
+		page, err := s.listInvocations(t.Context(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, inv := range page.Invocations {
+			if seen[inv.Id] {
+				t.Errorf("%s is in two pages", inv.Id)
+			}
+			seen[inv.Id] = true
+		}
+		if len(r.rows) == 1500 { // after the first page: the oldest 300 are gone
+			r.rows = r.rows[300:]
+		}
+		if request.PageToken = page.NextPageToken; request.PageToken == "" {
+			break
+		}
+	}
+	for _, row := range r.rows {
+		if !seen[row.ID.String()] {
+			t.Fatalf("%s, created at %d, is in no page", row.ID, row.Row.CreatedAt)
+		}
 	}
 }
 
@@ -312,9 +408,9 @@ func TestState(t *testing.T) {
 	ledger := func(text string) []byte { return encode(t, &bankv1.LedgerEntry{Note: text}) }
 	r := &router{state: &routing.ObjectState{
 		Has: true, State: encode(t, &bankv1.AccountState{Balance: 12}),
-		Tables: map[string][]routing.TableRow{
-			"ledger": {{Key: "a", Value: ledger("1")}, {Key: "b", Value: ledger("2")}, {Key: "c", Value: ledger("3")}},
-			"gone":   {{Key: "x", Value: []byte("??")}},
+		Tables: map[string]*routing.Table{
+			"ledger": {Rows: []routing.TableRow{{Key: "", Value: ledger("1")}, {Key: "b", Value: ledger("2")}, {Key: "c", Value: ledger("3")}}},
+			"gone":   {Rows: []routing.TableRow{{Key: "x", Value: []byte("??")}}},
 		},
 	}}
 	s := newService(t, r)
@@ -364,7 +460,7 @@ func TestStatePageIsBounded(t *testing.T) {
 	for n := range 20 {
 		rows = append(rows, routing.TableRow{Key: fmt.Sprintf("%02d", n), Value: encode(t, &bankv1.LedgerEntry{Note: strings.Repeat("x", 1<<20)})})
 	}
-	s := newService(t, &router{state: &routing.ObjectState{Tables: map[string][]routing.TableRow{"ledger": rows}}})
+	s := newService(t, &router{state: &routing.ObjectState{Tables: map[string]*routing.Table{"ledger": {Rows: rows}}}})
 	request := &adminv1.GetStateRequest{Service: bank.AccountServiceName, Key: "a", Table: "ledger"}
 	seen := 0
 	for {

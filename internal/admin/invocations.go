@@ -20,27 +20,26 @@ import (
 	perdurev1 "github.com/perdure/perdure/proto/perdure/v1"
 )
 
-// window is how many matches are put in order of time at once. Ids start with a hash, so the
-// order the router lists in means nothing to people; ordering all matches would mean to read
-// them all for each page.
-const window = 1000
-
-// cursor is a place in a list: in the window after an id, after an invocation of that age.
+// cursor is a place in a list: in the window after an id, after an invocation of that age. A
+// window is a page of the router's, whose order by id means nothing to people: ids start with a
+// hash. Ordering all matches by age would mean to read them all for each page.
 type cursor struct {
 	after invocation.ID
-	// inside is false at the start of a window.
+	// until is the last id of the window, zero if it ends with the list.
+	until invocation.ID
+	// inside is false at the start of a window, which has no until yet.
 	inside    bool
 	createdAt int64
 	id        invocation.ID
 }
 
-const cursorBytes = invocation.IDBytes + 1 + 8 + invocation.IDBytes
+const cursorBytes = 2*invocation.IDBytes + 1 + 8 + invocation.IDBytes
 
 func (c cursor) token() string {
 	data := append(make([]byte, 0, cursorBytes), c.after[:]...)
-	data = append(data, 0)
+	data = append(append(data, c.until[:]...), 0)
 	if c.inside {
-		data[invocation.IDBytes] = 1
+		data[2*invocation.IDBytes] = 1
 	}
 	data = binary.BigEndian.AppendUint64(data, uint64(c.createdAt))
 	return base64.RawURLEncoding.EncodeToString(append(data, c.id[:]...))
@@ -54,8 +53,8 @@ func parseCursor(token string) (c cursor, err error) {
 	if err != nil || len(data) != cursorBytes {
 		return c, badToken(token)
 	}
-	c.after = invocation.ID(data[:invocation.IDBytes])
-	data = data[invocation.IDBytes:]
+	c.after, data = invocation.ID(data[:invocation.IDBytes]), data[invocation.IDBytes:]
+	c.until, data = invocation.ID(data[:invocation.IDBytes]), data[invocation.IDBytes:]
 	c.inside = data[0] == 1
 	c.createdAt = int64(binary.BigEndian.Uint64(data[1:]))
 	c.id = invocation.ID(data[9:])
@@ -81,7 +80,7 @@ func (c cursor) passed(d routing.InvocationDetail) bool {
 }
 
 func filter(request *adminv1.ListInvocationsRequest) (routing.Filter, error) {
-	f := routing.Filter{Service: request.GetService(), Key: request.GetKey(), Handler: request.GetHandler(), Limit: window}
+	f := routing.Filter{Service: request.GetService(), Key: request.GetKey(), Handler: request.GetHandler()}
 	if f.Service == "" && (f.Key != "" || f.Handler != "") {
 		return f, invalid("key and handler are names within a service: set service too")
 	}
@@ -108,26 +107,27 @@ func (s *Service) listInvocations(ctx context.Context, request *adminv1.ListInvo
 	if err != nil {
 		return nil, err
 	}
-	wanted.After = at.after
-	found, err := s.config.Router.Invocations(ctx, wanted)
+	wanted.After, wanted.Until = at.after, at.until
+	window, err := s.config.Router.InvocationsPage(ctx, wanted)
 	if err != nil {
 		return nil, err
 	}
-	response := &adminv1.ListInvocationsResponse{}
-	if len(found) == 0 {
-		return response, nil
+	response := &adminv1.ListInvocationsResponse{Scanned: uint64(window.Scanned)}
+	// The window ends where it ended when its first page was asked for, or earlier if it has
+	// grown since: then what was shown of its end is shown again, and nothing is left out.
+	until := at.until
+	if !window.Next.IsZero() {
+		until = window.Next
 	}
-	last := found[len(found)-1].ID
-	// A router may have a lower limit than asked for, but then it returns less than it has.
-	more := len(found) >= window
+	found := window.Found
 	slices.SortFunc(found, newestFirst)
 	found = slices.DeleteFunc(found, at.passed)
 	if len(found) > limit {
 		end := found[limit-1]
 		found = found[:limit]
-		response.NextPageToken = cursor{after: at.after, inside: true, createdAt: end.Row.GetCreatedAt(), id: end.ID}.token()
-	} else if more {
-		response.NextPageToken = cursor{after: last}.token()
+		response.NextPageToken = cursor{after: at.after, until: until, inside: true, createdAt: end.Row.GetCreatedAt(), id: end.ID}.token()
+	} else if !until.IsZero() {
+		response.NextPageToken = cursor{after: until}.token()
 	}
 	for _, detail := range found {
 		response.Invocations = append(response.Invocations, summary(detail))
@@ -147,7 +147,7 @@ func summary(detail routing.InvocationDetail) *adminv1.Invocation {
 		CompletedAt: instant(row.GetCompletedAt()), DueAt: instant(row.GetDueAt()),
 		Attempt: row.GetAttempt(), LastFailure: failure(row.GetLastFailure()),
 		CancelRequested: row.GetCancelRequested(), IdempotencyKey: row.GetIdempotencyKey(),
-		Traceparent: row.GetTraceparent(), Entries: max(row.GetEntries(), uint32(len(detail.Journal))),
+		Traceparent: row.GetTraceparent(), Entries: max(row.GetEntries(), detail.After+uint32(len(detail.Journal))),
 		Error: failure(row.GetResult().GetError()),
 	}
 	if row.GetStatus() == recordv1.Status_STATUS_BACKING_OFF {
@@ -179,13 +179,13 @@ func (s *Service) getInvocation(ctx context.Context, request *adminv1.GetInvocat
 	if err != nil {
 		return nil, err
 	}
-	passed := 0
+	passed := uint64(0)
 	if token := request.GetPageToken(); token != "" {
-		if passed, err = strconv.Atoi(token); err != nil || passed < 0 {
+		if passed, err = strconv.ParseUint(token, 10, 32); err != nil {
 			return nil, badToken(token)
 		}
 	}
-	detail, err := s.config.Router.Invocation(ctx, id)
+	detail, err := s.config.Router.Journal(ctx, id, uint32(passed), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -198,13 +198,12 @@ func (s *Service) getInvocation(ctx context.Context, request *adminv1.GetInvocat
 	if row.GetStatus() == recordv1.Status_STATUS_SUCCEEDED && row.GetResult() != nil {
 		out.Response = payload(row.GetResult().GetValue(), responseOf(method), maxPayloadBytes)
 	}
-	end := min(passed+limit, len(detail.Journal))
-	for i := passed; i < end; i++ {
-		index := uint32(i) + 1
-		out.Journal = append(out.Journal, s.entry(row.GetTarget(), index, detail.Journal[i], detail.Completions[index]))
+	for i, entry := range detail.Journal {
+		index := detail.After + uint32(i) + 1
+		out.Journal = append(out.Journal, s.entry(row.GetTarget(), index, entry, detail.Completions[index]))
 	}
-	if end < len(detail.Journal) {
-		out.NextPageToken = strconv.Itoa(end)
+	if detail.More {
+		out.NextPageToken = strconv.FormatUint(passed+uint64(len(detail.Journal)), 10)
 	}
 	return out, nil
 }
@@ -234,7 +233,7 @@ func (s *Service) killInvocation(ctx context.Context, request *adminv1.KillInvoc
 // statusOf is unspecified if the invocation cannot be read: what was asked for is done, so
 // that is no failure.
 func (s *Service) statusOf(ctx context.Context, id invocation.ID) adminv1.InvocationStatus {
-	detail, err := s.config.Router.Invocation(ctx, id)
+	detail, err := s.config.Router.Journal(ctx, id, 0, 0)
 	if err != nil {
 		return adminv1.InvocationStatus_INVOCATION_STATUS_UNSPECIFIED
 	}

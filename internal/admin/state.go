@@ -1,10 +1,8 @@
 package admin
 
 import (
-	"cmp"
 	"context"
 	"encoding/base64"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -15,9 +13,6 @@ import (
 	"github.com/perdure/perdure/internal/routing"
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
-
-// routerRows is how many rows of all tables together a router reads at most.
-const routerRows = 10_000
 
 func (s *Service) getState(ctx context.Context, request *adminv1.GetStateRequest) (*adminv1.GetStateResponse, error) {
 	desc, err := s.service(request.GetService())
@@ -31,28 +26,20 @@ func (s *Service) getState(ctx context.Context, request *adminv1.GetStateRequest
 	if err != nil {
 		return nil, err
 	}
-	after, err := base64.RawURLEncoding.DecodeString(request.GetPageToken())
+	from, err := base64.RawURLEncoding.DecodeString(request.GetPageToken())
 	if err != nil {
 		return nil, badToken(request.GetPageToken())
 	}
-	object, err := s.config.Router.State(ctx, invocation.Object{Service: request.GetService(), Key: request.GetKey()})
+	object, err := s.config.Router.StatePage(ctx, routing.StateQuery{
+		Object: invocation.Object{Service: request.GetService(), Key: request.GetKey()},
+		Table:  request.GetTable(), From: string(from), Limit: limit,
+	})
 	if err != nil {
 		return nil, err
 	}
 	response := &adminv1.GetStateResponse{HasState: object.Has, StateType: typeName(desc.StateType)}
 	if object.Has {
 		response.StateJson, response.Note = render(object.State, desc.StateType, maxStateBytes)
-	}
-	total := 0
-	for _, rows := range object.Tables {
-		total += len(rows)
-	}
-	if total >= routerRows {
-		note := fmt.Sprintf("the object has more rows than the %d that were looked at", total)
-		if response.Note != "" {
-			note = "state: " + response.Note + "; tables: " + note
-		}
-		response.Note = note
 	}
 	shown := tables(desc, object, request.GetTable())
 	if name := request.GetTable(); name != "" && len(shown) == 0 {
@@ -65,7 +52,7 @@ func (s *Service) getState(ctx context.Context, request *adminv1.GetStateRequest
 	// The page ends early rather than hold more than this.
 	budget := maxStateBytes
 	for _, table := range shown {
-		response.Tables = append(response.Tables, page(table, object.Tables[table.Name], string(after), limit, &budget))
+		response.Tables = append(response.Tables, page(table, object.Tables[table.Name], &budget))
 	}
 	return response, nil
 }
@@ -100,24 +87,27 @@ func tables(desc *actor.ServiceDesc, object *routing.ObjectState, only string) [
 	return shown
 }
 
-// page is up to limit rows after the key after, as long as budget lasts, but at least one.
-func page(table actor.TableDesc, rows []routing.TableRow, after string, limit int, budget *int) *adminv1.StateTable {
-	out := &adminv1.StateTable{Name: table.Name, ValueType: typeName(table.New), Size: uint64(len(rows))}
-	from := 0
-	if after != "" {
-		at, found := slices.BinarySearchFunc(rows, after, func(row routing.TableRow, key string) int { return cmp.Compare(row.Key, key) })
-		if from = at; found {
-			from++
-		}
+// page shows rows as long as budget lasts, but at least one. rows is nil for a table without any.
+func page(table actor.TableDesc, rows *routing.Table, budget *int) *adminv1.StateTable {
+	out := &adminv1.StateTable{Name: table.Name, ValueType: typeName(table.New)}
+	if rows == nil {
+		return out
 	}
-	for i, row := range rows[from:] {
-		if i == limit || (i > 0 && *budget <= 0) {
-			out.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(rows[from+i-1].Key))
+	out.Size = rows.Size
+	more := rows.More
+	for i, row := range rows.Rows {
+		if i > 0 && *budget <= 0 {
+			more = true
 			break
 		}
 		text, note := render(row.Value, table.New, maxStateBytes)
 		*budget -= len(row.Key) + len(text) + len(note)
 		out.Rows = append(out.Rows, &adminv1.StateTableRow{Key: row.Key, ValueJson: text, Note: note})
+	}
+	if more && len(out.Rows) > 0 {
+		// The least key after the last one shown.
+		next := out.Rows[len(out.Rows)-1].Key + "\x00"
+		out.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(next))
 	}
 	return out
 }

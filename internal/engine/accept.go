@@ -44,7 +44,7 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay bool, now int64
 		if err != nil {
 			return err
 		}
-		if existing != nil {
+		if existing != nil && !bugIdempotency {
 			return e.join(existing, in, token, oneWay, now)
 		}
 	}

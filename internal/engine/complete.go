@@ -37,7 +37,7 @@ func statusOf(l *live, result *recordv1.Result) recordv1.Status {
 // attempt says does not count.
 func (e *Engine) attempt(id invocation.ID, number uint32) *live {
 	l := e.live[id]
-	if l == nil || !l.running || l.row.Attempt != number {
+	if l == nil || !l.running || l.row.Attempt != number && !bugAttempt {
 		return nil
 	}
 	return l

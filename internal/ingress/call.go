@@ -82,11 +82,11 @@ func (m *method) serve(ctx context.Context, _ connect.Spec, stream connect.Serve
 	err := c.answer(ctx, stream)
 	wired := c.finish(ctx, err)
 	if wired == nil {
-		m.instruments.Call(ctx, telemetry.OutcomeSucceeded, time.Since(started))
+		m.instruments.Call(ctx, telemetry.OutcomeSucceeded, "ok", time.Since(started))
 		c.span.End("ok", "")
 		return nil
 	}
-	m.instruments.Call(ctx, outcomeOf(err, wired), time.Since(started))
+	m.instruments.Call(ctx, outcomeOf(err, wired), wired.Code().String(), time.Since(started))
 	c.span.End(wired.Code().String(), wired.Message())
 	return wired
 }
@@ -146,7 +146,7 @@ func (c *call) process(ctx context.Context, request proto.Message, wanted delive
 	defer func() {
 		if cause := recover(); cause != nil {
 			m.ingress.log.ErrorContext(ctx, "panic at the edge", telemetry.KeyService, m.desc.Service,
-				telemetry.KeyHandler, m.desc.Name, telemetry.KeyError, cause, "stack", string(debug.Stack()))
+				telemetry.KeyHandler, m.desc.Name, telemetry.KeyError, cause, telemetry.KeyStack, string(debug.Stack()))
 			err = routing.Errorf(routing.CodeInternal, "%s: the request could not be checked; the node's log says more", m.name)
 		}
 	}()

@@ -187,7 +187,11 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if r.Body != nil && r.Body != http.NoBody {
-			r.Body = limitBody(w, r.Body, i.config.BodyTimeout)
+			// On a copy: net/http looks at its own request's Body to see whether a rest of it is
+			// left on the connection, and would take that rest for the next request.
+			own := *r
+			own.Body = limitBody(w, r.Body, i.config.BodyTimeout)
+			r = &own
 		}
 	}
 	route.handler.ServeHTTP(w, r)

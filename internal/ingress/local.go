@@ -61,7 +61,7 @@ func (l Local) process(ctx context.Context, request actor.CallRequest, send bool
 	value, err := l.guarded(ctx, &c, request, send)
 	if err != nil {
 		wired := l.ingress.wire(ctx, &c, err)
-		m.instruments.Call(ctx, outcomeOf(err, wired), time.Since(started))
+		m.instruments.Call(ctx, outcomeOf(err, wired), wired.Code().String(), time.Since(started))
 		c.span.End(wired.Code().String(), wired.Message())
 		failed := error(toActor(wired))
 		if _, ok := errors.AsType[*handlerError](err); ok {
@@ -69,7 +69,7 @@ func (l Local) process(ctx context.Context, request actor.CallRequest, send bool
 		}
 		return nil, c.id, failed
 	}
-	m.instruments.Call(ctx, telemetry.OutcomeSucceeded, time.Since(started))
+	m.instruments.Call(ctx, telemetry.OutcomeSucceeded, "ok", time.Since(started))
 	c.span.End("ok", "")
 	return value, c.id, nil
 }

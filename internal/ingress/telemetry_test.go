@@ -65,8 +65,8 @@ func TestTelemetry(t *testing.T) {
 		}
 	}
 	for labels, want := range map[string]int64{
-		"Deposit succeeded bank.v1.AccountService": 1, "Deposit failed bank.v1.AccountService": 1,
-		"Deposit abandoned bank.v1.AccountService": 1, "Withdraw failed bank.v1.AccountService": 1,
+		"ok Deposit succeeded bank.v1.AccountService": 1, "invalid_argument Deposit failed bank.v1.AccountService": 1,
+		"canceled Deposit abandoned bank.v1.AccountService": 1, "failed_precondition Withdraw failed bank.v1.AccountService": 1,
 	} {
 		if counts[labels] != want {
 			t.Errorf("%s: %d, want %d (%v)", labels, counts[labels], want, counts)

@@ -34,7 +34,10 @@ func (p *Partition) act(l *leadership, effect engine.Effect) {
 	case *engine.AbortAttempt:
 		p.abort(l, e.ID, errors.New(e.Reason))
 	case *engine.EndAttempt:
-		delete(l.attempts, e.ID)
+		if a := l.attempts[e.ID]; a != nil {
+			delete(l.attempts, e.ID)
+			p.ended(l, e.ID, a)
+		}
 	case *engine.SendMessage:
 		p.dispatch(l, e)
 	case *engine.Ack:
@@ -48,6 +51,7 @@ func (p *Partition) abort(l *leadership, id invocation.ID, cause error) {
 	if a := l.attempts[id]; a != nil {
 		delete(l.attempts, id)
 		a.running.Abort(cause)
+		p.ended(l, id, a)
 	}
 }
 
@@ -63,9 +67,13 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 			timeout = p.config.TransactionTimeout
 		}
 	}
-	a := &attempt{number: row.Attempt, mode: mode, timeout: timeout, deadline: time.Now().Add(timeout)}
+	a := &attempt{row: row, number: row.Attempt, mode: mode, timeout: timeout, deadline: time.Now().Add(timeout)}
 	l.attempts[e.ID] = a
 	l.checkAt(a.deadline)
+	if p.meter != nil {
+		a.meter = p.meter.Handler(target.Service, target.Handler)
+		a.meter.AttemptStarted()
+	}
 	if mode == invocation.ModeRead {
 		p.startRead(l, a, e, target)
 		return
@@ -82,7 +90,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Journal:         e.Journal,
 		Completions:     e.Completions,
 		CancelRequested: e.CancelRequested,
-		Traceparent:     row.Traceparent,
+		Traceparent:     p.traceparent(e.ID, row),
 		StartedAt:       time.UnixMilli(row.StartedAt),
 		Host:            host{p, l.epoch},
 	}
@@ -102,7 +110,7 @@ func (p *Partition) startRead(l *leadership, a *attempt, e *engine.StartAttempt,
 	ctx, cancel := context.WithTimeout(context.Background(), a.timeout)
 	a.running = readRunning{cancel}
 	number, id, from := e.Row.Attempt, e.ID, host{p, l.epoch}
-	in := &recordv1.Invoke{InvocationId: id[:], Target: e.Row.Target, Mode: e.Row.Mode, Input: e.Input, Traceparent: e.Row.Traceparent}
+	in := &recordv1.Invoke{InvocationId: id[:], Target: e.Row.Target, Mode: e.Row.Mode, Input: e.Input, Traceparent: p.traceparent(id, e.Row)}
 	p.reads.Go(func() {
 		defer cancel()
 		result, err := p.read(ctx, in)
@@ -145,7 +153,7 @@ type host struct {
 
 // post drops what an attempt of an earlier leadership says.
 func (h host) post(it item) {
-	if l := h.partition.leading.Load(); l != nil && l.epoch == h.epoch {
+	if l := h.partition.leading.Load(); l != nil && (l.epoch == h.epoch || bugEpoch) {
 		it.epoch = h.epoch
 		h.partition.post(it)
 	}

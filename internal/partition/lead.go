@@ -5,6 +5,7 @@ import (
 
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/telemetry"
 )
 
 const noTimer = int64(1<<63 - 1)
@@ -13,7 +14,7 @@ const noTimer = int64(1<<63 - 1)
 func (p *Partition) lead(epoch uint64) *leadership {
 	v, err := newView(p.group.Snapshot())
 	if err != nil {
-		p.logger.Error("partition can't be read and stays without a leader", "partition", p.id, "epoch", epoch, "error", err)
+		p.logger.Error("partition can't be read and stays without a leader", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, epoch, telemetry.KeyError, err)
 		return nil
 	}
 	l := &leadership{
@@ -28,13 +29,14 @@ func (p *Partition) lead(epoch uint64) *leadership {
 	l.engine = engine.New(engine.Config{Partition: p.id, Partitions: p.config.Partitions, MaxInbox: p.config.MaxInbox}, v, epoch)
 	out, err := l.engine.Recover(time.Now().UnixMilli())
 	if err != nil {
-		p.logger.Error("partition can't be recovered and stays without a leader", "partition", p.id, "epoch", epoch, "error", err)
+		p.logger.Error("partition can't be recovered and stays without a leader", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, epoch, telemetry.KeyError, err)
 		v.close()
 		return nil
 	}
 	p.leading.Store(l)
+	p.meter.Leading()
 	p.take(l, out)
-	p.logger.Debug("leading", "partition", p.id, "epoch", epoch)
+	p.logger.Debug("leading", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, epoch)
 	p.config.onLead(p.id)
 	return l
 }
@@ -45,7 +47,7 @@ func (p *Partition) lead(epoch uint64) *leadership {
 // then on it takes no record of this epoch.
 func (p *Partition) resign(l *leadership, cause error) {
 	if err := p.group.Propose(l.epoch, noSequence, nil); err == nil {
-		p.logger.Error("group took a record out of sequence", "partition", p.id, "epoch", l.epoch)
+		p.logger.Error("group took a record out of sequence", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, l.epoch)
 	}
 	p.StepDown(l.epoch, cause)
 }
@@ -61,6 +63,7 @@ func (p *Partition) stepDown(l *leadership, cause error) {
 	p.leading.Store(nil)
 	for _, a := range l.attempts {
 		a.running.Abort(cause)
+		a.meter.AttemptEnded(telemetry.OutcomeAborted)
 	}
 	p.waiters.Lock()
 	channels := p.waiters.channels
@@ -70,6 +73,7 @@ func (p *Partition) stepDown(l *leadership, cause error) {
 		ch <- reply{err: p.unavailable(cause)}
 	}
 	l.view.close()
-	p.logger.Info("no longer leading", "partition", p.id, "epoch", l.epoch, "cause", cause)
+	// The group has said so already, at the level that the cause deserves.
+	p.logger.Debug("no longer leading", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, l.epoch, telemetry.KeyCause, cause)
 	p.config.onStepDown(p.id)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/perdure/perdure/internal/engine"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
+	"github.com/perdure/perdure/internal/telemetry"
 )
 
 // outbox is what was sent to one partition and not acknowledged yet.
@@ -26,6 +27,7 @@ func (p *Partition) dispatch(l *leadership, e *engine.SendMessage) {
 		l.checkAt(o.since.Add(resendAfter))
 	}
 	o.sent = max(o.sent, e.Sequence)
+	p.meter.MessageSent(false)
 	p.toPartition(e.To, &engine.Deliver{From: p.id, Sequence: e.Sequence, Message: e.Message})
 }
 
@@ -55,14 +57,15 @@ func (p *Partition) resend(l *leadership, now time.Time) {
 				err = proto.Unmarshal(value, message)
 			}
 			if err != nil {
-				p.logger.Error("message can't be read and waits", "partition", p.id, "to", to, "error", err)
+				p.logger.Error("message can't be read and waits", telemetry.KeyPartition, p.id, telemetry.KeyTo, to, telemetry.KeyError, err)
 				return false
 			}
+			p.meter.MessageSent(true)
 			p.toPartition(to, &engine.Deliver{From: p.id, Sequence: sequence, Message: message})
 			return true
 		})
 		if err != nil {
-			p.logger.Error("outbox can't be read", "partition", p.id, "to", to, "error", err)
+			p.logger.Error("outbox can't be read", telemetry.KeyPartition, p.id, telemetry.KeyTo, to, telemetry.KeyError, err)
 		}
 	}
 }
@@ -95,7 +98,7 @@ func (p *Partition) fireTimers(l *leadership, now time.Time) {
 		err = scanErr
 	}
 	if err != nil {
-		p.logger.Error("timers can't be read; trying again in a second", "partition", p.id, "error", err)
+		p.logger.Error("timers can't be read; trying again in a second", telemetry.KeyPartition, p.id, telemetry.KeyError, err)
 		l.nextTimer = at + 1000
 		return
 	}
@@ -107,6 +110,7 @@ func (p *Partition) fireTimers(l *leadership, now time.Time) {
 	}
 	l.nextTimer = next
 	for _, timer := range due {
+		p.meter.TimerFired(time.Duration(at-timer.At) * time.Millisecond)
 		p.evaluate(l, &engine.Fire{Timer: timer})
 	}
 }

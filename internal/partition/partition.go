@@ -256,11 +256,11 @@ func (p *Partition) sleepFor(l *leadership, now time.Time) time.Duration {
 	if len(l.attempts) > 0 || len(l.outbox) > 0 {
 		wait = min(wait, l.nextCheck.Sub(now))
 	}
-	if l.open.dirty && len(l.inFlight) < maxInFlight {
-		wait = min(wait, l.open.closeAt.Sub(now))
-	}
-	if l.backlog {
+	switch {
+	case l.backlog: // However overdue the open record is, asking at once again would spin.
 		wait = min(wait, lazyDelay)
+	case l.open.dirty && len(l.inFlight) < maxInFlight:
+		wait = min(wait, l.open.closeAt.Sub(now))
 	}
 	return max(wait, 0)
 }
@@ -294,7 +294,7 @@ func (p *Partition) handle(l *leadership, it *item) *leadership {
 		p.refuse(it.event)
 		return nil
 	}
-	if it.epoch != 0 && it.epoch != l.epoch {
+	if it.epoch != 0 && it.epoch != l.epoch && !bugEpoch {
 		return l // Attempt numbers repeat across leaderships: this is another attempt's word.
 	}
 	if it.granted != nil {
@@ -388,7 +388,7 @@ func (p *Partition) take(l *leadership, out *engine.Output) {
 		l.open.events++
 		if err := l.view.put(l.open.sequence, out.Mutations); err != nil {
 			// The overlay may hold half of the event: nothing after it can be trusted.
-			p.logger.Error("overlay write failed", "partition", p.id, "epoch", l.epoch, "error", err)
+			p.logger.Error("overlay write failed", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, l.epoch, telemetry.KeyError, err)
 			p.resign(l, err)
 			return
 		}
@@ -404,7 +404,7 @@ func (p *Partition) take(l *leadership, out *engine.Output) {
 
 // failed keeps an event that could not be evaluated from hurting anything but its invocation.
 func (p *Partition) failed(l *leadership, event engine.Event, err error) {
-	p.logger.Error("event failed", "partition", p.id, "epoch", l.epoch, "event", fmt.Sprintf("%T", event), "error", err)
+	p.logger.Error("event failed", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, l.epoch, telemetry.KeyEvent, fmt.Sprintf("%T", event), telemetry.KeyError, err)
 	if token := tokenOf(event); token != 0 {
 		p.answer(token, reply{err: routing.Errorf(routing.CodeDataLoss, "partition %d: %v", p.id, err)})
 	}
@@ -448,7 +448,7 @@ func (p *Partition) flush(l *leadership, now time.Time) {
 		case err != nil:
 			// The record can never be written, so nothing that follows it can: start over from
 			// what is durable.
-			p.logger.Error("record refused", "partition", p.id, "epoch", l.epoch, "bytes", len(payload), "error", err)
+			p.logger.Error("record refused", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, l.epoch, telemetry.KeyBytes, len(payload), telemetry.KeyError, err)
 			p.resign(l, err)
 			return
 		}
@@ -477,7 +477,7 @@ func (l *leadership) newest() *record {
 
 // gate holds an effect back until everything evaluated so far is durable.
 func (p *Partition) gate(l *leadership, effect engine.Effect) {
-	if r := l.newest(); r != nil {
+	if r := l.newest(); r != nil && !bugGate {
 		r.effects = append(r.effects, effect)
 		return
 	}
@@ -486,7 +486,7 @@ func (p *Partition) gate(l *leadership, effect engine.Effect) {
 
 // grant calls a function once everything evaluated so far is durable.
 func (p *Partition) grant(l *leadership, granted func()) {
-	if r := l.newest(); r != nil {
+	if r := l.newest(); r != nil && !bugGate {
 		r.granted = append(r.granted, granted)
 		return
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/telemetry"
 )
 
 // Config of a Router. Invoker and Logger are required.
@@ -35,6 +36,9 @@ type Config struct {
 	// CrashAtEveryEntry is for tests: each attempt is aborted after every entry and completion
 	// it records, and a TRANSACTION once before it commits, as if the node had died there.
 	CrashAtEveryEntry bool
+	// Tracer and Instruments are nil if traces and metrics are off.
+	Tracer      *telemetry.Tracer
+	Instruments *telemetry.Instruments
 
 	router     *Router
 	onLead     func(partition uint32)
@@ -97,7 +101,7 @@ func NewRouter(config Config, attach func(id uint32, partition *Partition) Group
 	for id := uint32(1); id <= config.Partitions; id++ {
 		p := &Partition{
 			id: id, config: config, logger: config.Logger,
-			wake: make(chan struct{}, 1),
+			wake: make(chan struct{}, 1), meter: config.Instruments.Partition(),
 			toPartition: func(to uint32, event engine.Event) {
 				if to >= 1 && to <= config.Partitions {
 					r.partitions[to-1].postEvent(event)

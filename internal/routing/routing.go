@@ -36,43 +36,97 @@ type Router interface {
 	// nothing; another one fails with failed_precondition.
 	CompleteAwakeable(ctx context.Context, awakeableID string, result *recordv1.Result) error
 
-	// Invocation reads all that is kept of one invocation. Fails with not_found.
+	// Invocation is Journal from the first entry on, with the default limit.
 	Invocation(ctx context.Context, id invocation.ID) (*InvocationDetail, error)
-	// Invocations lists invocations, in the order of their ids, rows only.
-	Invocations(ctx context.Context, filter Filter) ([]InvocationDetail, error)
-	// State reads the committed state and tables of one object.
-	State(ctx context.Context, object invocation.Object) (*ObjectState, error)
+	// Journal reads one invocation with its input and a page of its journal: up to limit
+	// entries after the entry after, fewer if they are large. A limit of 0 reads no entries; a
+	// negative one, or one above MaxPage, is MaxPage. Fails with not_found.
+	Journal(ctx context.Context, id invocation.ID, after uint32, limit int) (*InvocationDetail, error)
+	// InvocationsPage lists a page of invocations, in the order of their ids. It looks at a
+	// bounded number of them, so a page may be empty though there are more.
+	InvocationsPage(ctx context.Context, filter Filter) (*InvocationsPage, error)
+	// StatePage reads the committed state of one object with a page of its tables.
+	StatePage(ctx context.Context, query StateQuery) (*ObjectState, error)
 }
 
-// InvocationDetail is what is kept of one invocation. A list has only ID and Row.
+// MaxPage is the most entries, invocations or rows of a table that one page has.
+const MaxPage = 1000
+
+// InvocationDetail is what is kept of one invocation. A list has only ID and Row, and of the
+// row neither the input nor the result's value.
 type InvocationDetail struct {
 	ID  invocation.ID
 	Row *recordv1.Invocation
-	// Journal: entry i+1 is Journal[i].
+	// Journal: entry After+i+1 is Journal[i].
 	Journal []*recordv1.Entry
-	// Completions by the index of their entry.
+	// After is the index of the entry before the page, 0 at the start of the journal.
+	After uint32
+	// More: there are entries behind the page.
+	More bool
+	// Completions of the page's entries by their index.
 	Completions map[uint32]*recordv1.Completion
 }
 
-// Filter picks invocations; a zero field picks all.
+// Filter picks invocations; a zero field picks all. With Service and Key only that object's
+// invocations are looked at, and with Statuses that are all unfinished only unfinished ones;
+// anything else looks at every invocation in turn.
 type Filter struct {
 	Service  string
 	Key      string
 	Handler  string
 	Statuses []recordv1.Status
-	// After is the last id of the page before.
+	// After is where the page before ended: its Next.
 	After invocation.ID
-	// Limit of rows; 0 is the implementation's own, which is bounded.
+	// Until is the last id to look at. Zero: there is none.
+	Until invocation.ID
+	// Limit of matches; 0, or more than MaxPage, is MaxPage.
+	Limit int
+	// Scan is about how many invocations to look at, over all partitions together; 0 is
+	// DefaultScan.
+	Scan int
+}
+
+// DefaultScan keeps a page that finds little in the tens of milliseconds.
+const DefaultScan = 20_000
+
+// InvocationsPage is a part of a list.
+type InvocationsPage struct {
+	// Found in the order of their ids.
+	Found []InvocationDetail
+	// Next is the After of the next page. Zero: this was the last.
+	Next invocation.ID
+	// Scanned is how many invocations were looked at.
+	Scanned int
+}
+
+// StateQuery asks for an object's data.
+type StateQuery struct {
+	Object invocation.Object
+	// Table whose rows are wanted. Empty: the first rows of every table.
+	Table string
+	// From is the least key wanted; it needs Table.
+	From string
+	// Limit of rows of each table; 0, or more than MaxPage, is MaxPage.
 	Limit int
 }
 
-// ObjectState is the committed data of one object.
+// ObjectState is the committed data of one object, all of one instant.
 type ObjectState struct {
 	// State is the state message in binary form, if Has.
 	State []byte
 	Has   bool
-	// Tables by name, rows in ascending order of their keys.
-	Tables map[string][]TableRow
+	// Tables that have rows, by name.
+	Tables map[string]*Table
+}
+
+// Table is a page of an object's table.
+type Table struct {
+	// Size is the number of rows of the whole table.
+	Size uint64
+	// Rows in ascending order of their keys. Fewer than asked for if they are large.
+	Rows []TableRow
+	// More: there are rows behind the page.
+	More bool
 }
 
 // TableRow is one row of an object's table.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	promclient "github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
@@ -114,6 +115,7 @@ func Setup(ctx context.Context, config Config) (*Telemetry, error) {
 		t.traces = sdktrace.NewTracerProvider(
 			sdktrace.WithBatcher(&heardSpans{SpanExporter: exporter, complaint: complaint{log: config.Logger, what: "traces"}}),
 			sdktrace.WithResource(described),
+			sdktrace.WithIDGenerator(idGenerator{}),
 			sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio))),
 		)
 		t.tracer = NewTracer(t.traces)
@@ -135,7 +137,10 @@ func Setup(ctx context.Context, config Config) (*Telemetry, error) {
 		if config.Prometheus {
 			// A registry of our own: the default one is the embedding program's.
 			registry := promclient.NewRegistry()
-			reader, err := promexport.New(promexport.WithRegisterer(registry))
+			reader, err := promexport.New(promexport.WithRegisterer(registry), promexport.WithoutScopeInfo())
+			if err == nil {
+				err = registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+			}
 			if err != nil {
 				return nil, errors.Join(fmt.Errorf("telemetry: prometheus exporter: %w", err), t.Shutdown(ctx))
 			}
@@ -144,6 +149,9 @@ func Setup(ctx context.Context, config Config) (*Telemetry, error) {
 		}
 		t.metrics = sdkmetric.NewMeterProvider(options...)
 		instruments, err := NewInstruments(t.metrics)
+		if err == nil {
+			err = instruments.observeBuild(config.ServiceVersion)
+		}
 		if err != nil {
 			return nil, errors.Join(err, t.Shutdown(ctx))
 		}

@@ -1,7 +1,9 @@
 package telemetry_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
 	"io"
 	"log/slog"
 	"net/http"
@@ -14,6 +16,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/telemetry"
 )
@@ -39,16 +43,26 @@ func TestOff(t *testing.T) {
 		t.Fatalf("got %v %v", off, err)
 	}
 	ctx := t.Context()
-	handler := off.Instruments().Handler("s", "h")
+	handler, partition := off.Instruments().Handler("s", "h"), off.Instruments().Partition()
 	allocations := testing.AllocsPerRun(100, func() {
 		_, span := off.Tracer().StartCall(ctx, telemetry.Call{Procedure: "s/h", Protocol: "connect", Traceparent: parent})
 		span.SetInvocation("id", "key")
-		handler.Call(ctx, telemetry.OutcomeSucceeded, time.Millisecond)
-		handler.Attempt(ctx, telemetry.OutcomeRetried)
-		off.Instruments().Entries(ctx, 1)
-		off.Instruments().Batch(ctx, 1)
-		off.Instruments().Sync(ctx, time.Millisecond)
-		off.Instruments().Commit(ctx, time.Millisecond)
+		handler.Call(ctx, telemetry.OutcomeSucceeded, "ok", time.Millisecond)
+		handler.AttemptStarted()
+		handler.AttemptEnded(telemetry.OutcomeRetried)
+		partition.Handler("s", "h").AttemptStarted()
+		partition.Entry(telemetry.EntryCall)
+		partition.Record(3, 100)
+		partition.TimerFired(time.Millisecond)
+		partition.MessageSent(false)
+		partition.MessageReceived(true)
+		partition.Leading()
+		off.Instruments().Append(time.Millisecond)
+		off.Instruments().Commit(time.Millisecond)
+		off.Tracer().RecordInvocation(telemetry.Invocation{ID: "inv_1", Traceparent: parent})
+		if off.Tracer().InvocationTraceparent("inv_1", parent) != parent {
+			t.Error("the invocation's trace is lost")
+		}
 		if span.Traceparent() != parent {
 			t.Error("the caller's trace is lost")
 		}
@@ -60,7 +74,7 @@ func TestOff(t *testing.T) {
 	if off.Handler() != nil || off.TracerProvider() != nil || off.Shutdown(ctx) != nil {
 		t.Error("off is not off")
 	}
-	stop, err := off.Instruments().Observe(telemetry.Levels{})
+	stop, err := off.Instruments().Observe(nil)
 	if err != nil || stop() != nil {
 		t.Error(err)
 	}
@@ -115,30 +129,49 @@ func TestExport(t *testing.T) {
 		paths[r.URL.Path] += len(body)
 	}))
 	defer collector.Close()
-	on, err := telemetry.Setup(t.Context(), telemetry.Config{TracesURL: collector.URL, MetricsURL: collector.URL + "/", Prometheus: true, NodeID: "n1"})
+	on, err := telemetry.Setup(t.Context(), telemetry.Config{TracesURL: collector.URL, MetricsURL: collector.URL + "/", Prometheus: true, NodeID: "n1", ServiceVersion: "v9"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, span := on.Tracer().StartCall(t.Context(), telemetry.Call{Procedure: "s/h", Protocol: "connect"})
 	span.End("ok", "")
-	on.Instruments().Handler("bank.v1.AccountService", "Deposit").Call(t.Context(), telemetry.OutcomeFailed, time.Millisecond)
-	on.Instruments().Sync(t.Context(), 300*time.Microsecond)
-	stop, err := on.Instruments().Observe(telemetry.Levels{InboxDepth: func() int64 { return 42 }})
+	on.Instruments().Handler("bank.v1.AccountService", "Deposit").Call(t.Context(), telemetry.OutcomeFailed, "failed_precondition", time.Millisecond)
+	on.Instruments().Append(300 * time.Microsecond)
+	partition := on.Instruments().Partition()
+	partition.Entry(telemetry.EntryRun)
+	on.Instruments().Partition().Entry(telemetry.EntryRun)
+	partition.Record(5, 1000)
+	partition.TimerFired(30 * time.Millisecond)
+	known := true
+	stop, err := on.Instruments().Observe(func(context.Context) (telemetry.Levels, bool) {
+		return telemetry.Levels{InboxDepth: 42, StoreBytes: -1}, known
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	scrape := httptest.NewRecorder()
-	on.Handler().ServeHTTP(scrape, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	get := func() string {
+		scrape := httptest.NewRecorder()
+		on.Handler().ServeHTTP(scrape, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+		return scrape.Body.String()
+	}
+	scrape := get()
 	for _, want := range []string{
-		`perdure_calls_total{handler="Deposit"`, `outcome="failed"`, `service="bank.v1.AccountService"`,
-		"perdure_log_sync_duration_seconds_bucket", "perdure_inbox_depth{", "} 42", `service_instance_id="n1"`,
+		`perdure_calls_total{code="failed_precondition",handler="Deposit",outcome="failed",service="bank.v1.AccountService"} 1`,
+		`perdure_call_duration_seconds_bucket{handler="Deposit",outcome="failed",service="bank.v1.AccountService",le="0.001"} 1`,
+		`perdure_log_append_duration_seconds_bucket{le="0.0005"} 1`, `perdure_journal_entries_total{kind="run"} 2`,
+		"perdure_records_total 1\n", "perdure_records_size_bytes_total 1000\n", "perdure_record_events_sum 5\n",
+		`perdure_timer_lateness_seconds_bucket{le="0.05"} 1`, "perdure_timers_fired_total 1\n", "perdure_inbox_depth 42\n",
+		`service_instance_id="n1"`, `perdure_build_info{go_version="go`, `version="v9"} 1`, "go_goroutine_count ",
 	} {
-		if !strings.Contains(scrape.Body.String(), want) {
-			t.Errorf("%q is not in\n%s", want, scrape.Body)
+		if !strings.Contains(scrape, want) {
+			t.Errorf("%q is not in\n%s", want, scrape)
 		}
 	}
-	if strings.Contains(scrape.Body.String(), "perdure_timers") {
+	if strings.Contains(scrape, "perdure_store_size") {
 		t.Error("a level that is not known is exported")
+	}
+	if known = false; strings.Contains(get(), "perdure_inbox_depth") {
+		t.Error("levels that are not known are exported")
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
@@ -165,7 +198,7 @@ func TestCollectorDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	on.Instruments().Sync(t.Context(), time.Millisecond)
+	on.Instruments().Append(time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if err := on.Shutdown(ctx); err != nil {
@@ -173,5 +206,55 @@ func TestCollectorDown(t *testing.T) {
 	}
 	if got := strings.Count(log.String(), "metrics cannot be exported"); got != 1 {
 		t.Errorf("log: %s", log.String())
+	}
+}
+
+// TestInvocationSpan: attempts continue the span of their invocation, which is exported after
+// them, and an id that follows from the invocation's makes them meet.
+func TestInvocationSpan(t *testing.T) {
+	var mu sync.Mutex
+	var exported bytes.Buffer
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if _, err := exported.ReadFrom(r.Body); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer collector.Close()
+	on, err := telemetry.Setup(t.Context(), telemetry.Config{TracesURL: collector.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	continued := on.Tracer().InvocationTraceparent("inv_1", parent)
+	if continued == parent || continued != on.Tracer().InvocationTraceparent("inv_1", parent) ||
+		continued == on.Tracer().InvocationTraceparent("inv_2", parent) || continued[:36] != parent[:36] || continued[52:] != parent[52:] {
+		t.Fatalf("attempts continue %s", continued)
+	}
+	if got := on.Tracer().InvocationTraceparent("inv_1", ""); got != "" {
+		t.Errorf("without a trace: %q", got)
+	}
+	on.Tracer().RecordInvocation(telemetry.Invocation{
+		Procedure: "s/h", ID: "inv_1", Traceparent: parent, CreatedAt: time.UnixMilli(1000), CompletedAt: time.UnixMilli(3500), Code: "ok",
+	})
+	on.Tracer().RecordInvocation(telemetry.Invocation{ID: "inv_1", Traceparent: "nonsense", Code: "ok"})
+	if err := on.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	var sent tracev1.TracesData
+	if err := proto.Unmarshal(exported.Bytes(), &sent); err != nil {
+		t.Fatal(err)
+	}
+	if len(sent.ResourceSpans) != 1 || len(sent.ResourceSpans[0].ScopeSpans) != 1 || len(sent.ResourceSpans[0].ScopeSpans[0].Spans) != 1 {
+		t.Fatalf("exported %v", &sent)
+	}
+	span := sent.ResourceSpans[0].ScopeSpans[0].Spans[0]
+	if got := "00-" + hex.EncodeToString(span.TraceId) + "-" + hex.EncodeToString(span.SpanId) + "-01"; got != continued {
+		t.Errorf("the span is %s, its attempts continue %s", got, continued)
+	}
+	if hex.EncodeToString(span.ParentSpanId) != parent[36:52] || span.EndTimeUnixNano-span.StartTimeUnixNano != uint64(2500*time.Millisecond) {
+		t.Errorf("span %v", span)
 	}
 }

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -34,6 +35,7 @@ const (
 	attributeInvocationID = "perdure.invocation_id"
 	attributeObjectKey    = "perdure.key"
 	attributeAttempt      = "perdure.attempt"
+	attributeAttempts     = "perdure.attempts"
 	attributeMode         = "perdure.mode"
 )
 
@@ -81,6 +83,57 @@ func (t *Tracer) StartAttempt(ctx context.Context, attempt Attempt) (context.Con
 		attribute.String(attributeInvocationID, attempt.InvocationID),
 		attribute.String(attributeObjectKey, attempt.Key),
 		attribute.Int64(attributeAttempt, int64(attempt.Number)))
+}
+
+// Invocation is what the span of an invocation says.
+type Invocation struct {
+	Procedure string
+	Mode      string
+	ID        string
+	Key       string
+	// Attempts is how many there were.
+	Attempts uint32
+	// Traceparent is what the invocation was asked for with.
+	Traceparent            string
+	CreatedAt, CompletedAt time.Time
+	// Code is "ok", or the code of the failure that Message describes.
+	Code, Message string
+}
+
+// InvocationTraceparent is the traceparent that an invocation's attempts continue: that of its
+// span, which has an id that follows from the invocation's, since it is exported only once the
+// invocation has ended. With traces off, or for an invocation that is in no trace, it is the
+// invocation's own traceparent.
+func (t *Tracer) InvocationTraceparent(id, traceparent string) string {
+	if t == nil || traceparent == "" {
+		return traceparent
+	}
+	return withSpanID(traceparent, invocationSpanID(id))
+}
+
+// RecordInvocation exports the span of an invocation that has ended.
+func (t *Tracer) RecordInvocation(inv Invocation) {
+	if t == nil || inv.Traceparent == "" {
+		return
+	}
+	traceparent := inv.Traceparent // so that inv stays on the stack while traces are off
+	ctx := propagator.Extract(context.Background(), traceparentCarrier{&traceparent})
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		return
+	}
+	ctx = context.WithValue(ctx, spanIDKey{}, invocationSpanID(inv.ID))
+	_, span := t.tracer.Start(ctx, "invocation "+inv.Procedure, trace.WithSpanKind(trace.SpanKindInternal),
+		trace.WithTimestamp(inv.CreatedAt), trace.WithAttributes(
+			attribute.String(attributeMethod, inv.Procedure),
+			attribute.String(attributeMode, inv.Mode),
+			attribute.String(attributeInvocationID, inv.ID),
+			attribute.String(attributeObjectKey, inv.Key),
+			attribute.Int64(attributeAttempts, int64(inv.Attempts))))
+	if inv.Code != "ok" {
+		span.SetAttributes(attribute.String(attributeStatus, inv.Code))
+		span.SetStatus(codes.Error, inv.Message)
+	}
+	span.End(trace.WithTimestamp(inv.CompletedAt))
 }
 
 // StartStep starts the span of one durable step, such as "run pay" or "call bank.v1.X/Y",

@@ -99,7 +99,7 @@ func (a *audit) removeEmptyLog(logs []string) error {
 	if err != nil || info.Size() > 0 {
 		return err
 	}
-	a.logger.Warn("removing an empty write-ahead log left by a crash", "file", path)
+	a.logger.Warn("removing an empty write-ahead log left by a crash", "path", path)
 	return os.Remove(path)
 }
 

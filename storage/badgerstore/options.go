@@ -91,7 +91,7 @@ func (o Options) memtableBytes() int64 { return o.MemoryBudgetBytes / memtablesP
 // mapped file, which also makes block and index caches pointless.
 func (o Options) badgerOptions() badger.Options {
 	return badger.DefaultOptions(badgerDir(o.Dir)).
-		WithLogger(badgerLog{o.Logger.With("store_dir", o.Dir)}).
+		WithLogger(badgerLog{o.Logger.With("path", o.Dir)}).
 		WithSyncWrites(true).
 		WithDetectConflicts(false).
 		WithNumVersionsToKeep(1).

@@ -201,7 +201,7 @@ func (s *Store) Close() error {
 	}
 	s.mu.Unlock()
 	if snapshots > 0 {
-		s.logger.Warn("store closed with snapshots in use", "store_dir", s.dir, "snapshots", snapshots)
+		s.logger.Warn("store closed with snapshots in use", "path", s.dir, "snapshots", snapshots)
 	}
 	if err := errors.Join(s.mark.close(), s.db.Close(), s.lock.Close()); err != nil {
 		return fmt.Errorf("badgerstore: close %s: %w", s.dir, err)
@@ -234,6 +234,6 @@ func (s *Store) fence(cause error) {
 	defer s.mu.Unlock()
 	if s.mu.fenced == nil {
 		s.mu.fenced = cause
-		s.logger.Error("store fenced: it must be closed and opened again", "store_dir", s.dir, "error", cause)
+		s.logger.Error("store fenced: it must be closed and opened again", "path", s.dir, "error", cause)
 	}
 }

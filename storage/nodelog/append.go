@@ -140,7 +140,7 @@ func (l *Log) writable() error {
 func (l *Log) fence(cause error) error {
 	l.fenced = fmt.Errorf("%w: %w", ErrFenced, cause)
 	l.counts.fenced.Store(true)
-	l.logger.Error("node log fenced", "dir", l.opts.Dir, "error", cause)
+	l.logger.Error("node log fenced", "path", l.opts.Dir, "error", cause)
 	return l.fenced
 }
 

@@ -358,7 +358,7 @@ func (r *recovery) repair() error {
 	fs, logger := l.opts.FS, l.logger
 	l.current, l.sequence, l.marked, l.markable = s, r.sequence, r.marked, r.sequence > 0
 	if n := r.torn[1] - r.torn[0]; n > 0 {
-		logger.Warn("unfinished last frame of the node log cut", "file", s.path, "offset", r.torn[0], "bytes", n, "reason", r.tornReason)
+		logger.Warn("unfinished last frame of the node log cut", "path", s.path, "offset", r.torn[0], "bytes", n, "reason", r.tornReason)
 		if _, err := s.file.WriteAt(make([]byte, n), r.torn[0]); err != nil {
 			return fmt.Errorf("nodelog: wipe unfinished frame of %s: %w", s.path, noSpace(err))
 		}
@@ -393,7 +393,7 @@ func (r *recovery) repair() error {
 	if _, known, err := l.readIdentity(); err != nil {
 		return err
 	} else if !known {
-		logger.Warn("identity of the node log missing, written again from its segments", "file", l.identityPath())
+		logger.Warn("identity of the node log missing, written again from its segments", "path", l.identityPath())
 		return l.writeIdentity()
 	}
 	return nil

@@ -26,11 +26,11 @@ func (l *Log) TruncatePrefix(group uint32, index, term uint64) {
 		return
 	}
 	if index > g.last() {
-		l.logger.Error("truncation above the last entry ignored", "group", group, "index", index, "last", g.last())
+		l.logger.Error("truncation above the last entry ignored", "partition", group, "index", index, "last", g.last())
 		return
 	}
 	if have := g.locations[index-g.first()].term; have != term {
-		l.logger.Error("truncation with another term ignored", "group", group, "index", index, "term", term, "have", have)
+		l.logger.Error("truncation with another term ignored", "partition", group, "index", index, "term", term, "have", have)
 		return
 	}
 	l.mu.gone = append(l.mu.gone, l.mu.truncate(group, g, index, term)...)
@@ -93,7 +93,7 @@ func (l *Log) relieve() {
 	}
 	if err := l.writeFrame(); err != nil {
 		l.putBack(taken)
-		l.logger.Warn("truncations not recorded", "dir", l.opts.Dir, "error", err)
+		l.logger.Warn("truncations not recorded", "path", l.opts.Dir, "error", err)
 		return
 	}
 	l.apply(taken)
@@ -149,7 +149,7 @@ func (l *Log) abandonSegment(number uint32, cause error) error {
 			return l.fence(cause)
 		}
 		if err := l.opts.FS.Remove(path); err != nil {
-			l.logger.Warn("blank segment not removed", "file", path, "error", err)
+			l.logger.Warn("blank segment not removed", "path", path, "error", err)
 		}
 	}
 	l.starved.Store(true)
@@ -172,7 +172,7 @@ func (l *Log) carryForward() {
 		if err != nil {
 			// The reader of that entry gets the error; the append is not to blame.
 			oldest.unreadable = true
-			l.logger.Error("old entries not carried forward", "file", oldest.path, "error", err)
+			l.logger.Error("old entries not carried forward", "path", oldest.path, "error", err)
 			break
 		}
 		l.counts.carried.Add(uint64(f.loc.size))

@@ -116,7 +116,7 @@ func (l *Log) markIfIdle(seen uint64) (sequence uint64, idle bool) {
 	}
 	if err := l.writeMarker(frameMarker); err != nil {
 		// The frame itself is safe; only its proof is missing. The next append will tell.
-		l.logger.Warn("last frame not marked as synced", "file", l.current.path, "error", err)
+		l.logger.Warn("last frame not marked as synced", "path", l.current.path, "error", err)
 	}
 	return l.sequence, true
 }
@@ -141,14 +141,14 @@ func (l *Log) deleteSegments() {
 			err = l.opts.FS.SyncDir(l.opts.Dir)
 		}
 		if err != nil {
-			l.logger.Warn("segment not deleted", "file", oldest.path, "error", err)
+			l.logger.Warn("segment not deleted", "path", oldest.path, "error", err)
 			return
 		}
 		l.mu.Lock()
 		l.mu.segments = append([]*segment(nil), l.mu.segments[1:]...)
 		l.mu.Unlock()
 		if err := oldest.release(); err != nil {
-			l.logger.Warn("segment not closed", "file", oldest.path, "error", err)
+			l.logger.Warn("segment not closed", "path", oldest.path, "error", err)
 		}
 	}
 }

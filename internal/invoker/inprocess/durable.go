@@ -258,23 +258,23 @@ func (d *durable) expired() {
 	close(d.over)
 	d.mu.Unlock()
 	d.life.end(err)
-	d.invoker.config.Logger.Warn("handler made no step", "invocation_id", d.attempt.ID.String(), "service", d.attempt.Target.Service,
-		"handler", d.attempt.Target.Handler, "attempt", d.attempt.Number, "error", err)
+	d.invoker.config.Logger.Warn("handler made no step", telemetry.KeyInvocationID, d.attempt.ID.String(), telemetry.KeyService, d.attempt.Target.Service,
+		telemetry.KeyHandler, d.attempt.Target.Handler, telemetry.KeyAttempt, d.attempt.Number, telemetry.KeyError, err)
 	d.attempt.Host.Finish(d.attempt, &invoker.Outcome{Retry: errorRecord(err)})
 }
 
 // Fail ends the attempt, to be tried again: what stopped it is in the code or in stored data, and
 // a deploy can heal either.
 func (d *durable) Fail(err error) {
-	d.invoker.config.Logger.Error("attempt failed", "invocation_id", d.attempt.ID.String(), "service", d.attempt.Target.Service,
-		"handler", d.attempt.Target.Handler, "attempt", d.attempt.Number, "error", err)
+	d.invoker.config.Logger.Error("attempt failed", telemetry.KeyInvocationID, d.attempt.ID.String(), telemetry.KeyService, d.attempt.Target.Service,
+		telemetry.KeyHandler, d.attempt.Target.Handler, telemetry.KeyAttempt, d.attempt.Number, telemetry.KeyError, err)
 	d.stop(err, &invoker.Outcome{Retry: errorRecord(err)})
 	runtime.Goexit()
 }
 
 func (d *durable) diverged(divergence *journal.Divergence) *invoker.Outcome {
-	d.invoker.config.Logger.Error("journal diverged", "invocation_id", d.attempt.ID.String(), "service", d.attempt.Target.Service,
-		"handler", d.attempt.Target.Handler, "attempt", d.attempt.Number, "error", divergence)
+	d.invoker.config.Logger.Error("journal diverged", telemetry.KeyInvocationID, d.attempt.ID.String(), telemetry.KeyService, d.attempt.Target.Service,
+		telemetry.KeyHandler, d.attempt.Target.Handler, telemetry.KeyAttempt, d.attempt.Number, telemetry.KeyError, divergence)
 	return &invoker.Outcome{Retry: &recordv1.Error{Code: uint32(actor.Internal), Message: divergence.Error()}}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/telemetry"
 )
 
 // closure is the function of one Run whose result is not recorded.
@@ -210,8 +211,8 @@ func (d *durable) tries(ctx context.Context, c *closure) *recordv1.Result {
 		case ctx.Err() != nil:
 			return nil
 		}
-		d.invoker.config.Logger.Warn("run failed", "invocation_id", d.attempt.ID.String(), "service", d.attempt.Target.Service,
-			"handler", d.attempt.Target.Handler, "run", c.name, "try", tries, "error", err)
+		d.invoker.config.Logger.Warn("run failed", telemetry.KeyInvocationID, d.attempt.ID.String(), telemetry.KeyService, d.attempt.Target.Service,
+			telemetry.KeyHandler, d.attempt.Target.Handler, "run", c.name, "try", tries, telemetry.KeyError, err)
 		if tries >= c.retry.MaxAttempts {
 			last := errorRecord(err)
 			if tries > 1 {

@@ -9,18 +9,19 @@ import (
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/telemetry"
 )
 
 // loggerOf is a logger with the attributes of an invocation.
 func (inv *Invoker) loggerOf(id invocation.ID, target invocation.Target, attempt uint32) *slog.Logger {
 	return inv.config.Logger.With(
-		"invocation_id", id.String(), "service", target.Service, "key", target.Key, "handler", target.Handler, "attempt", attempt)
+		telemetry.KeyInvocationID, id.String(), telemetry.KeyService, target.Service, telemetry.KeyKey, target.Key, telemetry.KeyHandler, target.Handler, telemetry.KeyAttempt, attempt)
 }
 
 // panicked logs a panic with its stack and makes the error that the caller sees instead.
 func (inv *Invoker) panicked(m *method, id invocation.ID, value any, stack []byte) *recordv1.Result {
 	inv.config.Logger.Error("handler panicked",
-		"invocation_id", id.String(), "service", m.desc.Service, "handler", m.desc.Name, "panic", fmt.Sprint(value), "stack", string(stack))
+		telemetry.KeyInvocationID, id.String(), telemetry.KeyService, m.desc.Service, telemetry.KeyHandler, m.desc.Name, telemetry.KeyPanic, fmt.Sprint(value), telemetry.KeyStack, string(stack))
 	return errorResult(&recordv1.Error{Code: uint32(actor.Internal), Message: m.desc.FullName() + " panicked"})
 }
 
@@ -30,7 +31,7 @@ func (inv *Invoker) logUncoded(m *method, id invocation.ID, attempt uint32, err 
 		return
 	}
 	inv.config.Logger.Warn("handler failed",
-		"invocation_id", id.String(), "service", m.desc.Service, "handler", m.desc.Name, "attempt", attempt, "error", err)
+		telemetry.KeyInvocationID, id.String(), telemetry.KeyService, m.desc.Service, telemetry.KeyHandler, m.desc.Name, telemetry.KeyAttempt, attempt, telemetry.KeyError, err)
 }
 
 // liveHandler logs nothing while its attempt replays.

@@ -192,12 +192,17 @@ func (f *Fake) Invocation(_ context.Context, id invocation.ID) (*routing.Invocat
 	return &routing.InvocationDetail{ID: id, Row: &recordv1.Invocation{Target: r.in.Target, Mode: r.in.Mode}}, nil
 }
 
-// Invocations implements routing.Router; it lists nothing.
-func (f *Fake) Invocations(context.Context, routing.Filter) ([]routing.InvocationDetail, error) {
-	return nil, nil
+// Journal implements routing.Router; journals are empty.
+func (f *Fake) Journal(ctx context.Context, id invocation.ID, _ uint32, _ int) (*routing.InvocationDetail, error) {
+	return f.Invocation(ctx, id)
 }
 
-// State implements routing.Router; there is none.
-func (f *Fake) State(context.Context, invocation.Object) (*routing.ObjectState, error) {
+// InvocationsPage implements routing.Router; it lists nothing.
+func (f *Fake) InvocationsPage(context.Context, routing.Filter) (*routing.InvocationsPage, error) {
+	return &routing.InvocationsPage{}, nil
+}
+
+// StatePage implements routing.Router; there is none.
+func (f *Fake) StatePage(context.Context, routing.StateQuery) (*routing.ObjectState, error) {
 	return &routing.ObjectState{}, nil
 }

@@ -773,6 +773,8 @@ type ListInvocationsResponse struct {
 	Invocations []*Invocation          `protobuf:"bytes,1,rep,name=invocations,proto3" json:"invocations,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How many invocations were looked at for this page.
+	Scanned       uint64 `protobuf:"varint,3,opt,name=scanned,proto3" json:"scanned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -821,10 +823,17 @@ func (x *ListInvocationsResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListInvocationsResponse) GetScanned() uint64 {
+	if x != nil {
+		return x.Scanned
+	}
+	return 0
+}
+
 type GetInvocationRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	InvocationId string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
-	// Journal entries. 0: 100. At most 1000.
+	// Journal entries, fewer if they are large. 0: 100. At most 1000.
 	PageSize uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -1231,7 +1240,7 @@ type GetStateResponse struct {
 	// The state as protobuf JSON. Empty without state.
 	StateJson string        `protobuf:"bytes,3,opt,name=state_json,json=stateJson,proto3" json:"state_json,omitempty"`
 	Tables    []*StateTable `protobuf:"bytes,4,rep,name=tables,proto3" json:"tables,omitempty"`
-	// Why state_json is empty although there is a state, or why tables are not complete.
+	// Why state_json is empty although there is a state.
 	Note          string `protobuf:"bytes,5,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1308,8 +1317,7 @@ type StateTable struct {
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Full name of the rows' message.
 	ValueType string `protobuf:"bytes,2,opt,name=value_type,json=valueType,proto3" json:"value_type,omitempty"`
-	// Rows of the whole table; of an object with more than 10,000 rows, those of them that were
-	// looked at (see GetStateResponse.note).
+	// Rows of the whole table.
 	Size uint64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
 	// By key.
 	Rows []*StateTableRow `protobuf:"bytes,4,rep,name=rows,proto3" json:"rows,omitempty"`
@@ -2178,10 +2186,11 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x06status\x18\x04 \x03(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\x12\x1b\n" +
 	"\tpage_size\x18\x05 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x06 \x01(\tR\tpageToken\"\x81\x01\n" +
+	"page_token\x18\x06 \x01(\tR\tpageToken\"\x9b\x01\n" +
 	"\x17ListInvocationsResponse\x12>\n" +
 	"\vinvocations\x18\x01 \x03(\v2\x1c.perdure.admin.v1.InvocationR\vinvocations\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"w\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\ascanned\x18\x03 \x01(\x04R\ascanned\"w\n" +
 	"\x14GetInvocationRequest\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +

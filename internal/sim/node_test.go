@@ -1,0 +1,186 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing/synctest"
+	"time"
+
+	"github.com/perdure/perdure/cluster/replica"
+	"github.com/perdure/perdure/internal/partition"
+	"github.com/perdure/perdure/storage"
+	"github.com/perdure/perdure/storage/memstore"
+	"github.com/perdure/perdure/storage/nodelog"
+	"github.com/perdure/perdure/storage/vfs"
+)
+
+const partitions = 4
+
+// chance is a seeded source that goroutines share.
+type chance struct {
+	mu struct {
+		sync.Mutex
+		rand *rand.Rand
+	}
+}
+
+func newChance(seed, stream uint64) *chance {
+	c := &chance{}
+	c.mu.rand = rand.New(rand.NewPCG(seed, stream))
+	return c
+}
+
+func (c *chance) intn(n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.rand.IntN(n)
+}
+
+func (c *chance) between(low, high time.Duration) time.Duration {
+	return low + time.Duration(c.intn(int(high-low)+1))
+}
+
+// slowDisk makes a sync take time, so that there is something between evaluated and durable.
+type slowDisk struct {
+	vfs.FS
+	chance *chance
+	// still makes syncs take no time. On a full disk the log's upkeep waits for the append in
+	// progress on a mutex, which a fake clock does not see as waiting: time would stand still.
+	still *atomic.Bool
+}
+
+type slowFile struct {
+	vfs.File
+	disk slowDisk
+}
+
+func (d slowDisk) Create(name string) (vfs.File, error) { return d.slow(d.FS.Create(name)) }
+func (d slowDisk) Open(name string) (vfs.File, error)   { return d.slow(d.FS.Open(name)) }
+
+func (d slowDisk) slow(file vfs.File, err error) (vfs.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return slowFile{file, d}, nil
+}
+
+func (f slowFile) Sync() error {
+	if !f.disk.still.Load() {
+		time.Sleep(f.disk.chance.between(50*time.Microsecond, 4*time.Millisecond))
+	}
+	return f.File.Sync()
+}
+
+// slowStore makes a commit take time, some of it after the batch is on disk.
+type slowStore struct {
+	*memstore.Store
+	chance *chance
+}
+
+func (s slowStore) Commit(batch *storage.Batch) error {
+	time.Sleep(s.chance.between(0, 5*time.Millisecond))
+	err := s.Store.Commit(batch)
+	time.Sleep(s.chance.between(0, 2*time.Millisecond))
+	return err
+}
+
+// disks are what outlives a process.
+type disks struct {
+	log   *vfs.Mem
+	store *memstore.Store
+}
+
+// node is one process: what a crash takes away.
+type node struct {
+	*partition.Router
+	disks  disks
+	world  *world
+	runner *runner
+	host   *replica.Host
+	log    *nodelog.Log
+	// dead is set in the instant of the crash: whatever the process still says is not heard.
+	dead   atomic.Bool
+	still  atomic.Bool // see slowDisk
+	ended  chan struct{} // the host's Run returned
+	cancel context.CancelFunc
+	all    sync.WaitGroup
+}
+
+func logger() *slog.Logger {
+	if os.Getenv("SIM_LOG") != "" {
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+func (w *world) open(at disks) (*node, error) {
+	n := &node{disks: at, world: w, ended: make(chan struct{})}
+	n.runner = &runner{node: n}
+	var err error
+	n.log, err = nodelog.Open(nodelog.Options{
+		Dir: "log", FS: slowDisk{at.log, w.disk, &n.still}, SegmentBytes: 32 << 10, MinFreeBytes: -1, CarryAfterSegments: 3, Logger: logger(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	var groups []replica.GroupID
+	for id := range partitions {
+		groups = append(groups, replica.GroupID(id+1))
+	}
+	n.host, err = replica.Open(replica.Config{
+		Log: n.log, Store: slowStore{at.store, w.disk}, NodeID: 1, Groups: groups, Logger: logger(),
+		MaxApplyDelay: 15 * time.Millisecond, RetryDelay: 40 * time.Millisecond, MaxBacklogBytes: 256 << 10,
+	})
+	if err != nil {
+		return nil, errors.Join(err, n.log.Close())
+	}
+	n.Router, err = partition.NewRouter(partition.Config{Invoker: n.runner, Partitions: partitions, Logger: logger(), MaxInbox: 1000},
+		func(id uint32, p *partition.Partition) partition.Group { return n.host.Attach(replica.GroupID(id), p) })
+	if err != nil {
+		return nil, errors.Join(err, n.log.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	n.all.Go(func() {
+		defer close(n.ended)
+		if err := n.host.Run(ctx); err != nil {
+			w.trace("host: %v", err)
+		}
+	})
+	routerCtx, stopRouter := context.WithCancel(context.Background())
+	n.all.Go(func() { <-ctx.Done(); <-n.ended; stopRouter() })
+	n.all.Go(func() { _ = n.Router.Run(routerCtx) })
+	return n, nil
+}
+
+// stop ends the process in order and leaves its disks as they are.
+func (n *node) stop() disks {
+	n.cancel()
+	n.all.Wait()
+	n.runner.wait()
+	n.dead.Store(true)
+	if err := n.log.Close(); err != nil && !errors.Is(err, vfs.ErrPowerCut) {
+		n.world.trace("close log: %v", err)
+	}
+	return disks{n.disks.log, n.disks.store.Reopen()}
+}
+
+// crash ends the process between two instructions and returns what a power cut leaves.
+func (n *node) crash(seed uint64) disks {
+	// Everybody waits for something: log and store are cut at the same instant.
+	synctest.Wait()
+	n.dead.Store(true)
+	left := disks{n.disks.log.PowerCut(seed), n.disks.store.Clone(seed)}
+	n.disks.log.CutPowerAfter(0)
+	n.cancel()
+	n.all.Wait()
+	n.runner.wait()
+	_ = n.log.Close()
+	return left
+}

@@ -1,0 +1,426 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/storage/memstore"
+	"github.com/perdure/perdure/storage/vfs"
+)
+
+// world is a node, its disks, its callers and the outside.
+type world struct {
+	t     *testing.T
+	seed  uint64
+	disk  *chance // how long syncs and commits take
+	plan  *chance // which fault strikes when
+	began time.Time
+
+	mu struct {
+		sync.Mutex
+		node     *node         // nil while there is none
+		changed  chan struct{} // closed when node changes
+		failed   string
+		trace    []string
+		acked    map[string]*acked // by idempotency key
+		executed map[execution][]string
+		runs     int
+		highest  map[string]int64 // sum that a reader of that key must at least see
+	}
+}
+
+// acked is a call that was answered.
+type acked struct {
+	id     invocation.ID
+	target invocation.Target
+	amount int64
+	result string
+	oneWay bool
+}
+
+// execution is a Run step of an invocation.
+type execution struct {
+	id   invocation.ID
+	step uint32
+}
+
+// Bounds of a simulation, in fake time.
+const (
+	workers       = 10
+	callsPerActor = 25
+	longest       = 10 * time.Minute
+	funds         = 1000
+	accounts      = 6
+	counters      = 4
+)
+
+func newWorld(t *testing.T, seed uint64) *world {
+	w := &world{t: t, seed: seed, disk: newChance(seed, 1), plan: newChance(seed, 2), began: time.Now()}
+	w.mu.changed = make(chan struct{})
+	w.mu.acked, w.mu.executed, w.mu.highest = map[string]*acked{}, map[execution][]string{}, map[string]int64{}
+	return w
+}
+
+func (w *world) trace(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mu.trace = append(w.mu.trace, fmt.Sprintf("%9s  ", time.Since(w.began).Round(time.Microsecond))+fmt.Sprintf(format, args...))
+}
+
+// fail notes the first violation.
+func (w *world) fail(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.mu.failed == "" {
+		w.mu.failed = fmt.Sprintf(format, args...)
+	}
+}
+
+func (w *world) failure() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mu.failed
+}
+
+func (w *world) setNode(n *node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mu.node = n
+	close(w.mu.changed)
+	w.mu.changed = make(chan struct{})
+}
+
+// execute is the outside world: it notes that a closure ran, unless the process is dead.
+func (w *world) execute(n *node, id invocation.ID, step uint32, name string) (said string, heard bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n.dead.Load() {
+		return "", false
+	}
+	w.mu.runs++
+	said = fmt.Sprintf("%s-%d", name, w.mu.runs)
+	w.mu.executed[execution{id, step}] = append(w.mu.executed[execution{id, step}], said)
+	return said, true
+}
+
+// call repeats a request until it is answered, by whichever process there is.
+func (w *world) call(do func(ctx context.Context, n *node) (*recordv1.Result, error)) (*recordv1.Result, bool) {
+	for time.Since(w.began) < longest && w.failure() == "" {
+		w.mu.Lock()
+		n, changed := w.mu.node, w.mu.changed
+		w.mu.Unlock()
+		if n == nil {
+			select {
+			case <-changed:
+			case <-time.After(longest - time.Since(w.began)):
+			}
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		result, err := do(ctx, n)
+		cancel()
+		if n.dead.Load() {
+			time.Sleep(5 * time.Millisecond)
+			continue // The answer went to nobody.
+		}
+		if err == nil {
+			return result, true
+		}
+		var coded *routing.Error
+		if !errors.Is(err, context.DeadlineExceeded) && !(errors.As(err, &coded) && (coded.Code == routing.CodeUnavailable || coded.Code == routing.CodeResourceExhausted)) {
+			w.fail("a call failed with %v", err)
+			return nil, false
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return nil, false
+}
+
+// worker makes one caller's calls, one after another.
+func (w *world) worker(number int) {
+	random := newChance(w.seed, 100+uint64(number))
+	for i := range callsPerActor {
+		key := fmt.Sprintf("w%d-%d", number, i)
+		switch kind := random.intn(10); {
+		case kind < 4:
+			w.add(key, fmt.Sprint("k", random.intn(counters)), "Add", random)
+		case kind < 6:
+			w.add(key, fmt.Sprint("k", random.intn(counters)), "AddAndSend", random)
+		case kind < 7:
+			w.read(fmt.Sprint("k", random.intn(counters)))
+		case kind < 8:
+			w.sendOne(key, random)
+		default:
+			from := random.intn(accounts)
+			to := (from + 1 + random.intn(accounts-1)) % accounts
+			input := fmt.Sprintf("a%d a%d %d", from, to, 1+random.intn(300))
+			w.request(key, invocation.Target{Service: "sim.Transfers", Handler: "Transfer"}, invocation.ModeDurable, []byte(input), random)
+		}
+		time.Sleep(random.between(0, 30*time.Millisecond))
+	}
+}
+
+func (w *world) add(key, counter, handler string, random *chance) {
+	result := w.request(key, invocation.Target{Service: "sim.Counter", Key: counter, Handler: handler}, invocation.ModeTransaction, value(1), random)
+	if result == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mu.highest[counter] = max(w.mu.highest[counter], number(result.Value))
+}
+
+// request calls with an idempotency key, and sometimes asks again: the answer stays the same.
+func (w *world) request(key string, t invocation.Target, mode invocation.Mode, input []byte, random *chance) *recordv1.Result {
+	in := func() *recordv1.Invoke { return invoke(t, mode, input, key) }
+	id, _ := invocation.IDFromBytes(in().InvocationId)
+	result, ok := w.call(func(ctx context.Context, n *node) (*recordv1.Result, error) { return n.Call(ctx, in()) })
+	if !ok {
+		return nil
+	}
+	w.mu.Lock()
+	w.mu.acked[key] = &acked{id: id, target: t, amount: number(input), result: text(result)}
+	w.mu.Unlock()
+	again := random.intn(6)
+	if again > 1 {
+		return result
+	}
+	time.Sleep(random.between(0, 100*time.Millisecond))
+	second, ok := w.call(func(ctx context.Context, n *node) (*recordv1.Result, error) {
+		if again == 0 {
+			return n.Attach(ctx, id)
+		}
+		return n.Call(ctx, in())
+	})
+	if ok && text(second) != text(result) {
+		w.fail("%s answered %s, and later %s", key, text(result), text(second))
+	}
+	return result
+}
+
+func text(r *recordv1.Result) string {
+	if r.GetError() != nil {
+		return fmt.Sprintf("error %d %s", r.Error.Code, r.Error.Message)
+	}
+	return string(r.GetValue())
+}
+
+// sendOne asks for an Add one-way.
+func (w *world) sendOne(key string, random *chance) {
+	t := invocation.Target{Service: "sim.Counter", Key: fmt.Sprint("oneway", random.intn(2)), Handler: "Add"}
+	in := func() *recordv1.Invoke { return invoke(t, invocation.ModeTransaction, value(1), key) }
+	id, _ := invocation.IDFromBytes(in().InvocationId)
+	_, ok := w.call(func(ctx context.Context, n *node) (*recordv1.Result, error) {
+		_, err := n.Send(ctx, in())
+		return nil, err
+	})
+	if ok {
+		w.mu.Lock()
+		w.mu.acked[key] = &acked{id: id, target: t, amount: 1, oneWay: true}
+		w.mu.Unlock()
+	}
+}
+
+// read checks that a READ sees every write that was acknowledged before it began.
+func (w *world) read(counter string) {
+	w.mu.Lock()
+	least := w.mu.highest[counter]
+	w.mu.Unlock()
+	t := invocation.Target{Service: "sim.Counter", Key: counter, Handler: "Get"}
+	result, ok := w.call(func(ctx context.Context, n *node) (*recordv1.Result, error) {
+		return n.Read(ctx, invoke(t, invocation.ModeRead, nil, ""))
+	})
+	if ok && number(result.Value) < least {
+		w.fail("READ of %s saw %d after %d was acknowledged", counter, number(result.Value), least)
+	}
+}
+
+// drive runs the node and breaks it until the callers are done.
+func (w *world) drive(done <-chan struct{}) {
+	at := disks{vfs.NewMem(), memstore.New(memstore.Options{})}
+	for first := true; ; first = false {
+		n, err := w.open(at)
+		if errors.Is(err, syscall.EIO) { // A fault that was still to come: start again.
+			w.trace("%v", err)
+			at.log.ClearFaults()
+			n, err = w.open(at)
+		}
+		if err != nil {
+			w.fail("the node does not open: %v", err)
+			return
+		}
+		ready, stopWaiting := context.WithTimeout(context.Background(), 20*time.Second)
+		err = n.Ready(ready)
+		stopWaiting()
+		if err != nil {
+			select {
+			case <-n.ended: // A fault that was still to come.
+				at = n.stop()
+				continue
+			default:
+			}
+			w.fail("the node does not get ready: %v", err)
+			n.stop()
+			return
+		}
+		w.trace("ready")
+		if !first {
+			w.checkExecuted(n)
+		}
+		w.setNode(n)
+		at, err = w.strike(n, done)
+		w.setNode(nil)
+		if err == nil {
+			continue
+		}
+		// The callers are done: on good disks all that is left must end by itself.
+		at = n.stop()
+		at.log.ClearFaults()
+		if n, err = w.open(at); err != nil {
+			w.fail("the node does not open: %v", err)
+			return
+		}
+		w.settle(n)
+		n.stop()
+		return
+	}
+}
+
+var errDone = errors.New("callers are done")
+
+// strike waits, does something bad, and returns the disks to go on with.
+func (w *world) strike(n *node, done <-chan struct{}) (disks, error) {
+	for {
+		select {
+		case <-done:
+			return disks{}, errDone
+		case <-n.ended:
+			w.trace("the node ended by itself")
+			return n.stop(), nil
+		case <-time.After(w.plan.between(time.Millisecond, 250*time.Millisecond)):
+		}
+		if w.failure() != "" {
+			return disks{}, errDone
+		}
+		switch w.plan.intn(10) {
+		case 0, 1, 2, 3:
+			w.trace("power cut")
+			return n.crash(uint64(w.plan.intn(1 << 30))), nil
+		case 4:
+			w.trace("restart")
+			return n.stop(), nil
+		case 5:
+			w.trace("sync fails")
+			n.disks.log.Inject(vfs.Fault{Op: vfs.OpSync, After: w.plan.intn(4), Err: syscall.EIO, LosesDirty: w.plan.intn(2) == 0})
+		case 6:
+			w.trace("write fails")
+			n.disks.log.Inject(vfs.Fault{Op: vfs.OpWrite, After: w.plan.intn(4), Err: syscall.EIO, Written: w.plan.intn(64)})
+		case 7:
+			w.trace("commit fails")
+			n.disks.store.FailCommit(1+w.plan.intn(3), memstore.Outcome(1+w.plan.intn(3)))
+		case 8:
+			w.trace("the log's disk is full")
+			n.still.Store(true)
+			time.Sleep(10 * time.Millisecond)
+			n.disks.log.SetCapacity(1)
+			w.pause(n)
+			n.disks.log.SetCapacity(-1)
+			w.trace("there is space again")
+		case 9:
+			w.trace("the store's disk is full")
+			n.disks.store.NoSpace(true)
+			w.pause(n)
+			n.disks.store.NoSpace(false)
+			w.trace("there is space again")
+		}
+	}
+}
+
+func (w *world) pause(n *node) {
+	select {
+	case <-n.ended:
+	case <-time.After(w.plan.between(10*time.Millisecond, 400*time.Millisecond)):
+	}
+}
+
+// checkExecuted: a closure that ran has its entry on disk, whatever happened since.
+func (w *world) checkExecuted(n *node) {
+	w.mu.Lock()
+	executed := slices.Collect(maps.Keys(w.mu.executed))
+	w.mu.Unlock()
+	for _, e := range executed {
+		detail, err := n.Invocation(context.Background(), e.id)
+		if err != nil {
+			w.fail("a closure of %s ran and after a restart: %v", e.id, err)
+			return
+		}
+		if len(detail.Journal) < int(e.step) || detail.Journal[e.step-1].GetRun() == nil {
+			w.fail("entry %d of %s ran before it was durable: the journal has %d", e.step, e.id, len(detail.Journal))
+		}
+	}
+}
+
+// settle waits until nothing is left to do.
+func (w *world) settle(n *node) {
+	statuses := []recordv1.Status{
+		recordv1.Status_STATUS_SCHEDULED, recordv1.Status_STATUS_QUEUED, recordv1.Status_STATUS_RUNNING,
+		recordv1.Status_STATUS_SUSPENDED, recordv1.Status_STATUS_BACKING_OFF, recordv1.Status_STATUS_PAUSED,
+	}
+	deadline := time.Now().Add(2 * time.Minute)
+	for w.failure() == "" {
+		active, err := n.Invocations(context.Background(), routing.Filter{Statuses: statuses})
+		if err == nil && len(active) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			var left []string
+			for _, a := range active {
+				left = append(left, fmt.Sprintf("%s %s %s attempt %d", a.ID, a.Row.GetTarget().GetHandler(), a.Row.GetStatus(), a.Row.GetAttempt()))
+			}
+			w.fail("something hangs (%v): %s", err, strings.Join(left, "; "))
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	// Messages may still be on their way to a partition that has no row of them yet.
+	time.Sleep(3 * time.Second)
+	if w.failure() == "" {
+		w.check(n)
+	}
+}
+
+// run is one simulation. It returns what was violated, or "".
+func run(t *testing.T, seed uint64) (violation string, trace []string) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, seed)
+		done := make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() { w.drive(done) })
+		var callers sync.WaitGroup
+		callers.Go(w.fund)
+		callers.Wait()
+		for number := range workers {
+			callers.Go(func() { w.worker(number) })
+		}
+		callers.Wait()
+		close(done)
+		all.Wait()
+		if time.Since(w.began) > longest {
+			w.fail("not all calls were answered in %s of fake time", longest)
+		}
+		violation, trace = w.failure(), w.mu.trace
+	})
+	return violation, trace
+}
