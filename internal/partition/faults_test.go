@@ -291,7 +291,7 @@ func TestReplyWaitsForTheLog(t *testing.T) {
 		time.Sleep(time.Minute)
 		select {
 		case got := <-answer:
-			t.Errorf("answered %q before the record was durable", got)
+			t.Fatalf("answered %q before the record was durable", got)
 		default:
 		}
 		if got := read(); got != "" {

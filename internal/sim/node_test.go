@@ -106,7 +106,7 @@ type node struct {
 	log    *nodelog.Log
 	// dead is set in the instant of the crash: whatever the process still says is not heard.
 	dead   atomic.Bool
-	still  atomic.Bool // see slowDisk
+	still  atomic.Bool   // see slowDisk
 	ended  chan struct{} // the host's Run returned
 	cancel context.CancelFunc
 	all    sync.WaitGroup

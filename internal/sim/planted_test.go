@@ -1,0 +1,45 @@
+package sim
+
+import (
+	"context"
+	"flag"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+var planted = flag.Bool("sim.planted", false, "build with each planted bug and demand that the tests notice")
+
+// TestPlantedBugsAreNoticed runs the suites on builds that are broken on purpose. A suite that
+// passes there proves nothing.
+func TestPlantedBugsAreNoticed(t *testing.T) {
+	if !*planted {
+		t.Skip("takes minutes; run with -sim.planted")
+	}
+	const (
+		model  = "../engine -run TestModel -rapid.checks=2000 -rapid.nofailfile -rapid.shrinktime=1s"
+		faults = "../partition -run Leadership|TestReplyWaits"
+		whole  = ". -run TestSeed -sim.from 1 -sim.for 20s"
+	)
+	for _, bug := range []struct{ tag, suites string }{
+		{"dedup", model}, {"idempotency", model}, {"attempt", model}, {"timer", model},
+		{"epoch", faults}, {"gate", faults},
+		// Not dedup: ids that follow from the caller's journal make a repeated message harmless to
+		// everything that the simulation's handlers do. A signal would count twice: see the model.
+		{"gate", whole}, {"idempotency", whole}, {"timer", whole},
+	} {
+		t.Run(bug.tag+" "+strings.Fields(bug.suites)[0], func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			defer cancel()
+			args := append([]string{"test", "-tags", "perdure_bug_" + bug.tag, "-timeout", "90s"}, strings.Fields(bug.suites)...)
+			out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput()
+			switch {
+			case err == nil:
+				t.Errorf("go %s passes: the bug is not noticed", strings.Join(args, " "))
+			case strings.Contains(string(out), "[build failed]"):
+				t.Errorf("go %s does not build:\n%s", strings.Join(args, " "), out)
+			}
+		})
+	}
+}
