@@ -97,6 +97,7 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay bool, now int64
 
 // enter takes the object's key or joins its inbox.
 func (e *Engine) enter(l *live, store bool, now int64) error {
+	e.changed = true
 	e.live[l.id] = l
 	if l.holdsKey() {
 		o := e.objects[l.target.Object()]
@@ -120,8 +121,9 @@ func (e *Engine) enter(l *live, store bool, now int64) error {
 const runRetention = 24 * 60 * 60 * 1000
 
 func rowOf(in *recordv1.Invoke, now int64) *recordv1.Invocation {
-	if in.RetentionMs <= 0 && invocation.Mode(in.Mode) == invocation.ModeRun {
-		in.RetentionMs = runRetention
+	retention := in.RetentionMs
+	if retention <= 0 && invocation.Mode(in.Mode) == invocation.ModeRun {
+		retention = runRetention
 	}
 	return &recordv1.Invocation{
 		Target:         in.Target,
@@ -130,7 +132,7 @@ func rowOf(in *recordv1.Invoke, now int64) *recordv1.Invocation {
 		DueAt:          in.DueAt,
 		Caller:         in.Caller,
 		Traceparent:    in.Traceparent,
-		RetentionMs:    in.RetentionMs,
+		RetentionMs:    retention,
 		DeadlineAt:     in.DeadlineAt,
 		InputHash:      xxhash.Sum64(in.Input),
 		IdempotencyKey: in.IdempotencyKey,

@@ -52,6 +52,7 @@ func (e *Engine) cancel(id invocation.ID, kill bool, now int64) (found bool, err
 
 // end completes an invocation wherever it is in its life.
 func (e *Engine) end(l *live, status recordv1.Status, result *recordv1.Result, now int64) error {
+	e.changed = true
 	switch l.row.Status {
 	case recordv1.Status_STATUS_SCHEDULED:
 		e.delete(table.Timer{At: l.row.DueAt, Kind: table.TimerDue, ID: l.id}.Key())

@@ -18,7 +18,7 @@ func (ev *Finish) evaluate(e *Engine, now int64) error {
 			}
 		}
 	}
-	l.running = false
+	l.running, e.changed = false, true
 	e.effect(&EndAttempt{ID: l.id})
 	return e.complete(l, statusOf(l, ev.Result), ev.Result, now)
 }
@@ -46,6 +46,7 @@ func (e *Engine) attempt(id invocation.ID, number uint32) *live {
 // complete gives an invocation its result: everybody who waits hears of it, the key goes to
 // the next, and the row stays for its retention.
 func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Result, now int64) error {
+	e.changed = true
 	row := l.row
 	row.Status, row.CompletedAt, row.Result = status, now, result
 	row.Entries = l.entries
@@ -77,18 +78,8 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 			e.delete(table.Timer{At: row.DeadlineAt, Kind: table.TimerDeadline, ID: l.id}.Key())
 		}
 	}
-	switch {
-	case row.RetentionMs > 0:
-		// What only a running invocation needs is not kept.
-		row.Input, row.Chain, row.Waiters, row.WaitingFor, row.Retry = nil, nil, nil, nil, nil
-		if err := e.putMessage(table.Invocation(l.id), row); err != nil {
-			return err
-		}
-		e.armTimer(table.Timer{At: now + row.RetentionMs, Kind: table.TimerExpire, ID: l.id})
-	case l.stored:
-		if err := e.purge(l); err != nil {
-			return err
-		}
+	if err := e.keep(l, now); err != nil {
+		return err
 	}
 	if !l.holdsKey() {
 		return nil
@@ -99,27 +90,54 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 	return nil
 }
 
-// purge removes all that is kept of an invocation; of a WORKFLOW's run also the object.
-func (e *Engine) purge(l *live) error {
-	e.delete(table.Invocation(l.id))
-	if !l.mode().Journaled() {
-		return nil
-	}
-	lower, upper := table.JournalOf(l.id)
-	if err := e.deleteRange(lower, upper); err != nil {
-		return err
-	}
-	lower, upper = table.CompletionsOf(l.id)
-	if err := e.deleteRange(lower, upper); err != nil {
-		return err
-	}
-	if l.mode() != invocation.ModeRun {
-		return nil
-	}
-	for _, prefix := range table.ObjectPrefixes(l.target.Object()) {
-		if err := e.deleteRange(prefix, table.Successor(prefix)); err != nil {
+// keep leaves a completed invocation's row for its retention, or removes all of it.
+func (e *Engine) keep(l *live, now int64) error {
+	row := l.row
+	if row.RetentionMs <= 0 {
+		if !l.stored {
+			return nil
+		}
+		done, err := e.purge(l)
+		if done || err != nil {
 			return err
 		}
 	}
+	// What only a running invocation needs is not kept.
+	row.Input, row.Chain, row.Waiters, row.WaitingFor, row.Retry = nil, nil, nil, nil, nil
+	row.Purging = row.RetentionMs <= 0
+	if err := e.putMessage(table.Invocation(l.id), row); err != nil {
+		return err
+	}
+	e.armTimer(table.Timer{At: now + row.RetentionMs, Kind: table.TimerExpire, ID: l.id})
 	return nil
+}
+
+// purgeRows is how many rows one event removes: a long journal goes in slices, each of which
+// fits a record and lets other events have their turn.
+const purgeRows = 2000
+
+// purge removes what is kept of an invocation, of a WORKFLOW's run also the object, and the
+// invocation's own row last. done is false if there is more: another timer goes on with it.
+func (e *Engine) purge(l *live) (done bool, err error) {
+	left := purgeRows
+	if l.mode().Journaled() {
+		ranges := [][2][]byte{}
+		for _, of := range []func(invocation.ID) ([]byte, []byte){table.JournalOf, table.CompletionsOf} {
+			lower, upper := of(l.id)
+			ranges = append(ranges, [2][]byte{lower, upper})
+		}
+		if l.mode() == invocation.ModeRun {
+			for _, prefix := range table.ObjectPrefixes(l.target.Object()) {
+				ranges = append(ranges, [2][]byte{prefix, table.Successor(prefix)})
+			}
+		}
+		for _, r := range ranges {
+			deleted, err := e.deleteRange(r[0], r[1], left)
+			if left -= deleted; err != nil || left <= 0 {
+				return false, err
+			}
+		}
+	}
+	e.delete(table.Invocation(l.id))
+	return true, nil
 }

@@ -60,6 +60,9 @@ type Output struct {
 	Effects   []Effect
 	// Lazy: nothing waits for the mutations; they may ride with a later record.
 	Lazy bool
+	// Damaged says, after Recover, which rows could not be read. What they belong to stands
+	// still; everything else goes on.
+	Damaged []error
 }
 
 // Config of an engine. All fields are required but the limits.
@@ -88,6 +91,14 @@ type Engine struct {
 	waiters map[invocation.ID][]Token
 	// Sequence of the newest message to each partition, once it was needed.
 	sent map[uint32]uint64
+	// acked is the newest message that each partition has made durable, as far as this leader
+	// knows: the outbox holds nothing before it.
+	acked map[uint32]uint64
+	// index finds the mutations of the event in progress by key, once there are many.
+	index   map[string]int
+	indexed int
+	// changed: the event in progress has changed the engine's memory.
+	changed bool
 	// recovering: Recover is at work, which must not write a row for each invocation it starts.
 	recovering bool
 
@@ -131,14 +142,19 @@ func New(config Config, view View, epoch uint64) *Engine {
 		objects: map[invocation.Object]*object{},
 		waiters: map[invocation.ID][]Token{},
 		sent:    map[uint32]uint64{},
+		acked:   map[uint32]uint64{},
+		index:   map[string]int{},
 	}
 }
 
 // Evaluate decides about one event at an instant (milliseconds since 1970 UTC). An error means
-// that the view could not be read or holds what it should not: nothing changes then, and the
-// error names the row.
+// that the view could not be read or holds what it should not, and names the row: nothing is
+// written then. If Changed says so, the engine's memory is no longer what the rows say, and
+// the leadership must start over.
 func (e *Engine) Evaluate(event Event, now int64) (*Output, error) {
 	e.out.Mutations, e.out.Effects, e.out.Lazy = e.out.Mutations[:0], e.out.Effects[:0], false
+	e.changed = false
+	e.forgetIndex()
 	err := event.evaluate(e, now)
 	if err != nil {
 		e.out.Mutations, e.out.Effects = e.out.Mutations[:0], e.out.Effects[:0]
@@ -147,6 +163,10 @@ func (e *Engine) Evaluate(event Event, now int64) (*Output, error) {
 	}
 	return &e.out, nil
 }
+
+// Changed reports whether the last Evaluate changed the engine's memory, which after an error
+// nothing undoes.
+func (e *Engine) Changed() bool { return e.changed }
 
 // Live is how many invocations the leader holds in memory, and Held how many keys are held.
 func (e *Engine) Live() (live, held int) { return len(e.live), len(e.objects) }
@@ -176,16 +196,42 @@ func (e *Engine) delete(key []byte) {
 
 // get reads through the mutations of the event in progress.
 func (e *Engine) get(key []byte) ([]byte, bool, error) {
-	for i := len(e.out.Mutations) - 1; i >= 0; i-- {
-		if m := &e.out.Mutations[i]; string(m.Key) == string(key) {
-			return m.Value, !m.Delete, nil
-		}
+	if m := e.written(key); m != nil {
+		return m.Value, !m.Delete, nil
 	}
 	value, ok, err := e.view.Get(key)
 	if err != nil {
 		return nil, false, fmt.Errorf("read row %q: %w", key, err)
 	}
 	return value, ok, nil
+}
+
+// written is the last mutation of a key by the event in progress, or nil. Most events have a
+// handful, which are compared faster than hashed.
+func (e *Engine) written(key []byte) *Mutation {
+	const few = 16
+	if len(e.out.Mutations) <= few {
+		for i := len(e.out.Mutations) - 1; i >= 0; i-- {
+			if m := &e.out.Mutations[i]; string(m.Key) == string(key) {
+				return m
+			}
+		}
+		return nil
+	}
+	for ; e.indexed < len(e.out.Mutations); e.indexed++ {
+		e.index[string(e.out.Mutations[e.indexed].Key)] = e.indexed
+	}
+	if i, ok := e.index[string(key)]; ok {
+		return &e.out.Mutations[i]
+	}
+	return nil
+}
+
+func (e *Engine) forgetIndex() {
+	if e.indexed > 0 {
+		clear(e.index)
+		e.indexed = 0
+	}
 }
 
 // scan reads through the mutations of the event in progress. Ranges are short wherever an

@@ -17,6 +17,7 @@ func (ev *Append) evaluate(e *Engine, now int64) error {
 		return fmt.Errorf("invocation %s: entry %d after entry %d", ev.ID, ev.Index, l.entries)
 	}
 	l.entries++
+	e.changed = true
 	if err := e.putMessage(table.Journal(l.id, ev.Index), ev.Entry); err != nil {
 		return err
 	}

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"fmt"
-
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
@@ -108,10 +106,16 @@ func (e *Engine) completeAwakeable(id invocation.ID, index uint32, result *recor
 	return nil, e.completion(id, &recordv1.Completion{Entry: index, Result: result, At: now}, now)
 }
 
+// applyCompleteAwakeable takes a handler's completion to the awakeable, wherever that lives.
+// Ids come from users: one that names anything but an awakeable changes nothing.
 func (e *Engine) applyCompleteAwakeable(complete *recordv1.CompleteAwakeable, now int64) error {
 	id, index, err := invocation.ParseAwakeableID(complete.AwakeableId)
 	if err != nil {
-		return fmt.Errorf("complete awakeable: %w", err)
+		return nil // inprocess has told the handler
 	}
-	return e.completeCaller(&recordv1.Caller{InvocationId: id[:], Entry: index}, complete.Result, now)
+	if to := id.Partition(e.config.Partitions); to != e.config.Partition {
+		return e.send(to, &recordv1.Message{Message: &recordv1.Message_CompleteAwakeable{CompleteAwakeable: complete}})
+	}
+	_, err = e.completeAwakeable(id, index, complete.Result, now)
+	return err
 }

@@ -81,16 +81,23 @@ type Suspend struct {
 	WaitingFor []uint32
 }
 
-// TimeOut ends an attempt that went too long without a step.
+// TimeOut ends an attempt that took longer than it may, which was After milliseconds.
 type TimeOut struct {
 	ID      invocation.ID
 	Attempt uint32
+	After   int64
 }
 
 // Restart replaces an attempt by the next one, at once and without counting as a failure.
 type Restart struct {
 	ID      invocation.ID
 	Attempt uint32
+}
+
+// Quarantine pauses an invocation that broke the evaluation of an event: an operator decides.
+type Quarantine struct {
+	ID    invocation.ID
+	Cause error
 }
 
 // CompleteAwakeable resolves or rejects an awakeable from outside.

@@ -20,17 +20,16 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 	e.recovering = true
 	defer func() { e.recovering = false }()
 	var loaded []*live
-	var scanErr error
 	lower, upper := table.ActiveAll()
 	err := e.view.Scan(lower, upper, func(key, value []byte) bool {
-		var id invocation.ID
 		var active table.Active
-		if id, scanErr = table.ParseID(key); scanErr != nil {
-			return false
+		id, err := table.ParseID(key)
+		if err == nil {
+			active, err = table.ParseActive(value)
 		}
-		if active, scanErr = table.ParseActive(value); scanErr != nil {
-			scanErr = fmt.Errorf("active row of %s: %w", id, scanErr)
-			return false
+		if err != nil {
+			e.out.Damaged = append(e.out.Damaged, fmt.Errorf("row %s: %w", table.Describe(key), err))
+			return true
 		}
 		if active.Object != (invocation.Object{}) && active.Status != recordv1.Status_STATUS_QUEUED && active.Status != recordv1.Status_STATUS_SCHEDULED {
 			e.objects[active.Object] = &object{holder: id}
@@ -40,22 +39,22 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 		}
 		return true
 	})
-	if err == nil {
-		err = scanErr
-	}
 	if err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
-	for _, l := range loaded {
-		if l.row, err = e.loadRow(l.id); err != nil {
-			return nil, fmt.Errorf("recover: %w", err)
+	loaded = slices.DeleteFunc(loaded, func(l *live) bool {
+		var err error
+		if l.row, err = e.loadRow(l.id); err == nil && l.row == nil {
+			err = fmt.Errorf("invocation %s is active and has no row", l.id)
 		}
-		if l.row == nil {
-			return nil, fmt.Errorf("recover: invocation %s is active and has no row", l.id)
+		if err != nil {
+			e.out.Damaged = append(e.out.Damaged, err) // It keeps its key, if it held one.
+			return true
 		}
 		l.target = targetOf(l.row.Target)
 		e.live[l.id] = l
-	}
+		return false
+	})
 	slices.SortFunc(loaded, func(a, b *live) int {
 		return cmp.Or(cmp.Compare(a.row.InboxSeq, b.row.InboxSeq), cmp.Compare(string(a.id[:]), string(b.id[:])))
 	})
@@ -84,21 +83,17 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 	lower, upper = table.OutboxAll()
 	err = e.view.Scan(lower, upper, func(key, value []byte) bool {
 		message := &recordv1.Message{}
-		var to uint32
-		var sequence uint64
-		if to, sequence, scanErr = table.ParseOutbox(key); scanErr != nil {
-			return false
+		to, sequence, err := table.ParseOutbox(key)
+		if err == nil {
+			err = proto.Unmarshal(value, message)
 		}
-		if scanErr = proto.Unmarshal(value, message); scanErr != nil {
-			scanErr = fmt.Errorf("message %d to partition %d: %w", sequence, to, scanErr)
-			return false
+		if err != nil {
+			e.out.Damaged = append(e.out.Damaged, fmt.Errorf("row %s: %w", table.Describe(key), err))
+			return true
 		}
 		e.effect(&SendMessage{To: to, Sequence: sequence, Message: message})
 		return true
 	})
-	if err == nil {
-		err = scanErr
-	}
 	if err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}

@@ -18,7 +18,7 @@ func (ev *Fail) evaluate(e *Engine, now int64) error {
 	if l == nil {
 		return nil
 	}
-	l.running = false
+	l.running, e.changed = false, true
 	e.effect(&EndAttempt{ID: l.id})
 	return e.backOff(l, ev.Error, ev.RetryAfter, now)
 }
@@ -28,11 +28,11 @@ func (ev *TimeOut) evaluate(e *Engine, now int64) error {
 	if l == nil {
 		return nil
 	}
-	failed := failure(codeDeadlineExceeded, "%s took longer than its step timeout without a step", l.target)
+	failed := failure(codeDeadlineExceeded, "%s did not end within %d ms, the most a %s handler may take here; nothing of it took effect", l.target, ev.After, l.mode())
 	if !l.mode().Journaled() {
 		return e.complete(l, recordv1.Status_STATUS_FAILED, failed, now)
 	}
-	l.running = false
+	l.running, e.changed = false, true
 	e.effect(&AbortAttempt{ID: l.id, Reason: "step timeout"})
 	return e.backOff(l, failed.Error, 0, now)
 }

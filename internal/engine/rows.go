@@ -105,20 +105,20 @@ func (e *Engine) loadJournal(l *live) (input []byte, journal []*recordv1.Entry, 
 	return input, journal, completions, nil
 }
 
-// deleteRange deletes all rows of a range.
-func (e *Engine) deleteRange(lower, upper []byte) error {
+// deleteRange deletes the first rows of a range, at most so many.
+func (e *Engine) deleteRange(lower, upper []byte, most int) (deleted int, err error) {
 	var keys [][]byte
-	err := e.scan(lower, upper, func(key, _ []byte) bool {
+	err = e.scan(lower, upper, func(key, _ []byte) bool {
 		keys = append(keys, append([]byte(nil), key...))
-		return true
+		return len(keys) < most
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, key := range keys {
 		e.delete(key)
 	}
-	return nil
+	return len(keys), nil
 }
 
 func (e *Engine) armTimer(t table.Timer) {

@@ -200,7 +200,7 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 	case "restart-attempt":
 		return &Restart{ID: id, Attempt: attempt}
 	case "timeout":
-		return &TimeOut{ID: id, Attempt: attempt}
+		return &TimeOut{ID: id, Attempt: attempt, After: 1000}
 	case "awakeable":
 		return &CompleteAwakeable{ID: id, Entry: uint32(a.number("index")), Result: result(a), Token: token}
 	case "promise":

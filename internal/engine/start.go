@@ -8,6 +8,7 @@ import (
 
 // start begins the next attempt of an invocation that holds its key, if it needs one.
 func (e *Engine) start(l *live, now int64) error {
+	e.changed = true
 	l.row.Status = recordv1.Status_STATUS_RUNNING
 	l.row.Attempt++
 	l.row.WaitingFor, l.row.RetryAt = nil, 0
@@ -51,6 +52,18 @@ func (ev *Restart) evaluate(e *Engine, now int64) error {
 	}
 	e.effect(&AbortAttempt{ID: l.id, Reason: "another attempt takes its place"})
 	return e.start(l, now)
+}
+
+func (ev *Quarantine) evaluate(e *Engine, now int64) error {
+	l, err := e.loadLive(ev.ID)
+	if err != nil || l == nil || completed(l.row.Status) {
+		return err
+	}
+	if l.running {
+		l.running, e.changed = false, true
+		e.effect(&AbortAttempt{ID: l.id, Reason: "the invocation is paused"})
+	}
+	return e.quarantine(l, ev.Cause, now)
 }
 
 // quarantine keeps an invocation whose rows can't be read from stopping its partition: one

@@ -13,7 +13,7 @@ func (ev *Suspend) evaluate(e *Engine, now int64) error {
 	if l == nil {
 		return nil
 	}
-	l.running = false
+	l.running, e.changed = false, true
 	e.effect(&EndAttempt{ID: l.id})
 	// What came while the handler was being unwound wakes it at once.
 	wake := l.row.CancelRequested && !l.row.CancelDelivered

@@ -7,8 +7,12 @@ import (
 
 func (ev *Fire) evaluate(e *Engine, now int64) error {
 	timer := ev.Timer
-	if _, ok, err := e.get(timer.Key()); err != nil || !ok || timer.At > now {
+	if _, ok, err := e.get(timer.Key()); err != nil || !ok {
 		return err
+	}
+	if timer.At > now { // the clock was set back
+		e.effect(&ArmTimer{At: timer.At})
+		return nil
 	}
 	e.delete(timer.Key())
 	if timer.Kind == table.TimerSleep {
@@ -38,7 +42,16 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 	case table.TimerExpire:
 		e.out.Lazy = true
 		if completed(l.row.Status) {
-			return e.purge(l)
+			done, err := e.purge(l)
+			if err != nil || done {
+				return err
+			}
+			e.armTimer(table.Timer{At: now, Kind: table.TimerExpire, ID: l.id})
+			if l.row.Purging {
+				return nil
+			}
+			l.row.Purging = true
+			return e.putMessage(table.Invocation(l.id), l.row)
 		}
 	}
 	return nil

@@ -69,6 +69,9 @@ func ParseID(text string) (ID, error) {
 	if _, err := idEncoding.Decode(id[:], []byte(digits)); err != nil {
 		return ID{}, fmt.Errorf("%q is %w: %v", clip(text), ErrBadID, err)
 	}
+	if id.String() != text { // line breaks, which base32 skips, and bits beyond the last byte
+		return ID{}, fmt.Errorf("%q is %w", clip(text), ErrBadID)
+	}
 	return id, nil
 }
 
@@ -121,7 +124,7 @@ func ParseAwakeableID(text string) (ID, uint32, error) {
 	if ok && found {
 		id, err := ParseID(idPrefix + digits)
 		entry, numErr := strconv.ParseUint(index, 10, 32)
-		if err == nil && numErr == nil {
+		if err == nil && numErr == nil && AwakeableID(id, uint32(entry)) == text {
 			return id, uint32(entry), nil
 		}
 	}

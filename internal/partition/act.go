@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,15 +62,20 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 	target := invocation.Target{Service: row.Target.GetService(), Key: row.Target.GetKey(), Handler: row.Target.GetHandler()}
 	mode := invocation.Mode(row.Mode)
 	timeout := time.Duration(row.StepTimeoutMs) * time.Millisecond
-	if timeout <= 0 {
+	switch {
+	case mode.Journaled():
+		timeout = 0 // The invoker looks after it: it knows a handler that waits from one that hangs.
+	case timeout <= 0 && mode == invocation.ModeTransaction:
+		timeout = p.config.TransactionTimeout
+	case timeout <= 0:
 		timeout = p.config.StepTimeout
-		if mode == invocation.ModeTransaction {
-			timeout = p.config.TransactionTimeout
-		}
 	}
-	a := &attempt{row: row, number: row.Attempt, mode: mode, timeout: timeout, deadline: time.Now().Add(timeout)}
+	a := &attempt{row: row, number: row.Attempt, mode: mode, timeout: timeout}
+	a.touch()
 	l.attempts[e.ID] = a
-	l.checkAt(a.deadline)
+	if !a.deadline.IsZero() {
+		l.checkAt(a.deadline)
+	}
 	if p.meter != nil {
 		a.meter = p.meter.Handler(target.Service, target.Handler)
 		a.meter.AttemptStarted()
@@ -111,6 +117,12 @@ func (p *Partition) startRead(l *leadership, a *attempt, e *engine.StartAttempt,
 	a.running = readRunning{cancel}
 	number, id, from := e.Row.Attempt, e.ID, host{p, l.epoch}
 	in := &recordv1.Invoke{InvocationId: id[:], Target: e.Row.Target, Mode: e.Row.Mode, Input: e.Input, Traceparent: p.traceparent(id, e.Row)}
+	// Its snapshot is of what is durable: the caller's own writes, and all it was told, must be
+	// in it.
+	p.grant(l, func() { p.runRead(ctx, cancel, in, id, number, from) })
+}
+
+func (p *Partition) runRead(ctx context.Context, cancel context.CancelFunc, in *recordv1.Invoke, id invocation.ID, number uint32, from host) {
 	p.reads.Go(func() {
 		defer cancel()
 		result, err := p.read(ctx, in)
@@ -127,7 +139,12 @@ func (readRunning) Notify(uint32, *recordv1.Completion) {}
 func (r readRunning) Cancel()                           { r.cancel() }
 func (r readRunning) Abort(error)                       { r.cancel() }
 
-func (a *attempt) touch() { a.deadline = time.Now().Add(a.timeout) }
+// touch starts the attempt's time anew, if it has any.
+func (a *attempt) touch() {
+	if a.timeout > 0 {
+		a.deadline = time.Now().Add(a.timeout)
+	}
+}
 
 // touch notes that an attempt made a step.
 func (p *Partition) touch(l *leadership, event engine.Event) {
@@ -159,6 +176,24 @@ func (h host) post(it item) {
 	}
 }
 
+// refuse ends an invocation whose step could not be recorded.
+func (h host) refuse(a *invoker.Attempt, refused *recordv1.Error) {
+	h.post(item{
+		event: &engine.Finish{ID: a.ID, Attempt: a.Number, Result: &recordv1.Result{Error: refused}},
+		id:    a.ID, number: a.Number, refused: errors.New(refused.Message),
+	})
+}
+
+// tooMany refuses a TRANSACTION with more writes than fit a record.
+func (h host) tooMany(a *invoker.Attempt, writes int) *recordv1.Error {
+	most := h.partition.config.MaxEntryWrites
+	if writes <= most {
+		return nil
+	}
+	return &recordv1.Error{Code: uint32(routing.CodeResourceExhausted), Message: fmt.Sprintf(
+		"%s made %d writes and sends, more than the %d that fit one record: split it over several calls", a.Target, writes, most)}
+}
+
 // tooLarge refuses what would not fit a record.
 func (h host) tooLarge(a *invoker.Attempt, bytes int) *recordv1.Error {
 	most := h.partition.config.MaxEntryBytes
@@ -172,7 +207,7 @@ func (h host) tooLarge(a *invoker.Attempt, bytes int) *recordv1.Error {
 // Append implements invoker.Host.
 func (h host) Append(a *invoker.Attempt, index uint32, entry *recordv1.Entry) {
 	if refused := h.tooLarge(a, proto.Size(entry)); refused != nil {
-		h.post(item{event: &engine.Finish{ID: a.ID, Attempt: a.Number, Result: &recordv1.Result{Error: refused}}})
+		h.refuse(a, refused)
 		return
 	}
 	h.post(item{event: &engine.Append{ID: a.ID, Attempt: a.Number, Index: index, Entry: entry}})
@@ -186,7 +221,7 @@ func (h host) AwaitDurable(a *invoker.Attempt, granted func()) {
 // Complete implements invoker.Host.
 func (h host) Complete(a *invoker.Attempt, index uint32, result *recordv1.Result) {
 	if refused := h.tooLarge(a, proto.Size(result)); refused != nil {
-		h.post(item{event: &engine.Finish{ID: a.ID, Attempt: a.Number, Result: &recordv1.Result{Error: refused}}})
+		h.refuse(a, refused)
 		return
 	}
 	h.post(item{event: &engine.CompleteRun{ID: a.ID, Attempt: a.Number, Index: index, Result: result}})
@@ -201,7 +236,7 @@ func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
 		for _, entry := range o.Entries {
 			bytes += proto.Size(entry)
 		}
-		if refused := h.tooLarge(a, bytes); refused != nil {
+		if refused := cmp.Or(h.tooLarge(a, bytes), h.tooMany(a, len(o.Entries))); refused != nil {
 			o.Result = &recordv1.Result{Error: refused}
 		}
 		event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: o.Result, Entries: o.Entries}

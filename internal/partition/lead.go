@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/perdure/perdure/internal/engine"
@@ -14,7 +15,7 @@ const noTimer = int64(1<<63 - 1)
 func (p *Partition) lead(epoch uint64) *leadership {
 	v, err := newView(p.group.Snapshot())
 	if err != nil {
-		p.logger.Error("partition can't be read and stays without a leader", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, epoch, telemetry.KeyError, err)
+		p.config.onFail(p.id, fmt.Errorf("partition %d can't be read: %w", p.id, err))
 		return nil
 	}
 	l := &leadership{
@@ -29,13 +30,19 @@ func (p *Partition) lead(epoch uint64) *leadership {
 	l.engine = engine.New(engine.Config{Partition: p.id, Partitions: p.config.Partitions, MaxInbox: p.config.MaxInbox}, v, epoch)
 	out, err := l.engine.Recover(time.Now().UnixMilli())
 	if err != nil {
-		p.logger.Error("partition can't be recovered and stays without a leader", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, epoch, telemetry.KeyError, err)
+		p.config.onFail(p.id, fmt.Errorf("partition %d: %w", p.id, err))
 		v.close()
 		return nil
+	}
+	for _, err := range out.Damaged {
+		p.logger.Error("damaged row: what it belongs to stands still", telemetry.KeyPartition, p.id, telemetry.KeyError, err)
 	}
 	p.leading.Store(l)
 	p.meter.Leading()
 	p.take(l, out)
+	for id, cause := range p.poison.invocations {
+		p.evaluate(l, &engine.Quarantine{ID: id, Cause: cause})
+	}
 	p.logger.Debug("leading", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, epoch)
 	p.config.onLead(p.id)
 	return l

@@ -50,6 +50,8 @@ func (p *Partition) resend(l *leadership, now time.Time) {
 			continue
 		}
 		o.since = now
+		const most = 1000 // in flight at once; the acks of these bring the next
+		sent := 0
 		err := l.view.Scan(table.Outbox(to, o.acked+1), table.Outbox(to, o.sent+1), func(key, value []byte) bool {
 			message := &recordv1.Message{}
 			_, sequence, err := table.ParseOutbox(key)
@@ -62,7 +64,8 @@ func (p *Partition) resend(l *leadership, now time.Time) {
 			}
 			p.meter.MessageSent(true)
 			p.toPartition(to, &engine.Deliver{From: p.id, Sequence: sequence, Message: message})
-			return true
+			sent++
+			return sent < most
 		})
 		if err != nil {
 			p.logger.Error("outbox can't be read", telemetry.KeyPartition, p.id, telemetry.KeyTo, to, telemetry.KeyError, err)
@@ -122,8 +125,8 @@ func (p *Partition) check(l *leadership, now time.Time) {
 	}
 	p.resend(l, now)
 	for id, a := range l.attempts {
-		if now.After(a.deadline) {
-			p.evaluate(l, &engine.TimeOut{ID: id, Attempt: a.number})
+		if !a.deadline.IsZero() && now.After(a.deadline) {
+			p.evaluate(l, &engine.TimeOut{ID: id, Attempt: a.number, After: a.timeout.Milliseconds()})
 		}
 	}
 	l.nextCheck = now.Add(time.Hour)
@@ -131,7 +134,9 @@ func (p *Partition) check(l *leadership, now time.Time) {
 		l.checkAt(o.since.Add(resendAfter))
 	}
 	for _, a := range l.attempts {
-		l.checkAt(a.deadline)
+		if !a.deadline.IsZero() {
+			l.checkAt(a.deadline)
+		}
 	}
 }
 

@@ -31,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,7 @@ import (
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/telemetry"
 	"github.com/perdure/perdure/storage"
 )
@@ -69,6 +71,14 @@ type Partition struct {
 	}
 	wake chan struct{}
 
+	// poison is what broke an evaluation, so that it does not break the next leadership too.
+	// It belongs to the partition's goroutine and is forgotten by a restart.
+	poison struct {
+		invocations map[invocation.ID]error
+		timers      map[table.Timer]bool
+		messages    map[uint32]uint64 // sequence by sender
+	}
+
 	// leading is nil while another node leads or nobody does.
 	leading atomic.Pointer[leadership]
 
@@ -94,7 +104,10 @@ type leadership struct {
 	sealed []record
 	// inFlight are the records proposed and not durable, oldest first.
 	inFlight []record
-	backlog  bool
+	// backlog: the log refused a record, which is offered again at retryAt or once something
+	// was applied.
+	backlog bool
+	retryAt time.Time
 
 	attempts map[invocation.ID]*attempt
 	// event is the one being evaluated: why an attempt ends.
@@ -137,6 +150,9 @@ type item struct {
 	// attempt that granted belongs to.
 	id     invocation.ID
 	number uint32
+
+	// refused: event ends the attempt of id because of what it tried to record.
+	refused error
 
 	control control
 	// epoch is the leadership that control is about, or, without control, whose attempt speaks:
@@ -223,8 +239,8 @@ func (p *Partition) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			p.stepDown(l, context.Cause(ctx))
-			p.reads.Wait()
+			p.stepDown(l, context.Cause(ctx)) // which cancels the contexts of its READ handlers
+			p.awaitReads()
 			return
 		case <-p.wake:
 		case <-alarm.C:
@@ -283,7 +299,7 @@ func (p *Partition) handle(l *leadership, it *item) *leadership {
 		return l
 	case controlApplied:
 		if l != nil {
-			l.backlog = false
+			l.retryAt = time.Time{}
 		}
 		return l
 	case controlMeasure:
@@ -304,7 +320,11 @@ func (p *Partition) handle(l *leadership, it *item) *leadership {
 		}
 		return l
 	}
+	a := l.attempts[it.id]
 	p.evaluate(l, it.event)
+	if it.refused != nil && a != nil && a.number == it.number {
+		a.running.Abort(it.refused) // It must not go on: what it did last was not recorded.
+	}
 	return l
 }
 
@@ -316,6 +336,9 @@ func (p *Partition) refuse(event engine.Event) {
 }
 
 func (p *Partition) unavailable(cause error) *routing.Error {
+	if errors.Is(cause, replica.ErrStopped) {
+		return routing.Errorf(routing.CodeUnavailable, "the node is shutting down; call again with the same idempotency key")
+	}
 	err := routing.Errorf(routing.CodeUnavailable, "partition %d has no leader here; the call had no effect unless it was accepted before: call again with the same idempotency key", p.id)
 	err.Cause = cause
 	return err
@@ -352,8 +375,10 @@ func (p *Partition) evaluate(l *leadership, event engine.Event) {
 		l.acked(ack.By, ack.Sequence)
 	}
 	l.event = event
-	now := time.Now().UnixMilli()
-	out, err := l.engine.Evaluate(event, now)
+	if p.poisoned(event) {
+		return
+	}
+	out, err := evaluateSafely(l.engine, event, time.Now().UnixMilli())
 	if err != nil {
 		p.failed(l, event, err)
 		return
@@ -402,32 +427,99 @@ func (p *Partition) take(l *leadership, out *engine.Output) {
 	}
 }
 
-// failed keeps an event that could not be evaluated from hurting anything but its invocation.
+// evaluateSafely makes a panic of the engine an error of one evaluation.
+func evaluateSafely(e *engine.Engine, event engine.Event, now int64) (out *engine.Output, err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = &enginePanic{reason: reason, stack: debug.Stack()}
+		}
+	}()
+	return e.Evaluate(event, now)
+}
+
+type enginePanic struct {
+	reason any
+	stack  []byte
+}
+
+func (p *enginePanic) Error() string { return fmt.Sprintf("engine: panic: %v", p.reason) }
+
+// failed keeps an event that could not be evaluated from hurting anything but what it is about.
 func (p *Partition) failed(l *leadership, event engine.Event, err error) {
-	p.logger.Error("event failed", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, l.epoch, telemetry.KeyEvent, fmt.Sprintf("%T", event), telemetry.KeyError, err)
+	attributes := []any{telemetry.KeyPartition, p.id, telemetry.KeyEpoch, l.epoch, telemetry.KeyEvent, fmt.Sprintf("%T", event), telemetry.KeyError, err}
+	panicked, ok := errors.AsType[*enginePanic](err)
+	if ok {
+		attributes = append(attributes, "stack", string(panicked.stack))
+	}
+	p.logger.Error("event failed", attributes...)
 	if token := tokenOf(event); token != 0 {
 		p.answer(token, reply{err: routing.Errorf(routing.CodeDataLoss, "partition %d: %v", p.id, err)})
 	}
+	if ok || l.engine.Changed() {
+		// The engine's memory and the rows have parted: start over from the rows, without what
+		// would part them again.
+		p.condemn(event, err)
+		p.resign(l, err)
+		return
+	}
 	failure := &recordv1.Error{Code: uint32(routing.CodeDataLoss), Message: err.Error()}
+	from := host{p, l.epoch}
 	switch ev := event.(type) {
 	case *engine.Append:
 		p.abort(l, ev.ID, err)
-		p.postEvent(&engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure})
+		from.post(item{event: &engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure}})
 	case *engine.CompleteRun:
 		p.abort(l, ev.ID, err)
-		p.postEvent(&engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure})
+		from.post(item{event: &engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure}})
 	case *engine.Fire:
 		l.timerFloor = min(l.timerFloor, ev.Timer.At)
-		l.nextTimer = time.Now().Add(time.Second).UnixMilli()
+		l.nextTimer = min(l.nextTimer, time.Now().Add(time.Second).UnixMilli())
 	case *engine.Finish:
 		if ev.Result.GetError() == nil {
-			p.postEvent(&engine.Finish{ID: ev.ID, Attempt: ev.Attempt, Result: &recordv1.Result{Error: failure}})
+			from.post(item{event: &engine.Finish{ID: ev.ID, Attempt: ev.Attempt, Result: &recordv1.Result{Error: failure}}})
 		}
 	}
 }
 
+// condemn remembers what broke an evaluation.
+func (p *Partition) condemn(event engine.Event, cause error) {
+	switch ev := event.(type) {
+	case *engine.Append:
+		p.poison.invocations[ev.ID] = cause
+	case *engine.CompleteRun:
+		p.poison.invocations[ev.ID] = cause
+	case *engine.Finish:
+		p.poison.invocations[ev.ID] = cause
+	case *engine.Fail:
+		p.poison.invocations[ev.ID] = cause
+	case *engine.Suspend:
+		p.poison.invocations[ev.ID] = cause
+	case *engine.TimeOut:
+		p.poison.invocations[ev.ID] = cause
+	case *engine.Fire:
+		p.poison.timers[ev.Timer] = true
+		p.poison.invocations[ev.Timer.ID] = cause
+	case *engine.Deliver:
+		p.poison.messages[ev.From] = ev.Sequence
+	}
+}
+
+func (p *Partition) poisoned(event engine.Event) bool {
+	switch ev := event.(type) {
+	case *engine.Fire:
+		return p.poison.timers[ev.Timer]
+	case *engine.Deliver:
+		sequence, ok := p.poison.messages[ev.From]
+		return ok && ev.Sequence >= sequence
+	}
+	return false
+}
+
 // flush proposes what the log has room for.
 func (p *Partition) flush(l *leadership, now time.Time) {
+	if l.backlog && now.Before(l.retryAt) {
+		return
+	}
 	for len(l.inFlight) < maxInFlight || len(l.sealed) > 0 && len(l.inFlight) < 4*maxInFlight {
 		next := &l.open
 		switch {
@@ -443,7 +535,7 @@ func (p *Partition) flush(l *leadership, now time.Time) {
 		switch {
 		case errors.Is(err, replica.ErrBacklog), errors.Is(err, replica.ErrNotLeader):
 			// The store catches up, or a StepDown is on its way.
-			l.backlog = true
+			l.backlog, l.retryAt = true, now.Add(lazyDelay)
 			return
 		case err != nil:
 			// The record can never be written, so nothing that follows it can: start over from
@@ -453,6 +545,7 @@ func (p *Partition) flush(l *leadership, now time.Time) {
 			return
 		}
 		p.meter.Record(next.events, len(payload))
+		l.backlog = false
 		l.inFlight = append(l.inFlight, *next)
 		if len(l.sealed) > 0 {
 			l.sealed = append(l.sealed[:0], l.sealed[1:]...)

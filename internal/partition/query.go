@@ -44,7 +44,7 @@ func (r *Router) Journal(_ context.Context, id invocation.ID, after uint32, limi
 	if err != nil {
 		return nil, damaged(id, err)
 	}
-	if !found {
+	if !found || detail.Row.GetPurging() {
 		return nil, routing.Errorf(routing.CodeNotFound, "no invocation %s: it never existed, its retention is over, or it is a TRANSACTION that has not committed", id)
 	}
 	input := &recordv1.Entry{}

@@ -124,7 +124,11 @@ func startListed(t *testing.T, count int) *listed {
 	for n := 0; n < listedKeys; n += 3 {
 		key := fmt.Sprint("k", n)
 		for handler, due := range map[string]int64{"Later": time.Now().Add(time.Hour).UnixMilli(), "Hang": 0} {
-			in, id := asked(handler, key, "", invocation.ModeDurable)
+			mode := invocation.ModeDurable
+			if due != 0 {
+				mode = invocation.ModeTransaction // which keeps its input in its row until then
+			}
+			in, id := asked(handler, key, "input", mode)
 			in.DueAt = due
 			if _, err := l.Send(t.Context(), in); err != nil {
 				t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -13,6 +14,7 @@ import (
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/table"
+	"github.com/perdure/perdure/internal/telemetry"
 )
 
 // reader reads rows: the view as it is, or a snapshot.
@@ -65,6 +67,12 @@ func (p *Partition) pin() (*snapshot, error) {
 
 // read runs a READ handler on the last durable data, on the caller's goroutine.
 func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		// A snapshot keeps old versions alive: nobody may hold one for ever.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.config.TransactionTimeout)
+		defer cancel()
+	}
 	s, err := p.pin()
 	if err != nil {
 		return nil, err
@@ -97,6 +105,18 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Re
 		return p.config.router.Read(ctx, invoke)
 	}
 	return p.config.Invoker.Read(ctx, read), nil
+}
+
+// awaitReads waits for READ handlers to end, as long as it is worth it: one that does not heed
+// its context outlives the partition.
+func (p *Partition) awaitReads() {
+	ended := make(chan struct{})
+	go func() { p.reads.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		p.logger.Error("READ handlers did not end within 5 s and are left behind", telemetry.KeyPartition, p.id)
+	}
 }
 
 // completeForRead makes a completion of a READ handler durable.

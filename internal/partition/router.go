@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/telemetry"
 )
 
@@ -33,6 +35,9 @@ type Config struct {
 	// may write. A record may need twice that and must fit the store's batch. Defaults to
 	// 1.75 MiB.
 	MaxEntryBytes int
+	// MaxEntryWrites bounds the writes and sends of one TRANSACTION. A record may need five
+	// times as many rows and must fit the store's batch. Defaults to 5,000.
+	MaxEntryWrites int
 	// CrashAtEveryEntry is for tests: each attempt is aborted after every entry and completion
 	// it records, and a TRANSACTION once before it commits, as if the node had died there.
 	CrashAtEveryEntry bool
@@ -43,6 +48,7 @@ type Config struct {
 	router     *Router
 	onLead     func(partition uint32)
 	onStepDown func(partition uint32)
+	onFail     func(partition uint32, cause error)
 }
 
 // Validate fills in the defaults and reports all problems at once.
@@ -66,6 +72,9 @@ func (c *Config) Validate() error {
 			*d.value = d.or
 		}
 	}
+	if c.MaxEntryWrites <= 0 {
+		c.MaxEntryWrites = 5000
+	}
 	if c.MaxEntryBytes <= 0 {
 		c.MaxEntryBytes = 7 << 18
 	}
@@ -85,6 +94,7 @@ type Router struct {
 		sync.Mutex
 		count   int
 		changed chan struct{} // closed and replaced at each change
+		failed  map[uint32]error
 	}
 }
 
@@ -95,7 +105,9 @@ func NewRouter(config Config, attach func(id uint32, partition *Partition) Group
 		return nil, err
 	}
 	r := &Router{}
-	config.router, config.onLead, config.onStepDown = r, func(uint32) { r.leads(1) }, func(uint32) { r.leads(-1) }
+	config.router, config.onLead, config.onStepDown = r, func(id uint32) { r.leads(id, 1) }, func(id uint32) { r.leads(id, -1) }
+	config.onFail = r.fails
+	r.leading.failed = map[uint32]error{}
 	r.config = config
 	r.leading.changed = make(chan struct{})
 	for id := uint32(1); id <= config.Partitions; id++ {
@@ -109,6 +121,7 @@ func NewRouter(config Config, attach func(id uint32, partition *Partition) Group
 			},
 		}
 		p.waiters.channels = map[engine.Token]chan reply{}
+		p.poison.invocations, p.poison.timers, p.poison.messages = map[invocation.ID]error{}, map[table.Timer]bool{}, map[uint32]uint64{}
 		r.partitions = append(r.partitions, p)
 	}
 	for i, p := range r.partitions {
@@ -117,12 +130,34 @@ func NewRouter(config Config, attach func(id uint32, partition *Partition) Group
 	return r, nil
 }
 
-func (r *Router) leads(change int) {
+func (r *Router) leads(id uint32, change int) {
 	r.leading.Lock()
 	defer r.leading.Unlock()
 	r.leading.count += change
+	delete(r.leading.failed, id)
+	r.changedLocked()
+}
+
+func (r *Router) changedLocked() {
 	close(r.leading.changed)
 	r.leading.changed = make(chan struct{})
+}
+
+// fails notes that a partition can't be led here. Its calls are answered with unavailable;
+// the others go on.
+func (r *Router) fails(id uint32, cause error) {
+	r.config.Logger.Error("partition has no leader", telemetry.KeyPartition, id, telemetry.KeyError, cause)
+	r.leading.Lock()
+	defer r.leading.Unlock()
+	r.leading.failed[id] = cause
+	r.changedLocked()
+}
+
+// Failures says which partitions can't be led here, and why.
+func (r *Router) Failures() map[uint32]error {
+	r.leading.Lock()
+	defer r.leading.Unlock()
+	return maps.Clone(r.leading.failed)
 }
 
 // Run drives all partitions until ctx ends and returns when their goroutines have.
@@ -142,13 +177,14 @@ func (r *Router) Leading() int {
 	return r.leading.count
 }
 
-// Ready waits until this node leads every partition.
+// Ready waits until every partition is led here, or known to be impossible to lead: see
+// Failures.
 func (r *Router) Ready(ctx context.Context) error {
 	for {
 		r.leading.Lock()
-		count, changed := r.leading.count, r.leading.changed
+		count, failed, changed := r.leading.count, len(r.leading.failed), r.leading.changed
 		r.leading.Unlock()
-		if count == len(r.partitions) {
+		if count+failed >= len(r.partitions) {
 			return nil
 		}
 		select {
