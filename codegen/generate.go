@@ -90,7 +90,7 @@ func (w writer) contexts() {
 		}
 		w.P("type ", name, " interface {")
 		w.P(actorContext)
-		comment(w.GeneratedFile, "", fmt.Sprintf("Key is the %s the call was made to.", w.Key().Name()))
+		comment(w.GeneratedFile, "", "Key is the key of the "+w.noun()+" that was called"+w.keyFields()+".")
 		w.P("Key() ", schema.KeyType(w.Key()))
 		for _, method := range w.contextMethods(mode) {
 			if method.doc != "" {
@@ -100,6 +100,16 @@ func (w writer) contexts() {
 		}
 		w.P("}")
 	}
+}
+
+// keyFields says where in a request the key is, if that is the same in all of them.
+func (w writer) keyFields() string {
+	for _, method := range w.methods {
+		if method.Key.Name() != w.Key().Name() {
+			return ""
+		}
+	}
+	return ": the request's " + string(w.Key().Name())
 }
 
 // contextMethod is a method that a context has because of the service's options.

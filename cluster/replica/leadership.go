@@ -168,7 +168,7 @@ func (l *loop) halt(g *Group, err error) {
 	ls.node, ls.stopping = nil, nil
 	ls.heldBack = nil
 	err = fmt.Errorf("replica: partition %d is halted: %w", g.id, err)
-	l.host.faults.halted(err)
+	l.host.faults.halted(g.id, err)
 	l.host.cfg.Logger.Error("partition is halted: it serves nothing until this is repaired", "partition", uint32(g.id), "error", err)
 }
 

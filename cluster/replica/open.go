@@ -45,7 +45,7 @@ func (h *Host) load() error {
 		}
 		writes = append(writes, write)
 	}
-	if err := errors.Join(problems...); err != nil {
+	if err := joinFew(problems); err != nil {
 		return err
 	}
 	if len(writes) > 0 {
@@ -60,6 +60,16 @@ func (h *Host) load() error {
 		}
 		h.groups[id] = g
 		h.order = append(h.order, g)
+	}
+	return joinFew(problems)
+}
+
+// joinFew is errors.Join, but what one lost directory does to each of a thousand partitions is
+// said of the first few.
+func joinFew(problems []error) error {
+	const few = 3
+	if len(problems) > few+1 {
+		problems = append(problems[:few:few], fmt.Errorf("and %d more partitions", len(problems)-few))
 	}
 	return errors.Join(problems...)
 }

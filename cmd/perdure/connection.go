@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
 // tlsFlags are for nodes whose certificate is not from a public authority, or that ask for one.
@@ -20,12 +19,13 @@ type tlsFlags struct {
 }
 
 // flags calls the key's file --cert-key, for --key is an object's key.
-func (f *tlsFlags) flags(flags *pflag.FlagSet) {
+func (f *tlsFlags) flags(root *cobra.Command) {
+	flags := root.PersistentFlags()
 	flags.StringVar(&f.ca, "ca", "", "PEM `file` of the authorities whose certificates nodes have, instead of the system's")
 	flags.StringVar(&f.cert, "cert", "", "PEM `file` of this client's certificate, for nodes that ask for one; needs --cert-key")
 	flags.StringVar(&f.key, "cert-key", "", "PEM `file` of the private key of --cert")
 	for _, name := range []string{"ca", "cert", "cert-key"} {
-		must(cobra.MarkFlagFilename(flags, name, "pem", "crt", "key"))
+		must(root.MarkPersistentFlagFilename(name, "pem", "crt", "key"))
 	}
 }
 

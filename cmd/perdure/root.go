@@ -125,7 +125,7 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense.`,
 	flags.StringVar(&c.addr, "addr", addr, "`URL` of a node; also by the environment variable PERDURE_ADDR")
 	flags.StringVarP(&c.output, "output", "o", "table", "`format` of what is printed: table or json")
 	flags.StringArrayVarP(&c.headers, "header", "H", nil, "`'Name: value'` sent with every request, such as a credential; repeat it for more")
-	c.tls.flags(flags)
+	c.tls.flags(root)
 	must(root.RegisterFlagCompletionFunc("header", cobra.NoFileCompletions))
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(root.RegisterFlagCompletionFunc("addr", cobra.NoFileCompletions))

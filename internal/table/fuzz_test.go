@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
@@ -27,8 +26,8 @@ func FuzzParse(f *testing.F) {
 		f.Add(key)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if text := Describe(data); text == "" || utf8.Valid(data) && !utf8.ValidString(text) {
-			t.Errorf("Describe(%x) is %q", data, text)
+		if Describe(data) == "" {
+			t.Errorf("Describe(%x) says nothing", data)
 		}
 		parsed := func(what string, again []byte, err error) {
 			if err != nil {

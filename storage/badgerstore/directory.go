@@ -49,7 +49,7 @@ func checkFormat(dir string) error {
 	}
 	var version int
 	if _, err := fmt.Sscanf(string(data), "perdure store %d", &version); err != nil || string(data) != formatText(version) {
-		return fmt.Errorf("%w: %s holds %.40q, want \"perdure store %d\"", storage.ErrDamaged, path, data, formatVersion)
+		return fmt.Errorf("%w: %s holds %.40q, want \"perdure store %d\": restore the directory from a backup", storage.ErrDamaged, path, data, formatVersion)
 	}
 	if version > formatVersion {
 		return fmt.Errorf("%s is version %d, this program reads up to version %d: run a newer program", path, version, formatVersion)

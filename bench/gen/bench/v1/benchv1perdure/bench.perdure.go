@@ -24,7 +24,7 @@ const CounterServiceName = "bench.v1.CounterService"
 // together, or not at all. Steps that wait return an error.
 type CounterTxContext interface {
 	actor.Context
-	// Key is the name the call was made to.
+	// Key is the key of the object that was called: the request's name.
 	Key() string
 	// State is what the object remembers.
 	State() actor.State[*v1.CounterState]
@@ -34,7 +34,7 @@ type CounterTxContext interface {
 // change.
 type CounterReadContext interface {
 	actor.Context
-	// Key is the name the call was made to.
+	// Key is the key of the object that was called: the request's name.
 	Key() string
 	// State is what the object remembers.
 	State() actor.StateReader[*v1.CounterState]

@@ -22,7 +22,7 @@ const NoteServiceName = "golden.samepackage.v1.NoteService"
 // or not at all. Steps that wait return an error.
 type NoteTxContext interface {
 	actor.Context
-	// Key is the strconv the call was made to.
+	// Key is the key of the object that was called.
 	Key() int32
 	// State is what the object remembers.
 	State() actor.State[*NoteState]
@@ -31,7 +31,7 @@ type NoteTxContext interface {
 // NoteReadContext is what READ handlers get: the last committed state, which they cannot change.
 type NoteReadContext interface {
 	actor.Context
-	// Key is the strconv the call was made to.
+	// Key is the key of the object that was called.
 	Key() int32
 	// State is what the object remembers.
 	State() actor.StateReader[*NoteState]

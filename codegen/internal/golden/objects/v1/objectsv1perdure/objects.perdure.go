@@ -27,7 +27,7 @@ const SensorServiceName = "golden.objects.v1.SensorService"
 // together, or not at all. Steps that wait return an error.
 type SensorTxContext interface {
 	actor.Context
-	// Key is the sensor_id the call was made to.
+	// Key is the key of the object that was called.
 	Key() int64
 	// State is what the object remembers.
 	State() actor.State[*v11.Reading_History]
@@ -41,7 +41,7 @@ type SensorTxContext interface {
 // visible, before the next.
 type SensorDurableContext interface {
 	actor.Context
-	// Key is the sensor_id the call was made to.
+	// Key is the key of the object that was called.
 	Key() int64
 	// State is what the object remembers.
 	State() actor.State[*v11.Reading_History]
@@ -54,7 +54,7 @@ type SensorDurableContext interface {
 // SensorReadContext is what READ handlers get: the last committed state, which they cannot change.
 type SensorReadContext interface {
 	actor.Context
-	// Key is the sensor_id the call was made to.
+	// Key is the key of the object that was called.
 	Key() int64
 	// State is what the object remembers.
 	State() actor.StateReader[*v11.Reading_History]
@@ -346,7 +346,7 @@ const KeyOnlyServiceName = "golden.objects.v1.KeyOnlyService"
 // together, or not at all. Steps that wait return an error.
 type KeyOnlyTxContext interface {
 	actor.Context
-	// Key is the type the call was made to.
+	// Key is the key of the object that was called: the request's type.
 	Key() string
 }
 
@@ -440,7 +440,7 @@ const CounterName = "golden.objects.v1.Counter"
 // change.
 type CounterReadContext interface {
 	actor.Context
-	// Key is the number the call was made to.
+	// Key is the key of the object that was called: the request's number.
 	Key() uint32
 	// State is what the object remembers.
 	State() actor.StateReader[*v1.Alarm]

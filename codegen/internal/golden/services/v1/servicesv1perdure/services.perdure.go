@@ -171,7 +171,7 @@ const TagServiceName = "golden.services.v1.TagService"
 // or not at all. Steps that wait return an error.
 type TagTxContext interface {
 	actor.Context
-	// Key is the tag the call was made to.
+	// Key is the key of the object that was called: the request's tag.
 	Key() uint32
 }
 

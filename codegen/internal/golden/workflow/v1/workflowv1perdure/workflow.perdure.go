@@ -27,7 +27,7 @@ const TripServiceName = "golden.workflow.v1.TripService"
 // change visible, before the next.
 type TripRunContext interface {
 	actor.Context
-	// Key is the trip_id the call was made to.
+	// Key is the key of the workflow that was called: the request's trip_id.
 	Key() string
 	// State is what the workflow remembers.
 	State() actor.State[*v1.TripState]
@@ -44,7 +44,7 @@ type TripRunContext interface {
 // TripReadContext is what READ handlers get: the last committed state, which they cannot change.
 type TripReadContext interface {
 	actor.Context
-	// Key is the trip_id the call was made to.
+	// Key is the key of the workflow that was called: the request's trip_id.
 	Key() string
 	// State is what the workflow remembers.
 	State() actor.StateReader[*v1.TripState]
@@ -291,7 +291,7 @@ const NapServiceName = "golden.workflow.v1.NapService"
 // change visible, before the next.
 type NapRunContext interface {
 	actor.Context
-	// Key is the key the call was made to.
+	// Key is the key of the workflow that was called: the request's key.
 	Key() uint64
 }
 

@@ -23,7 +23,7 @@ const AccountServiceName = "bank.v1.AccountService"
 // together, or not at all. Steps that wait return an error.
 type AccountTxContext interface {
 	actor.Context
-	// Key is the account_id the call was made to.
+	// Key is the key of the object that was called: the request's account_id.
 	Key() string
 	// State is what the object remembers.
 	State() actor.State[*v1.AccountState]
@@ -35,7 +35,7 @@ type AccountTxContext interface {
 // change.
 type AccountReadContext interface {
 	actor.Context
-	// Key is the account_id the call was made to.
+	// Key is the key of the object that was called: the request's account_id.
 	Key() string
 	// State is what the object remembers.
 	State() actor.StateReader[*v1.AccountState]
@@ -47,7 +47,7 @@ type AccountReadContext interface {
 // visible, before the next.
 type AccountDurableContext interface {
 	actor.Context
-	// Key is the account_id the call was made to.
+	// Key is the key of the object that was called: the request's account_id.
 	Key() string
 	// State is what the object remembers.
 	State() actor.State[*v1.AccountState]

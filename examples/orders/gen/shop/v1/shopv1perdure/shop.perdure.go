@@ -24,7 +24,7 @@ const InventoryServiceName = "shop.v1.InventoryService"
 // together, or not at all. Steps that wait return an error.
 type InventoryTxContext interface {
 	actor.Context
-	// Key is the sku the call was made to.
+	// Key is the key of the object that was called: the request's sku.
 	Key() string
 	// State is what the object remembers.
 	State() actor.State[*v1.InventoryState]
@@ -34,7 +34,7 @@ type InventoryTxContext interface {
 // change.
 type InventoryReadContext interface {
 	actor.Context
-	// Key is the sku the call was made to.
+	// Key is the key of the object that was called: the request's sku.
 	Key() string
 	// State is what the object remembers.
 	State() actor.StateReader[*v1.InventoryState]
@@ -245,7 +245,7 @@ const OrderServiceName = "shop.v1.OrderService"
 // change visible, before the next.
 type OrderRunContext interface {
 	actor.Context
-	// Key is the order_id the call was made to.
+	// Key is the key of the workflow that was called: the request's order_id.
 	Key() string
 	// State is what the workflow remembers.
 	State() actor.State[*v1.OrderState]
@@ -258,7 +258,7 @@ type OrderRunContext interface {
 // OrderReadContext is what READ handlers get: the last committed state, which they cannot change.
 type OrderReadContext interface {
 	actor.Context
-	// Key is the order_id the call was made to.
+	// Key is the key of the workflow that was called: the request's order_id.
 	Key() string
 	// State is what the workflow remembers.
 	State() actor.StateReader[*v1.OrderState]

@@ -1,0 +1,70 @@
+package replica
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/perdure/perdure/storage"
+)
+
+// FuzzDecodeRecord reads arbitrary bytes as a log entry's data. What decodes must encode to
+// something that decodes to the same, and must be refused or fit the limits.
+func FuzzDecodeRecord(f *testing.F) {
+	batch := new(storage.Batch)
+	batch.Put([]byte("key"), []byte("value"))
+	batch.Delete([]byte("other"))
+	f.Add(encodeRecord(3, 4, batch.AppendEncoded(nil)))
+	f.Add(encodeRecord(1<<63, ^uint64(0), nil))
+	f.Add([]byte{recordFormat, 0x80})
+	f.Add([]byte{recordFormat + 1, 1, 1})
+	bounds := limits{batchBytes: 1 << 10, batchWrites: 8}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rec, err := decodeRecord(data)
+		if err != nil {
+			if !errors.Is(err, errMalformed) && !errors.Is(err, ErrNewerFormat) {
+				t.Errorf("decodeRecord: %v", err)
+			}
+			return
+		}
+		again, err := decodeRecord(encodeRecord(rec.epoch, rec.sequence, rec.payload))
+		if err != nil || again.epoch != rec.epoch || again.sequence != rec.sequence || !bytes.Equal(again.payload, rec.payload) {
+			t.Errorf("encoded again: %+v, %v; want %+v", again, err, rec)
+		}
+		writes := 0
+		if err := bounds.checkPayload(rec.payload); err != nil {
+			return
+		}
+		if err := storage.DecodeBatch(rec.payload, func(storage.Op) { writes++ }); err != nil || writes > bounds.batchWrites {
+			t.Errorf("a payload passed with %d writes, %v", writes, err)
+		}
+	})
+}
+
+// FuzzDecodeApplied reads arbitrary bytes as a partition's applied index, and as a key of one.
+func FuzzDecodeApplied(f *testing.F) {
+	whole := applied{index: 9, term: 3, epoch: 3, sequence: 5, generation: 1, conf: []byte{0x0a, 1, 1}}
+	f.Add(whole.appendEncoded(nil))
+	f.Add([]byte{appliedFormat, 0, 0x80})
+	f.Add(appliedKey(7))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if group, ok := groupOfAppliedKey(data); ok && len(data) != len(appliedKey(group)) {
+			t.Errorf("a key of %d bytes names group %d", len(data), group)
+		}
+		a, err := decodeApplied(data)
+		if err != nil {
+			if !errors.Is(err, errMalformed) && !errors.Is(err, ErrNewerFormat) {
+				t.Errorf("decodeApplied: %v", err)
+			}
+			return
+		}
+		if conf, err := a.confState(); (conf == nil) != (err != nil) {
+			t.Errorf("the configuration is %v, %v", conf, err)
+		}
+		again, err := decodeApplied(a.appendEncoded(nil))
+		if err != nil || again.index != a.index || again.term != a.term || again.epoch != a.epoch ||
+			again.sequence != a.sequence || again.generation != a.generation || !bytes.Equal(again.conf, a.conf) {
+			t.Errorf("encoded again: %+v, %v; want %+v", again, err, a)
+		}
+	})
+}
