@@ -20,6 +20,7 @@ TESTFLAGS ?= -p 2 -timeout 12m -vet=off
 SIM_FOR ?= 10m
 SIM_TIMEOUT ?= 0
 FUZZTIME ?= 30s
+CHAOS_FOR ?= 10m
 
 # `make bench BENCHFLAGS=-quick`; see bench/README.md.
 BENCHFLAGS ?=
@@ -63,7 +64,11 @@ sim: ## Simulate nodes under faults for SIM_FOR (10m), on new seeds
 
 .PHONY: planted
 planted: ## Build every planted bug and see that the tests catch it
-	@GO='$(GO)' .ci/planted
+	$(GO) test ./internal/sim -run '^TestPlantedBugsAreNoticed$$' -count=1 -timeout 20m -v -args -sim.planted
+
+.PHONY: chaos
+chaos: ## Kill and pause a real node for CHAOS_FOR (10m), and check every answer
+	$(GO) test ./internal/chaos -count=1 -timeout 0 -v -args -chaos.for=$(CHAOS_FOR)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every fuzz target for FUZZTIME (30s)

@@ -302,6 +302,9 @@ func (a *applier) key(prefix [prefixBytes]byte, key []byte) []byte {
 
 // commit writes the batch, waiting for space as long as the host runs.
 func (a *applier) commit(timer *time.Timer) error {
+	if bugApplied {
+		a.truncate()
+	}
 	pause := 50 * time.Millisecond
 	for {
 		since := time.Now()
@@ -366,6 +369,12 @@ func (a *applier) report() {
 	in.mu.Unlock()
 	in.signal()
 
+	a.truncate()
+	a.touched = a.touched[:0]
+}
+
+// truncate lets the log forget what is in the store.
+func (a *applier) truncate() {
 	for _, g := range a.touched {
 		st := &g.applyState
 		if st.index == 0 {
@@ -373,7 +382,6 @@ func (a *applier) report() {
 		}
 		a.host.cfg.Log.TruncatePrefix(uint32(g.id), st.index, st.term)
 	}
-	a.touched = a.touched[:0]
 }
 
 // stalled is an error while a commit takes longer than it should.

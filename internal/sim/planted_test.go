@@ -20,11 +20,12 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 	const (
 		model  = "../engine -run TestModel -rapid.checks=2000 -rapid.nofailfile -rapid.shrinktime=1s"
 		faults = "../partition -run Leadership|TestReplyWaits"
+		crash  = "../../cluster/replica -run TestCrashAtEveryStep|TestPowerCut"
 		whole  = ". -run TestSeed -sim.from 1 -sim.for 20s"
 	)
 	for _, bug := range []struct{ tag, suites string }{
 		{"dedup", model}, {"idempotency", model}, {"attempt", model}, {"timer", model},
-		{"epoch", faults}, {"gate", faults},
+		{"epoch", faults}, {"gate", faults}, {"applied", crash},
 		// Not dedup: ids that follow from the caller's journal make a repeated message harmless to
 		// everything that the simulation's handlers do. A signal would count twice: see the model.
 		{"gate", whole}, {"idempotency", whole}, {"timer", whole},

@@ -1,0 +1,5 @@
+//go:build !perdure_bug_applied
+
+package replica
+
+const bugApplied = false
