@@ -23,8 +23,9 @@ type Error struct {
 	cause   error
 }
 
-// ErrCanceled is what a wait returns, once, after the invocation was cancelled. Later steps
-// work, so a handler can clean up before it returns the error. Its code is [Canceled].
+// ErrCanceled is what a wait returns, once, after the invocation was cancelled; a wait for what is
+// complete already returns that, and the next one the error. Later steps work, so a handler can
+// clean up before it returns the error. Its code is [Canceled].
 var ErrCanceled error = &Error{code: Canceled, message: "the invocation was cancelled"}
 
 // NewError makes an Error from its parts, as they come over a wire or out of a record. Handlers

@@ -63,7 +63,7 @@ type Runtime interface {
 	// CancelInvocation asks another invocation to stop.
 	CancelInvocation(ctx context.Context, id string) error
 
-	// Wait returns the position in indexes of the first entry to complete. It returns
+	// Wait returns the position in indexes of the first entry to complete. If none has, it returns
 	// [ErrCanceled] once if the invocation was cancelled, and ctx's error if a context derived
 	// from the handler's ended.
 	Wait(ctx context.Context, indexes []uint32) (winner int, err error)

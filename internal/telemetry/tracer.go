@@ -14,6 +14,8 @@ import (
 // a node without traces does not break the trace of those around it.
 type Tracer struct {
 	tracer trace.Tracer
+	// foreign: its spans get ids that we can't choose.
+	foreign bool
 }
 
 // NewTracer makes spans of provider.
@@ -102,10 +104,11 @@ type Invocation struct {
 
 // InvocationTraceparent is the traceparent that an invocation's attempts continue: that of its
 // span, which has an id that follows from the invocation's, since it is exported only once the
-// invocation has ended. With traces off, or for an invocation that is in no trace, it is the
-// invocation's own traceparent.
+// invocation has ended. With traces off, for an invocation that is in no trace, and where a
+// provider of the embedding program chooses the ids, it is the invocation's own traceparent:
+// attempts are then beside the invocation's span.
 func (t *Tracer) InvocationTraceparent(id, traceparent string) string {
-	if t == nil || traceparent == "" {
+	if t == nil || t.foreign || traceparent == "" {
 		return traceparent
 	}
 	return withSpanID(traceparent, invocationSpanID(id))

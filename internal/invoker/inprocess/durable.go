@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/journal"
@@ -26,8 +28,8 @@ import (
 // are appended through the host. The handler cannot tell the two apart, except by the log.
 //
 // How a wait ended is known on replay without an entry in one case only: a single future that
-// completed. A Wait entry records every other end. So that the two are not confused, a future
-// that was awaited successfully is settled: awaiting it again returns at once and is no wait.
+// completed. A Wait entry records every other end. The two cannot be confused: once a future is
+// complete, each wait for it alone completes, whatever else has happened.
 //
 // The handler is unwound by stop: the step it is in, or its next one, calls runtime.Goexit.
 type durable struct {
@@ -42,13 +44,14 @@ type durable struct {
 	live    atomic.Bool  // not replaying; for loggers, which any goroutine may use
 
 	// What follows belongs to the handler's goroutine.
-	cursor  journal.Cursor
-	now     time.Time
-	settled map[uint32]struct{}
-	inRun   string // the Run whose closure is on the handler's goroutine
-	random  *rand.Rand
-	logger  *slog.Logger
-	data    durableData
+	cursor journal.Cursor
+	// aheadBytes were recorded since the handler last knew that all was durable.
+	aheadBytes int
+	now        time.Time
+	inRun      string // the Run whose closure is on the handler's goroutine
+	random     *rand.Rand
+	logger     *slog.Logger
+	data       durableData
 
 	wake chan struct{} // of one: something under mu has changed
 	over chan struct{} // closed by stop
@@ -190,10 +193,13 @@ func (d *durable) unwindIfStopped() {
 	}
 }
 
+func (d *durable) String() string { return describe(d.attempt.Target, d.attempt.ID) }
+
 // Abort unwinds the handler without a word to the host.
 func (d *durable) Abort(cause error) { d.stop(cause, nil) }
 
-// Cancel makes the handler's next or current wait return ErrCanceled.
+// Cancel makes the handler's current wait, or its next one that is not complete, return
+// ErrCanceled.
 func (d *durable) Cancel() {
 	d.mu.Lock()
 	d.mu.canceled = !d.mu.told
@@ -328,7 +334,23 @@ func (d *durable) record(entry *recordv1.Entry, same journal.SameValue) (uint32,
 	index := d.cursor.Pass()
 	d.attempt.Host.Append(d.attempt, index, entry)
 	d.unwindIfStopped()
+	d.keepPace(entry)
 	return index, entry
+}
+
+// maxAheadBytes is how much a handler may record before it waits for the disk: without a bound, one
+// that records faster than the disk writes would fill the memory of the node.
+const maxAheadBytes = 1 << 20
+
+func (d *durable) keepPace(entry *recordv1.Entry) {
+	const head = 128 // what an entry costs besides its content
+	d.aheadBytes += head + proto.Size(entry)
+	if d.aheadBytes < maxAheadBytes {
+		return
+	}
+	d.aheadBytes = 0
+	d.gate()
+	d.unwindIfStopped()
 }
 
 // pass goes past the recorded entry ahead.
@@ -362,7 +384,7 @@ func (d *durable) Now() time.Time {
 func (d *durable) Rand() *rand.Rand {
 	d.mustEnter("Rand", "")
 	if d.random == nil {
-		d.random = randomOf(d.attempt.ID)
+		d.random = randomOf(d.attempt.ID, d.attempt.StartedAt)
 	}
 	return d.random
 }

@@ -126,7 +126,7 @@ func (d *durable) runAside(c *closure) {
 	d.mu.closures++
 	d.mu.Unlock()
 	d.busy.Add(1)
-	started := d.invoker.pool.goClosure(func() {
+	started := d.invoker.pool.goAside(&aside{fmt.Sprintf("RunAsync %q", c.name), d}, func() {
 		returned := false
 		defer func() {
 			d.mu.Lock()

@@ -55,8 +55,8 @@ func (d *durable) request(ctx context.Context, verb string, call actor.CallReque
 	if err != nil {
 		return nil, telemetry.Span{}, err
 	}
-	retain(invoke, verb == "Send ")
-	id := stepID(call, d.attempt.ID, d.cursor.Passed()+1)
+	d.invoker.retain(invoke, verb == "Send ")
+	id := stepID(call, d.attempt.ID, d.attempt.StartedAt, d.cursor.Passed()+1)
 	invoke.InvocationId = id[:]
 	if d.cursor.Replaying() {
 		return invoke, telemetry.Span{}, nil

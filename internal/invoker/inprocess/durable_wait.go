@@ -3,6 +3,7 @@ package inprocess
 import (
 	"context"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/perdure/perdure/actor"
@@ -16,11 +17,6 @@ func (d *durable) Wait(ctx context.Context, indexes []uint32) (int, error) {
 	if err := d.enter("Await", ""); err != nil {
 		return 0, err
 	}
-	if len(indexes) == 1 {
-		if _, settled := d.settled[indexes[0]]; settled {
-			return 0, nil
-		}
-	}
 	if recorded := d.cursor.Next(); recorded != nil {
 		return d.replayWait(ctx, indexes, recorded)
 	}
@@ -29,11 +25,15 @@ func (d *durable) Wait(ctx context.Context, indexes []uint32) (int, error) {
 
 // replayWait ends a wait as an earlier attempt saw it end.
 func (d *durable) replayWait(ctx context.Context, indexes []uint32, recorded *recordv1.Entry) (int, error) {
-	made := &recordv1.Entry{Entry: &recordv1.Entry_Wait{Wait: &recordv1.Wait{Futures: indexes}}}
-	if recorded.GetWait() == nil && len(indexes) == 1 && d.completion(indexes[0]) != nil {
+	// A wait for one future that completed left no entry. It is told from one that did by what is
+	// ahead: had this wait completed, so would have every later one for the same future alone, and
+	// the entry could be of none.
+	ofThis := recorded.GetWait() != nil && slices.Equal(recorded.GetWait().GetFutures(), indexes)
+	if !ofThis && len(indexes) == 1 && d.completion(indexes[0]) != nil {
 		d.settle(indexes[0])
 		return 0, nil
 	}
+	made := &recordv1.Entry{Entry: &recordv1.Entry_Wait{Wait: &recordv1.Wait{Futures: indexes}}}
 	if divergence := d.cursor.Match(made, nil); divergence != nil {
 		made.Site = callSite()
 		d.stop(divergence, d.diverged(divergence))
@@ -67,12 +67,8 @@ func replayedContextError(ctx context.Context) error {
 	return contextError(ended)
 }
 
-// settle marks a future as awaited and takes over the instant it completed at.
+// settle takes over the instant at which a future that was awaited has completed.
 func (d *durable) settle(index uint32) {
-	if d.settled == nil {
-		d.settled = make(map[uint32]struct{})
-	}
-	d.settled[index] = struct{}{}
 	// The result of a Run has no instant while its attempt lives, so it gets none on replay.
 	if int(index) > len(d.attempt.Journal) || d.attempt.Journal[index-1].GetRun() == nil {
 		d.advance(d.completion(index).GetAt())
@@ -96,14 +92,17 @@ func (d *durable) wait(ctx context.Context, indexes []uint32) (int, error) {
 		d.mu.Unlock()
 		d.unwindIfStopped()
 		switch {
-		case canceled:
-			return 0, d.deliverCancel(indexes)
+		// Before a cancel and before the end of ctx: what completed has had its effect, and a
+		// handler that were told of the cancel instead would not undo it. Nor may a wait that an
+		// earlier attempt saw complete end otherwise; replayWait relies on that.
 		case winner >= 0:
 			if len(indexes) > 1 {
 				d.recordWait(indexes, recordv1.WaitOutcome_WAIT_OUTCOME_COMPLETED, winner)
 			}
 			d.settle(indexes[winner])
 			return winner, nil
+		case canceled:
+			return 0, d.deliverCancel(indexes)
 		case ctx.Err() != nil:
 			d.recordWait(indexes, recordv1.WaitOutcome_WAIT_OUTCOME_DEADLINE, 0)
 			return 0, contextError(ctx)

@@ -6,7 +6,8 @@
 // recorded (see the durable type).
 //
 // Goroutines: attempts run on workers, which the pool starts, reuses and waits for; the closure
-// of each RunAsync has one; one watch goroutine looks after step timeouts. Close ends them all.
+// of each RunAsync has one, and so has each call that a READ handler makes; one watch goroutine
+// looks after step timeouts. Close ends them all. READ handlers run on their caller's goroutine.
 // A handler is stopped by runtime.Goexit in its next step, which no recover can hide; the
 // worker it ran on ends with it and the pool starts another when needed.
 package inprocess
@@ -44,6 +45,9 @@ type Config struct {
 	// StepTimeout is for handlers without a step_timeout of their own. Defaults to 10 minutes; a
 	// negative one is none.
 	StepTimeout time.Duration
+	// Retention is how long a finished invocation is kept that a handler sent or gave an
+	// idempotency key, or that is a workflow's run, if its .proto does not say. Defaults to 24 h.
+	Retention time.Duration
 	// IdleWorkers is how many goroutines are kept for the next attempt. Defaults to 256.
 	IdleWorkers int
 }
@@ -60,6 +64,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StepTimeout == 0 {
 		c.StepTimeout = 10 * time.Minute
+	}
+	if c.Retention <= 0 {
+		c.Retention = 24 * time.Hour
 	}
 	if c.IdleWorkers <= 0 {
 		c.IdleWorkers = 256
@@ -183,8 +190,10 @@ func (inv *Invoker) Start(attempt *invoker.Attempt) invoker.Running {
 	return started
 }
 
-// Close aborts what is running and waits until every goroutine has ended, or ctx is done: a
-// handler that heeds neither its context nor makes steps cannot be stopped.
+// Close aborts what is running and waits until every goroutine and every READ handler has ended,
+// or ctx is done: a handler that heeds neither its context nor makes steps cannot be stopped, and
+// the error names it. Later attempts say nothing to their host, and later reads are refused as
+// [actor.Unavailable].
 func (inv *Invoker) Close(ctx context.Context) error { return inv.pool.close(ctx) }
 
 // unknown is an attempt at a handler that this process does not have.
@@ -198,6 +207,8 @@ func (u *unknown) perform(*worker) {
 	}
 	u.attempt.Host.Finish(u.attempt, &invoker.Outcome{Result: errorResult(failure)})
 }
+
+func (u *unknown) String() string { return describe(u.attempt.Target, u.attempt.ID) }
 
 func (u *unknown) Notify(uint32, *recordv1.Completion)           {}
 func (u *unknown) progress() (steps uint64, limit time.Duration) { return 0, 0 }

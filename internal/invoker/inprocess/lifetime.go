@@ -54,6 +54,13 @@ func (l *lifetime) end(cause error) {
 	}
 }
 
+// endedBy reports whether cause is what ended it.
+func (l *lifetime) endedBy(cause error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.cause == cause
+}
+
 func (l *lifetime) Deadline() (time.Time, bool) {
 	if !l.deadline.IsZero() {
 		return l.deadline, true

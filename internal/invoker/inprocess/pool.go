@@ -2,13 +2,19 @@ package inprocess
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/perdure/perdure/actor"
 )
 
-// task is an attempt as the pool sees it.
+// task is an attempt as the pool sees it. Its text names it.
 type task interface {
+	fmt.Stringer
 	// perform runs the attempt. It may end the goroutine with runtime.Goexit.
 	perform(w *worker)
 	// progress counts steps; limit is the longest time the count may stay, 0 while it may.
@@ -16,19 +22,28 @@ type task interface {
 	Abort(cause error)
 }
 
+// aside is work of an attempt on a goroutine that is no worker.
+type aside struct {
+	step string
+	of   fmt.Stringer
+}
+
+func (a *aside) String() string { return a.step + " of " + a.of.String() }
+
 // pool reuses goroutines, whose grown stacks and scheduling are the larger part of what a small
 // handler costs.
 type pool struct {
 	maxIdle int
 	// expire is told of a task that made no progress within its limit.
 	expire func(task)
-	ended  sync.WaitGroup // workers, RunAsync closures, the watch
+	ended  sync.WaitGroup // workers, what is in mu.others, the watch
 	stop   chan struct{}
 
 	mu struct {
 		sync.Mutex
 		idle     []*worker
 		all      map[*worker]struct{}
+		others   map[fmt.Stringer]struct{} // asides, and READ handlers
 		watching bool
 		every    time.Duration // of the watch; 0: nothing to watch
 		closed   bool
@@ -51,12 +66,13 @@ type worker struct {
 	since     time.Time
 }
 
-var errClosed = errors.New("the node is shutting down")
+var errClosed = actor.NewError(actor.Unavailable, "the node is shutting down")
 
 func (p *pool) configure(maxIdle int, expire func(task)) {
 	p.maxIdle, p.expire = maxIdle, expire
 	p.stop = make(chan struct{})
 	p.mu.all = make(map[*worker]struct{})
+	p.mu.others = make(map[fmt.Stringer]struct{})
 }
 
 // run starts the task on an idle or a new worker.
@@ -88,15 +104,36 @@ func (p *pool) run(started task) {
 	go p.work(w)
 }
 
-// goClosure runs fn on a goroutine that close waits for. It reports false after close.
-func (p *pool) goClosure(fn func()) bool {
+// goAside runs fn on a goroutine that close waits for. It reports false after close.
+func (p *pool) goAside(work *aside, fn func()) bool {
+	if !p.enter(work) {
+		return false
+	}
+	go func() {
+		defer p.leave(work)
+		fn()
+	}()
+	return true
+}
+
+// enter makes close wait for the leave of what runs on no worker, and abort it if it can be. It
+// reports false after close; then no leave must follow.
+func (p *pool) enter(other fmt.Stringer) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.mu.closed {
 		return false
 	}
-	p.ended.Go(fn)
+	p.mu.others[other] = struct{}{}
+	p.ended.Add(1)
 	return true
+}
+
+func (p *pool) leave(other fmt.Stringer) {
+	p.mu.Lock()
+	delete(p.mu.others, other)
+	p.mu.Unlock()
+	p.ended.Done()
 }
 
 func (p *pool) work(w *worker) {
@@ -142,6 +179,12 @@ func (w *worker) set(current task) {
 	w.mu.Unlock()
 }
 
+func (w *worker) task() task {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mu.current
+}
+
 // close stops taking tasks, aborts those running and waits for all goroutines.
 func (p *pool) close(ctx context.Context) error {
 	p.mu.Lock()
@@ -153,6 +196,7 @@ func (p *pool) close(ctx context.Context) error {
 	for w := range p.mu.all {
 		workers = append(workers, w)
 	}
+	others := slices.Collect(maps.Keys(p.mu.others))
 	p.mu.Unlock()
 	if first {
 		close(p.stop)
@@ -161,11 +205,13 @@ func (p *pool) close(ctx context.Context) error {
 		}
 	}
 	for _, w := range workers {
-		w.mu.Lock()
-		current := w.mu.current
-		w.mu.Unlock()
-		if current != nil {
+		if current := w.task(); current != nil {
 			current.Abort(errClosed)
+		}
+	}
+	for _, other := range others {
+		if running, ok := other.(interface{ Abort(error) }); ok {
+			running.Abort(errClosed)
 		}
 	}
 	done := make(chan struct{})
@@ -177,8 +223,31 @@ func (p *pool) close(ctx context.Context) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return errors.Join(errors.New("close: handlers are still running: they make no steps and do not heed their context"), ctx.Err())
+		return fmt.Errorf("close: still running, since it makes no steps and does not heed its context: %s: %w", p.names(), ctx.Err())
 	}
+}
+
+// maxNames is how many of those that run are named in an error.
+const maxNames = 8
+
+// names are those that run, in the order of the alphabet.
+func (p *pool) names() string {
+	p.mu.Lock()
+	names := make([]string, 0, len(p.mu.others))
+	for other := range p.mu.others {
+		names = append(names, other.String())
+	}
+	for w := range p.mu.all {
+		if current := w.task(); current != nil {
+			names = append(names, current.String())
+		}
+	}
+	p.mu.Unlock()
+	slices.Sort(names)
+	if more := len(names) - maxNames; more > 0 {
+		names = append(names[:maxNames], fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
 }
 
 // watchEvery makes the watch notice limits as short as limit.
@@ -226,9 +295,7 @@ func (p *pool) look(now time.Time) (expired []task) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for w := range p.mu.all {
-		w.mu.Lock()
-		current := w.mu.current
-		w.mu.Unlock()
+		current := w.task()
 		if current == nil {
 			w.seen = nil
 			continue

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -26,7 +27,6 @@ type read struct {
 	life    lifetime
 	rows    rows // nothing is written to it
 	began   time.Time
-	calls   sync.WaitGroup
 
 	mu struct {
 		sync.Mutex
@@ -66,10 +66,13 @@ func (inv *Invoker) Read(ctx context.Context, request *invoker.Read) (result *re
 	defer func() { endSpan(span, result.GetError()) }()
 	r := &read{invoker: inv, method: m, read: request, began: time.Now(), rows: rows{base: request.Tables}}
 	r.life.parent = ctx
+	if !inv.pool.enter(r) {
+		return errorResult(errorRecord(errClosed))
+	}
+	defer inv.pool.leave(r)
 	defer func() {
 		panicked := recover()
-		r.life.end(errFinished)
-		r.calls.Wait()
+		r.life.end(errFinished) // also for the calls that nobody awaited; the pool waits for them
 		r.mu.Lock()
 		failed := r.mu.failed
 		r.mu.Unlock()
@@ -86,7 +89,10 @@ func (inv *Invoker) Read(ctx context.Context, request *invoker.Read) (result *re
 	}
 	resp, err := m.desc.Handle(actor.NewContext(&r.life, r), m.service.handler, req)
 	if err != nil {
-		if !isCoded(err) && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		switch {
+		case errors.Is(err, context.Canceled) && r.life.endedBy(errClosed):
+			err = errClosed
+		case !isCoded(err) && ctx.Err() != nil && errors.Is(err, ctx.Err()):
 			err = context.Cause(ctx)
 		}
 		inv.logUncoded(m, request.ID, 1, err)
@@ -94,6 +100,11 @@ func (inv *Invoker) Read(ctx context.Context, request *invoker.Read) (result *re
 	}
 	return m.encodeResponse(resp)
 }
+
+func (r *read) String() string { return describe(r.read.Target, r.read.ID) }
+
+// Abort ends the handler's ctx.
+func (r *read) Abort(cause error) { r.life.end(cause) }
 
 func (r *read) Fail(err error) {
 	r.mu.Lock()
@@ -141,7 +152,7 @@ func (r *read) Rand() *rand.Rand {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.mu.random == nil {
-		r.mu.random = randomOf(r.read.ID)
+		r.mu.random = randomOf(r.read.ID, r.began)
 	}
 	return r.mu.random
 }
@@ -195,13 +206,17 @@ func (r *read) Call(ctx context.Context, call actor.CallRequest) (uint32, error)
 	r.mu.Lock()
 	r.mu.steps = append(r.mu.steps, step)
 	index := uint32(len(r.mu.steps))
-	id := stepID(call, r.read.ID, index)
+	id := stepID(call, r.read.ID, r.began, index)
 	invoke.InvocationId = id[:]
 	r.mu.Unlock()
-	r.calls.Go(func() {
+	// The handler's result does not wait for a call that it did not await and that heeds no ctx.
+	begun := r.invoker.pool.goAside(&aside{"call of " + call.Method.FullName(), r}, func() {
 		defer close(step.done)
 		step.result, step.err = r.read.Call(ctx, invoke)
 	})
+	if !begun {
+		return 0, errClosed
+	}
 	return index, nil
 }
 
@@ -236,24 +251,16 @@ func (r *read) Wait(ctx context.Context, indexes []uint32) (int, error) {
 			return 0, contextError(ctx)
 		}
 	}
-	winner := make(chan int, len(waited))
-	over := make(chan struct{})
-	defer close(over)
-	for position, step := range waited {
-		r.calls.Go(func() {
-			select {
-			case <-step.done:
-				winner <- position
-			case <-over:
-			}
-		})
+	cases := make([]reflect.SelectCase, 0, len(waited)+1)
+	for _, step := range waited {
+		cases = append(cases, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(step.done)})
 	}
-	select {
-	case first := <-winner:
-		return first, nil
-	case <-ctx.Done():
+	cases = append(cases, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ctx.Done())})
+	winner, _, _ := reflect.Select(cases)
+	if winner == len(waited) {
 		return 0, contextError(ctx)
 	}
+	return winner, nil
 }
 
 // contextError is why ctx ended, as an error that a handler can return as it is.

@@ -12,6 +12,11 @@ import (
 	"github.com/perdure/perdure/internal/telemetry"
 )
 
+// describe names an invocation for an operator.
+func describe(target invocation.Target, id invocation.ID) string {
+	return target.String() + " (" + id.String() + ")"
+}
+
 // loggerOf is a logger with the attributes of an invocation.
 func (inv *Invoker) loggerOf(id invocation.ID, target invocation.Target, attempt uint32) *slog.Logger {
 	return inv.config.Logger.With(

@@ -39,14 +39,12 @@ func NewInvoke(call actor.CallRequest, now time.Time) (*recordv1.Invoke, error) 
 	return invoke, nil
 }
 
-// sendRetention is how long a finished invocation is kept that a handler sent, or gave an
-// idempotency key, if its .proto does not say. The result of a call without one is in the
-// caller's journal and need not be kept twice.
-const sendRetention = 24 * time.Hour
-
-func retain(invoke *recordv1.Invoke, sent bool) {
-	if invoke.RetentionMs == 0 && (sent || invoke.IdempotencyKey != "") {
-		invoke.RetentionMs = sendRetention.Milliseconds()
+// retain sets how long an invocation that a handler makes is kept once finished, if its .proto
+// does not say. The result of a call without an idempotency key is in the caller's journal and
+// need not be kept twice, but for that of a RUN, which others ask for too.
+func (inv *Invoker) retain(invoke *recordv1.Invoke, sent bool) {
+	if invoke.RetentionMs == 0 && (sent || invoke.IdempotencyKey != "" || invoke.Mode == uint32(actor.ModeRun)) {
+		invoke.RetentionMs = inv.config.Retention.Milliseconds()
 	}
 }
 
@@ -63,14 +61,18 @@ func CallID(call actor.CallRequest) (id invocation.ID, ok bool) {
 	return invocation.ID{}, false
 }
 
-// stepID is the id of a call made as entry index of the invocation caller.
-func stepID(call actor.CallRequest, caller invocation.ID, index uint32) invocation.ID {
+// stepID is the id of a call made as entry index of the invocation caller. An invocation with an
+// idempotency key, or a workflow's run, that starts anew after its retention has the id of its
+// predecessor, whose own calls may be retained still: the instant at which it started, which is
+// the same in all its attempts, keeps the two apart.
+func stepID(call actor.CallRequest, caller invocation.ID, startedAt time.Time, index uint32) invocation.ID {
 	if id, ok := CallID(call); ok {
 		return id
 	}
 	target := invocation.Target{Service: call.Method.Service, Key: call.Key, Handler: call.Method.Name}
-	var entry [4]byte
-	binary.BigEndian.PutUint32(entry[:], index)
+	var entry [12]byte
+	binary.BigEndian.PutUint64(entry[:], uint64(startedAt.UnixMilli()))
+	binary.BigEndian.PutUint32(entry[8:], index)
 	return invocation.DerivedID(target, "entry", string(caller[:]), string(entry[:]))
 }
 
@@ -89,7 +91,10 @@ func retryRecord(policy actor.RetryPolicy) *recordv1.RetryPolicy {
 	}
 }
 
-// randomOf gives the same numbers in every attempt of an invocation.
-func randomOf(id invocation.ID) *rand.Rand {
-	return rand.New(rand.NewPCG(binary.BigEndian.Uint64(id[8:16]), binary.BigEndian.Uint64(id[16:24])))
+// randomOf gives the same numbers in every attempt of an invocation, and others to one that has
+// its id after it was purged.
+func randomOf(id invocation.ID, startedAt time.Time) *rand.Rand {
+	const spread = 0x9e3779b97f4a7c15 // odd, so that no two instants become one
+	low := binary.BigEndian.Uint64(id[16:24]) ^ uint64(startedAt.UnixMilli())*spread
+	return rand.New(rand.NewPCG(binary.BigEndian.Uint64(id[8:16]), low))
 }

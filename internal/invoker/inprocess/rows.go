@@ -52,8 +52,8 @@ func (r *rows) put(table, key string, value []byte, remove bool) *row {
 	return found
 }
 
-// len is right as long as nothing written here has reached base; see durable.tableLen for when
-// it may have.
+// len is right as long as nothing written here has reached base. In a DURABLE handler it may have:
+// durableData.length counts by what was there before.
 func (r *rows) len(table string) (int, error) {
 	if r.base == nil {
 		return 0, nil

@@ -152,6 +152,8 @@ func (t *transaction) Notify(uint32, *recordv1.Completion) {}
 // Cancel does nothing: a transaction does not wait, and the partition decides whether it commits.
 func (t *transaction) Cancel() {}
 
+func (t *transaction) String() string { return describe(t.attempt.Target, t.attempt.ID) }
+
 func (t *transaction) Abort(cause error) {
 	t.over.Store(true)
 	t.life.end(cause)
@@ -243,7 +245,7 @@ func (t *transaction) Rand() *rand.Rand {
 	t.mustEnter("Rand", "")
 	defer t.leave()
 	if t.random == nil {
-		t.random = randomOf(t.attempt.ID)
+		t.random = randomOf(t.attempt.ID, t.attempt.StartedAt)
 	}
 	return t.random
 }
@@ -312,8 +314,8 @@ func (t *transaction) Send(ctx context.Context, call actor.CallRequest) (string,
 	if err != nil {
 		return "", err
 	}
-	retain(invoke, true)
-	id := stepID(call, t.attempt.ID, uint32(len(t.entries)+1))
+	t.invoker.retain(invoke, true)
+	id := stepID(call, t.attempt.ID, t.attempt.StartedAt, uint32(len(t.entries)+1))
 	invoke.InvocationId = id[:]
 	invoke.Traceparent = t.invoker.traceparentOf(ctx, t.attempt.Traceparent)
 	t.entries = append(t.entries, &recordv1.Entry{Entry: &recordv1.Entry_Send{Send: &recordv1.Send{Invoke: invoke}}})
