@@ -7,6 +7,8 @@ import (
 	"net"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/ingress"
@@ -34,7 +36,8 @@ type Config struct {
 	// idle node uses a fraction of it; handlers' own memory comes on top. Defaults to 512 MiB.
 	MemoryBytes int64
 	// MaxMessageBytes of one request, from 1 KiB to 64 MiB. It must fit a record, whose size
-	// MemoryBytes decides: 512 MiB allow about 1.8 MiB. Defaults to 1 MiB.
+	// MemoryBytes decides: 512 MiB allow about 1.8 MiB. Defaults to 1 MiB, or to a 512th of
+	// MemoryBytes if that is less.
 	MaxMessageBytes int
 	// MaxConcurrentCalls under way at once; more are refused with resource_exhausted. Defaults
 	// to 20,000.
@@ -47,6 +50,13 @@ type Config struct {
 	Logger *slog.Logger
 	// TLS makes the listener speak nothing but TLS. Nil: plain HTTP.
 	TLS *TLS
+	// RemoteAdmin serves perdure.admin.v1.AdminService, which shows all data and ends
+	// invocations, to everyone who can reach the node; nothing authenticates them unless
+	// TLS.ClientCAFile is set. By default it answers only callers whose connection comes from
+	// this machine, and with TLS.ClientCAFile all that come by the listener, for they have a
+	// certificate. A proxy on the same machine must add X-Forwarded-For or Forwarded, as most
+	// do, or keep the service to itself: its calls look local otherwise.
+	RemoteAdmin bool
 	// Telemetry says where traces and metrics go. Defaults to nowhere.
 	Telemetry Telemetry
 	// Retention of finished invocations whose .proto does not say it. Defaults to 24 h.
@@ -99,6 +109,14 @@ type Telemetry struct {
 	SampleRatio float64
 	// ServiceName of the node in traces and metrics. Defaults to perdure.
 	ServiceName string
+	// TracerProvider takes the node's spans, in a program that has set up OpenTelemetry for
+	// itself and shuts it down. TracesURL and SampleRatio must be left out, and ServiceName has
+	// no say. The ids of spans are then the provider's choice, so an invocation's attempts are
+	// beside its span, not below it.
+	TracerProvider trace.TracerProvider
+	// MeterProvider takes the node's metrics; MetricsURL and Prometheus must be left out. Only
+	// one node can use it: two would observe the same instruments.
+	MeterProvider metric.MeterProvider
 }
 
 // The defaults and bounds of Config.
@@ -156,6 +174,9 @@ func WithLogger(logger *slog.Logger) Option { return func(c *Config) { c.Logger 
 
 // WithTLS sets Config.TLS.
 func WithTLS(files TLS) Option { return func(c *Config) { c.TLS = &files } }
+
+// WithRemoteAdmin sets Config.RemoteAdmin.
+func WithRemoteAdmin() Option { return func(c *Config) { c.RemoteAdmin = true } }
 
 // WithTelemetry sets Config.Telemetry.
 func WithTelemetry(settings Telemetry) Option { return func(c *Config) { c.Telemetry = settings } }
@@ -236,7 +257,7 @@ func (c Config) withDefaults() Config {
 	defaultTo(&c.Listen, DefaultListen)
 	defaultTo(&c.DataDir, DefaultDataDir)
 	defaultTo(&c.MemoryBytes, defaultMemory)
-	defaultTo(&c.MaxMessageBytes, ingress.DefaultMaxMessageBytes)
+	defaultTo(&c.MaxMessageBytes, int(clamp(c.MemoryBytes/512, minMessageBytes, ingress.DefaultMaxMessageBytes)))
 	defaultTo(&c.DrainTimeout, defaultDrain)
 	defaultTo(&c.InactivityTimeout, defaultInactivity)
 	if c.Logger == nil {
@@ -256,6 +277,7 @@ func (c Config) telemetry(nodeID string) telemetry.Config {
 	return telemetry.Config{
 		TracesURL: c.Telemetry.TracesURL, MetricsURL: c.Telemetry.MetricsURL, Prometheus: c.Telemetry.Prometheus,
 		SampleRatio: c.Telemetry.SampleRatio, ServiceName: c.Telemetry.ServiceName,
+		TracerProvider: c.Telemetry.TracerProvider, MeterProvider: c.Telemetry.MeterProvider,
 		ServiceVersion: Version(), NodeID: nodeID, Logger: c.Logger,
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,8 +36,10 @@ type registration struct {
 // engine is what serves calls, below the edge. Tests put another in its place.
 type engine interface {
 	routing.Router
-	// Health is nil while calls can be served.
+	// Health is nil while calls can be served, be it of some partitions only.
 	Health() error
+	// Failures says which partitions can't be served while others can, and why.
+	Failures() map[uint32]error
 	// Failed is closed when the engine can serve no more; Health says why.
 	Failed() <-chan struct{}
 	// Describe says how partitions and storage are.
@@ -50,7 +54,7 @@ type engine interface {
 func handlers(config Config, instruments *telemetry.Telemetry, registered []registration) (*inprocess.Invoker, error) {
 	runner := inprocess.New(inprocess.Config{
 		Logger: config.Logger, TracerProvider: instruments.TracerProvider(),
-		InactivityTimeout: config.InactivityTimeout, StepTimeout: config.StepTimeout,
+		InactivityTimeout: config.InactivityTimeout, StepTimeout: config.StepTimeout, Retention: config.Retention,
 	})
 	var problems []error
 	for _, r := range registered {
@@ -81,7 +85,7 @@ type partitions struct {
 }
 
 // openPartitions opens log and store and runs the partitions; it returns when all of them can
-// serve.
+// serve but those that can't be led at all.
 func openPartitions(ctx context.Context, config Config, at *layout, instruments *telemetry.Telemetry, registered []registration) (engine, error) {
 	runner, err := handlers(config, instruments, registered)
 	if err != nil {
@@ -117,7 +121,7 @@ func openPartitions(ctx context.Context, config Config, at *layout, instruments 
 	if e.unobserve, err = e.meters.Observe(e.levels); err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
 	}
-	config.Logger.Info("the partitions are led", telemetry.KeyPartitions, at.identity.Partitions,
+	config.Logger.Info("the partitions are led", telemetry.KeyPartitions, int(at.identity.Partitions)-len(e.Failures()),
 		telemetry.KeyPath, at.dir, telemetry.KeyDuration, time.Since(started).Round(time.Millisecond))
 	return e, nil
 }
@@ -162,12 +166,12 @@ func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) e
 	}
 	e.host, err = replica.Open(replicas)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s with %s: %w", at.storeDir(), at.logDir(), err)
 	}
 	e.Router, err = partition.NewRouter(partition.Config{
 		Invoker: e.runner, Logger: config.Logger, Partitions: at.identity.Partitions,
 		TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
-		CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes,
+		CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes, MaxEntryWrites: e.maxEntryWrites(),
 		Tracer: tracer, Instruments: e.meters,
 	}, func(id uint32, p *partition.Partition) partition.Group {
 		listener := &led{Listener: p}
@@ -193,6 +197,16 @@ func (e *partitions) maxEntryBytes(config Config) (int, error) {
 	return entry, nil
 }
 
+// maxEntryWrites is how many writes and sends one TRANSACTION may make: each can need a handful of
+// rows, and all of them must fit one batch of the store.
+func (e *partitions) maxEntryWrites() int {
+	writes := 5000
+	if store, ok := e.store.(interface{ MaxBatchOps() int }); ok {
+		writes = min(writes, store.MaxBatchOps()/6)
+	}
+	return writes
+}
+
 // openDisk opens the log and the store, in memory if there is no data directory.
 func (e *partitions) openDisk(config Config, at *layout) error {
 	var err error
@@ -207,7 +221,13 @@ func (e *partitions) openDisk(config Config, at *layout) error {
 		e.store = memstore.New(memstore.Options{})
 		return nil
 	}
+	if err := at.checkLog(); err != nil {
+		return err
+	}
 	if e.log, err = nodelog.Open(logs); err != nil {
+		return err
+	}
+	if err := at.checkPartitions(len(e.log.Groups())); err != nil {
 		return err
 	}
 	store, err := badgerstore.Open(badgerstore.Options{
@@ -220,27 +240,60 @@ func (e *partitions) openDisk(config Config, at *layout) error {
 	return nil
 }
 
-// ready waits until every partition leads, the host fails, or ctx ends.
+// errHalted ends the wait for partitions that are not going to lead.
+var errHalted = errors.New("the other partitions are halted")
+
+// ready waits until every partition leads or has failed, the host fails, or ctx ends. Partitions
+// that failed don't keep the others from serving.
 func (e *partitions) ready(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+	waiting, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
-		select {
-		case <-e.failed:
-			cancel(fmt.Errorf("the log or the store failed: %w", e.host.Health()))
-		case <-ctx.Done():
+		// The router isn't told of a group that halts before it was ever led.
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-e.failed:
+				cancel(fmt.Errorf("the log or the store failed: %w", e.host.Health()))
+				return
+			case <-tick.C:
+				if halted := e.host.Halted(); len(halted) > 0 && e.Router.Leading()+len(e.Failures()) >= len(e.led) {
+					cancel(errHalted)
+				}
+			case <-waiting.Done():
+				return
+			}
 		}
 	}()
-	err := e.Router.Ready(ctx)
+	err := e.Router.Ready(waiting)
 	cancel(nil)
 	<-watching
-	return err
+	if err != nil && !errors.Is(err, errHalted) {
+		return err
+	}
+	failures := e.Failures()
+	if len(failures) < len(e.led) {
+		return nil
+	}
+	first := slices.Min(slices.Collect(maps.Keys(failures)))
+	return fmt.Errorf("none of the %d partitions can be led: %w", len(failures), failures[first])
 }
 
 // Health implements engine.
-func (e *partitions) Health() error { return e.host.Health() }
+func (e *partitions) Health() error { return e.host.DiskHealth() }
+
+// Failures implements engine.
+func (e *partitions) Failures() map[uint32]error {
+	failures := map[uint32]error{}
+	maps.Copy(failures, e.Router.Failures())
+	for group, err := range e.host.Halted() {
+		failures[uint32(group)] = err
+	}
+	return failures
+}
 
 // Failed implements engine.
 func (e *partitions) Failed() <-chan struct{} { return e.failed }
@@ -248,12 +301,14 @@ func (e *partitions) Failed() <-chan struct{} { return e.failed }
 // Describe implements engine.
 func (e *partitions) Describe() ([]admin.PartitionInfo, admin.StorageInfo) {
 	described := make([]admin.PartitionInfo, len(e.led))
+	failures := e.Failures()
 	for i, l := range e.led {
-		epoch := l.epoch.Load()
-		described[i] = admin.PartitionInfo{ID: uint32(i) + 1, Leader: epoch != 0, Epoch: epoch}
-		if epoch == 0 {
-			described[i].Failure = errors.New("this node does not lead it")
+		id, epoch := uint32(i)+1, l.epoch.Load()
+		failure := failures[id]
+		if failure == nil && epoch == 0 {
+			failure = errors.New("this node does not lead it")
 		}
+		described[i] = admin.PartitionInfo{ID: id, Leader: failure == nil, Epoch: epoch, Failure: failure}
 	}
 	stored := admin.StorageInfo{LogBytes: uint64(e.log.Stats().Bytes)}
 	if e.inMemory {

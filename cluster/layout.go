@@ -137,6 +137,31 @@ func (l *layout) create(disk vfs.FS, path string, partitions uint32) error {
 	return writeDurably(disk, path, append(data, '\n'))
 }
 
+// checkLog refuses a directory whose log was lost, before a new one lies where the old one has to
+// be put back. A store without data proves nothing: the log is made first.
+func (l *layout) checkLog() error {
+	stored, err := os.ReadDir(l.storeDir())
+	if err != nil || len(stored) == 0 {
+		return nil // what is wrong with it, opening it will say
+	}
+	logged, err := os.ReadDir(l.logDir())
+	if err == nil && len(logged) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("%s is missing or empty, but there is data in %s, which is only part of what was acknowledged: restore both from one backup", l.logDir(), l.storeDir())
+}
+
+// checkPartitions compares node.json with how many partitions the log has. They are made all at
+// once, so another number means that node.json is damaged; with it, objects would be looked for
+// in partitions where they are not.
+func (l *layout) checkPartitions(logged int) error {
+	if logged == 0 || logged == int(l.identity.Partitions) {
+		return nil
+	}
+	return fmt.Errorf("data directory %s: node.json says %d partitions, the log has %d: node.json is damaged or another node's: restore it from a backup",
+		l.dir, l.identity.Partitions, logged)
+}
+
 // found makes the node someone.
 func (l *layout) found(partitions uint32) error {
 	if partitions == 0 {

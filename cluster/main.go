@@ -20,6 +20,7 @@ import (
 //	--data, PERDURE_DATA            data directory
 //	--log-level, PERDURE_LOG_LEVEL  debug, info, warn or error
 //	--prometheus                    serve /metrics
+//	--remote-admin                  serve the admin service to everyone, not only this machine
 //	--otlp, PERDURE_OTLP            collector for traces and metrics, http://host:4318
 func Main(register func(*Node), opts ...Option) {
 	os.Exit(run(os.Args[0], os.Args[1:], os.Getenv, os.Stdout, os.Stderr, register, opts))
@@ -36,6 +37,7 @@ func run(name string, arguments []string, env func(string) string, stdout, stder
 	flags.StringVar(&config.Listen, "listen", or(env("PERDURE_LISTEN"), config.Listen, DefaultListen), "`host:port` to serve on (PERDURE_LISTEN)")
 	flags.StringVar(&config.DataDir, "data", or(env("PERDURE_DATA"), config.DataDir, DefaultDataDir), "`directory` that holds everything the node keeps (PERDURE_DATA)")
 	flags.BoolVar(&config.Telemetry.Prometheus, "prometheus", config.Telemetry.Prometheus, "serve metrics at /metrics")
+	flags.BoolVar(&config.RemoteAdmin, "remote-admin", config.RemoteAdmin, "serve the admin service to everyone who can reach the node, not only to callers on this machine; without client certificates nothing authenticates them")
 	otlp := flags.String("otlp", env("PERDURE_OTLP"), "OTLP/HTTP `URL` that traces and metrics are sent to (PERDURE_OTLP)")
 	flags.TextVar(&level, "log-level", level, "debug, info, warn or error (PERDURE_LOG_LEVEL)")
 	if text := env("PERDURE_LOG_LEVEL"); text != "" {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -131,6 +134,9 @@ func (n *Node) startLocked(ctx context.Context) error {
 		return err
 	}
 	config.Logger = config.Logger.With(telemetry.KeyNode, n.mu.layout.identity.NodeID)
+	if n.config.MaxMessageBytes == 0 && config.MaxMessageBytes < ingress.DefaultMaxMessageBytes {
+		config.Logger.Info("requests may have fewer bytes than usual, to fit the records that memory bytes allow", telemetry.KeyBytes, config.MaxMessageBytes)
+	}
 	if n.mu.telemetry, err = telemetry.Setup(ctx, config.telemetry(n.mu.layout.identity.NodeID)); err != nil {
 		return err
 	}
@@ -153,6 +159,7 @@ func (n *Node) startLocked(ctx context.Context) error {
 		return err
 	}
 	n.mu.server = server
+	warnOfReach(config, server.Addr())
 	return nil
 }
 
@@ -190,13 +197,23 @@ func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, error) {
 	}
 	return ingress.New(ingress.Config{
 		Router: engine, Services: services, Validate: config.Validator, Ready: ready,
-		Others:  []ingress.Other{inspector},
+		Troubles: func() []string { return troubles(engine.Failures()) },
+		Others:   []ingress.Other{inspector}, RemoteOthers: config.RemoteAdmin,
 		Metrics: n.mu.telemetry.Handler(), Logger: config.Logger,
 		Tracer: n.mu.telemetry.Tracer(), Instruments: n.mu.telemetry.Instruments(),
 		Retention:          ingress.Retention{Default: config.Retention, AutoKey: config.AutoKeyRetention},
 		MaxMessageBytes:    config.MaxMessageBytes,
 		MaxConcurrentCalls: config.MaxConcurrentCalls,
 	})
+}
+
+// troubles has a line for each partition that can't be served.
+func troubles(failures map[uint32]error) []string {
+	var lines []string
+	for _, id := range slices.Sorted(maps.Keys(failures)) {
+		lines = append(lines, fmt.Sprintf("partition %d has no leader: %s", id, strings.ReplaceAll(failures[id].Error(), "\n", "; ")))
+	}
+	return lines
 }
 
 func newServer(config Config, handler http.Handler) (*ingress.Server, error) {
@@ -206,8 +223,23 @@ func newServer(config Config, handler http.Handler) (*ingress.Server, error) {
 		if settings.TLS, err = ingress.NewTLSConfig(config.TLS.files(), config.Logger); err != nil {
 			return nil, err
 		}
+		settings.ClientCertificates = config.TLS.ClientCAFile != ""
 	}
 	return ingress.NewServer(handler, settings), nil
+}
+
+// warnOfReach says what it means to listen where other machines reach the node.
+func warnOfReach(config Config, at net.Addr) {
+	tcp, ok := at.(*net.TCPAddr)
+	if !ok || tcp.IP.IsLoopback() || config.TLS != nil && config.TLS.ClientCAFile != "" {
+		return
+	}
+	allowed := "call every handler"
+	if config.RemoteAdmin {
+		allowed = "call every handler, see all data and end every invocation"
+	}
+	config.Logger.Warn("anybody who can reach the address can "+allowed+
+		": listen on 127.0.0.1, keep others away from the port, or set Config.TLS.ClientCAFile", telemetry.KeyAddress, at.String())
 }
 
 // Run is Start, then waiting until ctx ends or the node fails, then Shutdown. It returns nil

@@ -245,6 +245,11 @@ func (c *call) route(ctx context.Context, in *recordv1.Invoke, send bool) ([]byt
 		_, err = router.Send(ctx, in)
 	case c.method.desc.Mode == actor.ModeRead:
 		result, err = router.Read(ctx, in)
+	case c.method.desc.Mode == actor.ModeTransaction:
+		known := &c.method.ingress.underWay
+		known.begin(c.id, c.method.desc)
+		defer func() { known.end(c.id, err != nil && ctx.Err() != nil) }()
+		result, err = router.Call(ctx, in)
 	default:
 		result, err = router.Call(ctx, in)
 	}

@@ -82,10 +82,10 @@ func (h *health) watch(ctx context.Context, _ connect.Spec, stream connect.Serve
 	}
 }
 
-// serveAlive says that the process answers.
+// serveAlive says that the process answers, and what is wrong with parts of the node.
 func (i *Ingress) serveAlive(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte("ok\n"))
+	i.writeStatus(w, "ok")
 }
 
 // serveReady says whether calls can be served, and if not, why.
@@ -96,5 +96,11 @@ func (i *Ingress) serveReady(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("not ready: " + err.Error() + "\n"))
 		return
 	}
-	_, _ = w.Write([]byte("ready\n"))
+	i.writeStatus(w, "ready")
+}
+
+func (i *Ingress) writeStatus(w http.ResponseWriter, status string) {
+	for _, line := range append([]string{status}, i.config.Troubles()...) {
+		_, _ = w.Write([]byte(line + "\n")) // the caller is gone: there is nobody to tell
+	}
 }

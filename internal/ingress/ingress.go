@@ -43,8 +43,14 @@ type Config struct {
 	Validate func(proto.Message) error
 	// Ready is nil while the node can serve, else it says why not. Nil: always ready.
 	Ready func() error
-	// Others are services on the same port whose rpcs are not handlers.
+	// Troubles are what keeps the node from serving some calls though it serves others, a line
+	// each; /healthz and /readyz show them. Nil: there are none.
+	Troubles func() []string
+	// Others are services on the same port whose rpcs are not handlers, for callers on this
+	// machine, or with a client certificate if the Server asks for those.
 	Others []Other
+	// RemoteOthers opens Others to everyone who can reach the port.
+	RemoteOthers bool
 	// Metrics serves /metrics. Nil: there is none.
 	Metrics http.Handler
 	Logger  *slog.Logger
@@ -74,6 +80,7 @@ type Ingress struct {
 	errors   *connecthttp.ErrorWriter
 	health   *health
 	inFlight atomic.Int64
+	underWay underWay
 }
 
 // service is one registered service by its name.
@@ -98,6 +105,9 @@ func New(config Config) (*Ingress, error) {
 	}
 	if config.Ready == nil {
 		config.Ready = func() error { return nil }
+	}
+	if config.Troubles == nil {
+		config.Troubles = func() []string { return nil }
 	}
 	config.Retention = config.Retention.withDefaults()
 
@@ -124,8 +134,16 @@ func New(config Config) (*Ingress, error) {
 	server.Register(i.invocationMethods()...)
 	i.health = newHealth(i)
 	server.Register(i.health.methods()...)
+	public := map[string]bool{}
+	for spec := range server.Specs() {
+		public[spec.Procedure] = true
+	}
 	for _, other := range config.Others {
 		other.Register(server)
+	}
+	restricted := map[string]bool{}
+	for spec := range server.Specs() {
+		restricted[spec.Procedure] = !public[spec.Procedure]
 	}
 	grpcreflect.Register(server)
 	i.names = serviceNames(server)
@@ -139,6 +157,7 @@ func New(config Config) (*Ingress, error) {
 		route := i.routes[spec.Procedure]
 		route.unary = spec.StreamType == connect.StreamTypeUnary
 		route.get = spec.IdempotencyLevel == connect.IdempotencyNoSideEffects
+		route.restricted = restricted[spec.Procedure]
 		i.routes[spec.Procedure] = route
 	}
 	i.routes.Handle("/healthz", http.HandlerFunc(i.serveAlive))
@@ -181,6 +200,12 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		i.serveUnknown(w, r)
 		return
+	}
+	if route.restricted {
+		if err := i.refused(r); err != nil {
+			_ = i.errors.Write(w, r, err) // the caller is gone: there is nobody to tell
+			return
+		}
 	}
 	if route.unary {
 		if !understood(w, r, route) {

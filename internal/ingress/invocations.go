@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
@@ -65,6 +66,10 @@ func (i *Ingress) attach(ctx context.Context, request *perdurev1.AttachRequest) 
 	if err != nil {
 		return nil, err
 	}
+	// What the response is called is known by its handler, not kept with the result. It is asked
+	// for before the wait, for the row may be gone after it, and again after it, for there may be
+	// none before.
+	desc, _ := i.handlerOf(ctx, id)
 	result, err := i.config.Router.Attach(ctx, id)
 	if err != nil {
 		return nil, err
@@ -72,9 +77,23 @@ func (i *Ingress) attach(ctx context.Context, request *perdurev1.AttachRequest) 
 	if failure := result.GetError(); failure != nil {
 		return nil, &handlerError{failure}
 	}
-	// What the response is called is known by its service, not kept with the result. It is asked
-	// for after the wait: a TRANSACTION has no row before it ends.
-	detail, err := i.config.Router.Invocation(ctx, id)
+	if desc == nil {
+		if desc, err = i.handlerOf(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	name := desc.NewResponse().ProtoReflect().Descriptor().FullName()
+	return &perdurev1.AttachResponse{
+		Response: &anypb.Any{TypeUrl: "type.googleapis.com/" + string(name), Value: result.GetValue()},
+	}, nil
+}
+
+// handlerOf finds the handler of an invocation that was called here or has a row.
+func (i *Ingress) handlerOf(ctx context.Context, id invocation.ID) (*actor.MethodDesc, error) {
+	if desc := i.underWay.method(id); desc != nil {
+		return desc, nil
+	}
+	detail, err := i.config.Router.Journal(ctx, id, 0, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -85,10 +104,7 @@ func (i *Ingress) attach(ctx context.Context, request *perdurev1.AttachRequest) 
 		return nil, routing.Errorf(routing.CodeFailedPrecondition,
 			"%s is an invocation of %s/%s, which is not registered here any more: its response cannot be named", id, target.Service, target.Handler)
 	}
-	name := desc.NewResponse().ProtoReflect().Descriptor().FullName()
-	return &perdurev1.AttachResponse{
-		Response: &anypb.Any{TypeUrl: "type.googleapis.com/" + string(name), Value: result.GetValue()},
-	}, nil
+	return desc, nil
 }
 
 func (i *Ingress) cancel(ctx context.Context, request *perdurev1.CancelRequest) (*perdurev1.CancelResponse, error) {

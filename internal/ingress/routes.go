@@ -21,6 +21,8 @@ type route struct {
 	unary bool
 	// get: it may also be called with GET.
 	get bool
+	// restricted: it is not for everyone, see Ingress.refused.
+	restricted bool
 }
 
 // Handle implements connecthttp.ServeMux. The subtree patterns that Mount adds for unknown

@@ -20,6 +20,9 @@ type ServerConfig struct {
 	Address string
 	// TLS, if not nil, makes the server speak nothing but TLS.
 	TLS *tls.Config
+	// ClientCertificates says that TLS lets in only callers with a certificate of an authority
+	// chosen for this server; Config.Others are then for all of them.
+	ClientCertificates bool
 	// MaxHeaderBytes of one request. Defaults to 64 KiB.
 	MaxHeaderBytes int
 	// ReadHeaderTimeout is how long a request's headers may take. Defaults to 10 s.
@@ -71,6 +74,7 @@ func NewServer(handler http.Handler, config ServerConfig) *Server {
 			Handler:           handler,
 			Protocols:         protocols,
 			TLSConfig:         config.TLS,
+			ConnContext:       config.remember,
 			MaxHeaderBytes:    config.MaxHeaderBytes,
 			ReadHeaderTimeout: config.ReadHeaderTimeout,
 			IdleTimeout:       config.IdleTimeout,

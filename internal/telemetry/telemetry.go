@@ -23,6 +23,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	promexport "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -52,12 +53,19 @@ type Config struct {
 	ServiceVersion string
 	// NodeID is the resource's service.instance.id.
 	NodeID string
+	// TracerProvider and MeterProvider are the embedding program's, which exports what they get
+	// and shuts them down. With the first, TracesURL and SampleRatio must be left out; with the
+	// second, MetricsURL and Prometheus. Nil: the node has its own.
+	TracerProvider trace.TracerProvider
+	MeterProvider  metric.MeterProvider
 	// Logger hears of exports that failed. Defaults to slog.Default().
 	Logger *slog.Logger
 }
 
 // Enabled reports whether anything is to be exported.
-func (c Config) Enabled() bool { return c.TracesURL != "" || c.MetricsURL != "" || c.Prometheus }
+func (c Config) Enabled() bool {
+	return c.TracesURL != "" || c.MetricsURL != "" || c.Prometheus || c.TracerProvider != nil || c.MeterProvider != nil
+}
 
 // Validate reports all that is wrong with c.
 func (c Config) Validate() error {
@@ -74,6 +82,12 @@ func (c Config) Validate() error {
 	if c.SampleRatio < 0 || c.SampleRatio > 1 {
 		problems = append(problems, fmt.Errorf("telemetry: sample ratio %v is not between 0 and 1", c.SampleRatio))
 	}
+	if c.TracerProvider != nil && (c.TracesURL != "" || c.SampleRatio != 0) {
+		problems = append(problems, errors.New("telemetry: traces go to the tracer provider that was given: leave traces URL and sample ratio out, its own exporters and sampler decide"))
+	}
+	if c.MeterProvider != nil && (c.MetricsURL != "" || c.Prometheus) {
+		problems = append(problems, errors.New("telemetry: metrics go to the meter provider that was given: leave metrics URL and prometheus out, its own readers decide"))
+	}
 	if c.MetricsInterval < 0 {
 		problems = append(problems, fmt.Errorf("telemetry: metrics interval %s is negative; leave it out for 15s", c.MetricsInterval))
 	}
@@ -87,6 +101,7 @@ type Telemetry struct {
 	traces      *sdktrace.TracerProvider
 	metrics     *sdkmetric.MeterProvider
 	handler     http.Handler
+	provider    trace.TracerProvider // traces, or the embedding program's
 }
 
 // Setup starts the exporters that config asks for; nil if it asks for none. It connects to
@@ -118,8 +133,13 @@ func Setup(ctx context.Context, config Config) (*Telemetry, error) {
 			sdktrace.WithIDGenerator(idGenerator{}),
 			sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio))),
 		)
-		t.tracer = NewTracer(t.traces)
+		t.tracer, t.provider = NewTracer(t.traces), t.traces
 	}
+	if config.TracerProvider != nil {
+		t.tracer, t.provider = NewTracer(config.TracerProvider), config.TracerProvider
+		t.tracer.foreign = true
+	}
+	meters := config.MeterProvider
 	if config.MetricsURL != "" || config.Prometheus {
 		options := []sdkmetric.Option{sdkmetric.WithResource(described)}
 		if config.MetricsURL != "" {
@@ -148,7 +168,10 @@ func Setup(ctx context.Context, config Config) (*Telemetry, error) {
 			t.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 		}
 		t.metrics = sdkmetric.NewMeterProvider(options...)
-		instruments, err := NewInstruments(t.metrics)
+		meters = t.metrics
+	}
+	if meters != nil {
+		instruments, err := NewInstruments(meters)
 		if err == nil {
 			err = instruments.observeBuild(config.ServiceVersion)
 		}
@@ -239,8 +262,8 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 
 // TracerProvider is for what makes spans of its own; nil if traces are off.
 func (t *Telemetry) TracerProvider() trace.TracerProvider {
-	if t == nil || t.traces == nil {
+	if t == nil {
 		return nil
 	}
-	return t.traces
+	return t.provider
 }
