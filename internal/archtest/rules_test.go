@@ -182,6 +182,7 @@ var layers = []layer{
 	{"vocabulary", []string{"internal/invocation", "internal/record", "proto", "storage/vfs", "cluster/placement"}},
 	{"seams and pure parts", []string{"actor", "storage", "internal/journal", "internal/table", "internal/routing", "internal/telemetry", "internal/invoker", "codegen/schema"}},
 	{"pure machines", []string{"internal/transaction", "storage/badgerstore", "storage/memstore", "storage/nodelog", "storage/storagetest", "internal/routing/routingtest", "codegen"}},
+	{"generated code", []string{"examples/counter/gen", "examples/bank/gen", "examples/orders/gen", "bench/gen"}},
 	{"deciding", []string{"internal/engine"}},
 	{"doing", []string{"cluster/replica", "cluster/membership", "cluster/transport", "internal/invoker/inprocess", "internal/ingress", "internal/admin", "internal/webui"}},
 	{"owning", []string{"internal/partition"}},
