@@ -59,7 +59,7 @@ func TestPlantedUpwardArrowIsFound(t *testing.T) {
 		"internal/table":     {path: "internal/table"},
 		"internal/new":       {path: "internal/new"},
 	})
-	if len(found) != 2 || !strings.Contains(found[0], "internal/engine (layer 4") || !strings.Contains(found[1], "internal/new is in no layer") {
+	if len(found) != 2 || !strings.Contains(found[0], "internal/engine (layer 5") || !strings.Contains(found[1], "internal/new is in no layer") {
 		t.Errorf("got %q", found)
 	}
 }
