@@ -177,7 +177,7 @@ func (e *Engine) join(l *live, in *recordv1.Invoke, token Token, oneWay bool, no
 	done := completed(l.row.Status)
 	switch {
 	case in.Caller != nil && done:
-		if err := e.completeCaller(in.Caller, l.row.Result, now); err != nil {
+		if err := e.completeCaller(in.Caller, in.InvocationId, l.row.Result, now); err != nil {
 			return err
 		}
 	case in.Caller != nil && !isWaiter(l.row, in.Caller):
@@ -218,7 +218,7 @@ func (e *Engine) refuse(in *recordv1.Invoke, token Token, result *recordv1.Resul
 		e.effect(&Reply{Token: token, Result: result, Refused: true})
 	}
 	if in.Caller != nil {
-		return e.completeCaller(in.Caller, result, now)
+		return e.completeCaller(in.Caller, in.InvocationId, result, now)
 	}
 	return nil
 }

@@ -63,7 +63,7 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 		if caller == nil {
 			continue
 		}
-		if err := e.completeCaller(caller, result, now); err != nil {
+		if err := e.completeCaller(caller, l.id[:], result, now); err != nil {
 			return err
 		}
 	}

@@ -53,7 +53,7 @@ func (e *Engine) completePromise(o invocation.Object, name string, result *recor
 		return nil, err
 	}
 	for _, caller := range waiters {
-		if err := e.completeCaller(caller, result, now); err != nil {
+		if err := e.completeCaller(caller, nil, result, now); err != nil {
 			return nil, err
 		}
 	}

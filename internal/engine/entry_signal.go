@@ -25,7 +25,7 @@ func (e *Engine) acceptSignal(l *live, in *recordv1.Invoke, token Token, oneWay 
 			return fmt.Errorf("decode row %q: %w", caller.Key, err)
 		}
 		e.delete(caller.Key)
-		if err := e.completeCaller(waiter, &recordv1.Result{Value: in.Input}, now); err != nil {
+		if err := e.completeCaller(waiter, nil, &recordv1.Result{Value: in.Input}, now); err != nil {
 			return err
 		}
 	} else {

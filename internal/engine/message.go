@@ -52,7 +52,7 @@ func (ev *Deliver) evaluate(e *Engine, now int64) error {
 		if !ok || m.Complete.Completion == nil {
 			return nil
 		}
-		return e.completion(id, m.Complete.Completion, now)
+		return e.callCompletion(id, m.Complete.Callee, m.Complete.Completion, now)
 	case *recordv1.Message_Cancel:
 		id, _ := invocation.IDFromBytes(m.Cancel.GetInvocationId())
 		_, err := e.cancel(id, false, now)

@@ -33,8 +33,9 @@ func (ev *Suspend) evaluate(e *Engine, now int64) error {
 	return e.store(l)
 }
 
-// completeCaller takes a result to the entry that waits for it, wherever that lives.
-func (e *Engine) completeCaller(caller *recordv1.Caller, result *recordv1.Result, now int64) error {
+// completeCaller takes a result to the entry that waits for it, wherever that lives. callee is
+// the invocation whose result it is, nil for what is not a call's.
+func (e *Engine) completeCaller(caller *recordv1.Caller, callee []byte, result *recordv1.Result, now int64) error {
 	id, ok := invocation.IDFromBytes(caller.GetInvocationId())
 	if !ok {
 		return nil
@@ -42,8 +43,23 @@ func (e *Engine) completeCaller(caller *recordv1.Caller, result *recordv1.Result
 	completion := &recordv1.Completion{Entry: caller.Entry, Result: result, At: now}
 	if to := id.Partition(e.config.Partitions); to != e.config.Partition {
 		return e.send(to, &recordv1.Message{Message: &recordv1.Message_Complete{
-			Complete: &recordv1.Complete{InvocationId: id[:], Completion: completion},
+			Complete: &recordv1.Complete{InvocationId: id[:], Completion: completion, Callee: callee},
 		}})
+	}
+	return e.callCompletion(id, callee, completion, now)
+}
+
+// callCompletion is completion for the result of a call: the caller's entry must be that call. An
+// invocation that was started anew after its retention has the same id and other calls.
+func (e *Engine) callCompletion(id invocation.ID, callee []byte, completion *recordv1.Completion, now int64) error {
+	if len(callee) > 0 {
+		entry := &recordv1.Entry{}
+		if ok, err := e.getMessage(table.Journal(id, completion.Entry), entry); err != nil || !ok {
+			return err
+		}
+		if string(entry.GetCall().GetInvoke().GetInvocationId()) != string(callee) {
+			return nil
+		}
 	}
 	return e.completion(id, completion, now)
 }

@@ -2169,9 +2169,11 @@ func (*Message_CompletePromise) isMessage_Message() {}
 func (*Message_CompleteAwakeable) isMessage_Message() {}
 
 type Complete struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	InvocationId  []byte                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId" json:"invocation_id,omitempty"`
-	Completion    *Completion            `protobuf:"bytes,2,opt,name=completion" json:"completion,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId []byte                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId" json:"invocation_id,omitempty"`
+	Completion   *Completion            `protobuf:"bytes,2,opt,name=completion" json:"completion,omitempty"`
+	// The invocation whose result it is; unset for a promise or a signal.
+	Callee        []byte `protobuf:"bytes,3,opt,name=callee" json:"callee,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2216,6 +2218,13 @@ func (x *Complete) GetInvocationId() []byte {
 func (x *Complete) GetCompletion() *Completion {
 	if x != nil {
 		return x.Completion
+	}
+	return nil
+}
+
+func (x *Complete) GetCallee() []byte {
+	if x != nil {
+		return x.Callee
 	}
 	return nil
 }
@@ -2417,12 +2426,13 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x06cancel\x18\x03 \x01(\v2\x19.perdure.record.v1.CancelH\x00R\x06cancel\x12O\n" +
 	"\x10complete_promise\x18\x04 \x01(\v2\".perdure.record.v1.CompletePromiseH\x00R\x0fcompletePromise\x12U\n" +
 	"\x12complete_awakeable\x18\x05 \x01(\v2$.perdure.record.v1.CompleteAwakeableH\x00R\x11completeAwakeableB\t\n" +
-	"\amessage\"n\n" +
+	"\amessage\"\x86\x01\n" +
 	"\bComplete\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12=\n" +
 	"\n" +
 	"completion\x18\x02 \x01(\v2\x1d.perdure.record.v1.CompletionR\n" +
-	"completion\"-\n" +
+	"completion\x12\x16\n" +
+	"\x06callee\x18\x03 \x01(\fR\x06callee\"-\n" +
 	"\x06Cancel\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId*\xf0\x01\n" +
 	"\x06Status\x12\x16\n" +
