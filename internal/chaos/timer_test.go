@@ -50,6 +50,9 @@ func TestTimersOutliveKills(t *testing.T) {
 	if testing.Short() {
 		count, spread = min(count, 2_000), min(spread, 5*time.Second)
 	}
+	if raced {
+		count, spread = min(count, 5_000), min(spread, 20*time.Second)
+	}
 	random := choices(t)
 	outside := filepath.Join(t.TempDir(), "effects")
 	n := newNode(t, t.TempDir(), nodeSettings{Partitions: 8, EffectsFile: outside})
@@ -68,7 +71,7 @@ func TestTimersOutliveKills(t *testing.T) {
 				due := first.Add(upTo(own, spread))
 				got, err := n.post(t.Context(), client, "/bench.v1.CounterService/Add",
 					fmt.Sprintf(`{"name":%q,"amount":"%d"}`, key(number), due.UnixMilli()),
-					"Idempotency-Key", key(number), "Perdure-Delay", time.Until(due).String())
+					"Idempotency-Key", key(number), "Perdure-Delay", max(time.Until(due), 0).String()) // sending may take longer than planned
 				if err != nil || got.status != http.StatusOK {
 					t.Errorf("%s: %v %s", key(number), err, got.body)
 					return
@@ -152,7 +155,7 @@ func TestTimersOutliveKills(t *testing.T) {
 		count, sent.Round(time.Millisecond), opened.Round(time.Millisecond), reopened.Round(time.Millisecond), returned.Sub(first.Add(spread/2)).Round(time.Millisecond))
 	t.Logf("fired %d, %d of them twice (a kill before the commit); late p50 %d ms, p99 %d ms, most %d ms; resident %d MiB (peak %d) before the second kill, %d MiB (peak %d) after",
 		len(seen), len(late)-len(seen), late[len(late)/2], late[len(late)*99/100], late[len(late)-1], now>>20, most>>20, after>>20, mostAfter>>20)
-	if most > 512<<20 || mostAfter > 512<<20 {
+	if !raced && (most > 512<<20 || mostAfter > 512<<20) {
 		t.Errorf("resident memory peaked at %d and %d MiB", most>>20, mostAfter>>20)
 	}
 }
