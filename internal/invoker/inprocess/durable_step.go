@@ -30,8 +30,8 @@ func (d *durable) Call(ctx context.Context, call actor.CallRequest) (uint32, err
 
 // Send is an entry that is done once recorded.
 func (d *durable) Send(ctx context.Context, call actor.CallRequest) (string, error) {
-	if call.Method.Mode == actor.ModeRead {
-		return "", errSendRead(call)
+	if err := checkSend(call); err != nil {
+		return "", err
 	}
 	if err := d.enter("Send ", call.Method.FullName()); err != nil {
 		return "", err

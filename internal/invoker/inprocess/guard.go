@@ -32,8 +32,15 @@ func errTable(table string, err error) error {
 	return actor.Errorf(actor.DataLoss, "table %s cannot be read: %w", table, err)
 }
 
-func errSendRead(call actor.CallRequest) error {
-	return actor.Errorf(actor.InvalidArgument, "%s is a READ handler: sending to it has no effect; call it", call.Method.FullName())
+// checkSend refuses a send of which nothing could come.
+func checkSend(call actor.CallRequest) error {
+	switch {
+	case call.Method.Mode == actor.ModeRead:
+		return actor.Errorf(actor.InvalidArgument, "%s is a READ handler: sending to it has no effect; call it", call.Method.FullName())
+	case call.Method.Mode == actor.ModeSignal && call.Delay > 0:
+		return actor.Errorf(actor.InvalidArgument, "%s is a SIGNAL and can't be delayed: sleep, then send it", call.Method.FullName())
+	}
+	return nil
 }
 
 func errStepTimeout(m *method) error {

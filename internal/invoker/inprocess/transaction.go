@@ -303,8 +303,8 @@ func (t *transaction) Call(_ context.Context, call actor.CallRequest) (uint32, e
 }
 
 func (t *transaction) Send(ctx context.Context, call actor.CallRequest) (string, error) {
-	if call.Method.Mode == actor.ModeRead {
-		return "", errSendRead(call)
+	if err := checkSend(call); err != nil {
+		return "", err
 	}
 	if err := t.enter("Send", ""); err != nil {
 		return "", err
