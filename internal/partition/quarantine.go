@@ -1,0 +1,101 @@
+package partition
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/perdure/perdure/internal/engine"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/telemetry"
+)
+
+// evaluateSafely makes a panic of the engine an error of one evaluation.
+func evaluateSafely(e *engine.Engine, event engine.Event, now int64) (out *engine.Output, err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = &enginePanic{reason: reason, stack: debug.Stack()}
+		}
+	}()
+	return e.Evaluate(event, now)
+}
+
+type enginePanic struct {
+	reason any
+	stack  []byte
+}
+
+func (p *enginePanic) Error() string { return fmt.Sprintf("engine: panic: %v", p.reason) }
+
+// failed keeps an event that could not be evaluated from hurting anything but what it is about.
+func (p *Partition) failed(l *leadership, event engine.Event, err error) {
+	attributes := []any{telemetry.KeyPartition, p.id, telemetry.KeyEpoch, l.epoch, telemetry.KeyEvent, fmt.Sprintf("%T", event), telemetry.KeyError, err}
+	panicked, ok := errors.AsType[*enginePanic](err)
+	if ok {
+		attributes = append(attributes, "stack", string(panicked.stack))
+	}
+	p.logger.Error("event failed", attributes...)
+	if token := tokenOf(event); token != 0 {
+		p.answer(token, reply{err: routing.Errorf(routing.CodeDataLoss, "partition %d: %v", p.id, err)})
+	}
+	if ok || l.engine.Changed() {
+		// The engine's memory and the rows have parted: start over from the rows, without what
+		// would part them again.
+		p.condemn(event, err)
+		p.resign(l, err)
+		return
+	}
+	failure := &recordv1.Error{Code: uint32(routing.CodeDataLoss), Message: err.Error()}
+	from := host{p, l.epoch}
+	switch ev := event.(type) {
+	case *engine.Append:
+		p.abort(l, ev.ID, err)
+		from.post(item{event: &engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure}})
+	case *engine.CompleteRun:
+		p.abort(l, ev.ID, err)
+		from.post(item{event: &engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure}})
+	case *engine.Fire:
+		l.timerFloor = min(l.timerFloor, ev.Timer.At)
+		l.nextTimer = min(l.nextTimer, time.Now().Add(time.Second).UnixMilli())
+	case *engine.Finish:
+		if ev.Result.GetError() == nil {
+			from.post(item{event: &engine.Finish{ID: ev.ID, Attempt: ev.Attempt, Result: &recordv1.Result{Error: failure}}})
+		}
+	}
+}
+
+// condemn remembers what broke an evaluation.
+func (p *Partition) condemn(event engine.Event, cause error) {
+	switch ev := event.(type) {
+	case *engine.Append:
+		p.poison.invocations[ev.ID] = cause
+	case *engine.CompleteRun:
+		p.poison.invocations[ev.ID] = cause
+	case *engine.Finish:
+		p.poison.invocations[ev.ID] = cause
+	case *engine.Fail:
+		p.poison.invocations[ev.ID] = cause
+	case *engine.Suspend:
+		p.poison.invocations[ev.ID] = cause
+	case *engine.TimeOut:
+		p.poison.invocations[ev.ID] = cause
+	case *engine.Fire:
+		p.poison.timers[ev.Timer] = true
+		p.poison.invocations[ev.Timer.ID] = cause
+	case *engine.Deliver:
+		p.poison.messages[ev.From] = ev.Sequence
+	}
+}
+
+func (p *Partition) poisoned(event engine.Event) bool {
+	switch ev := event.(type) {
+	case *engine.Fire:
+		return p.poison.timers[ev.Timer]
+	case *engine.Deliver:
+		sequence, ok := p.poison.messages[ev.From]
+		return ok && ev.Sequence >= sequence
+	}
+	return false
+}
