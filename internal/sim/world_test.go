@@ -362,6 +362,9 @@ func (w *world) checkExecuted(n *node) {
 	w.mu.Unlock()
 	for _, e := range executed {
 		detail, err := n.Invocation(context.Background(), e.id)
+		if coded, ok := errors.AsType[*routing.Error](err); ok && coded.Code == routing.CodeUnavailable {
+			return // A fault that was still to come has ended the leadership: the next restart shows it.
+		}
 		if err != nil {
 			w.fail("a closure of %s ran and after a restart: %v", e.id, err)
 			return
