@@ -93,7 +93,6 @@ type bounds struct {
 	last      uint64
 	firstTerm uint64
 	first     uint64
-	terms     []uint64
 	entries   []nodelog.Entry
 }
 

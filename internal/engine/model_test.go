@@ -119,9 +119,8 @@ func (w *world) step() {
 	case "awakeable":
 		w.completeAwakeables(1)
 	case "promise":
-		at := w.leaders[0]
 		o := invocation.Object{Service: "Svc", Key: fmt.Sprintf("k%d", rapid.IntRange(0, 5).Draw(t, "key"))}
-		at = w.leaders[invocation.PartitionOf(invocation.Target{Service: o.Service, Key: o.Key}.Hash(), modelPartitions)-1]
+		at := w.leaders[invocation.PartitionOf(invocation.Target{Service: o.Service, Key: o.Key}.Hash(), modelPartitions)-1]
 		at.evaluate(&CompletePromise{Object: o, Name: "p", Result: &recordv1.Result{Value: []byte("v")}, Token: at.newToken(invocation.ID{})})
 	}
 }

@@ -80,7 +80,6 @@ type script struct {
 	names   map[invocation.ID]string
 	ids     map[string]invocation.ID
 	now     int64
-	service string
 }
 
 func newScript() *script {

@@ -58,6 +58,10 @@ func (p *Partition) abort(l *leadership, id invocation.ID, cause error) {
 
 // start hands an attempt to the invoker.
 func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
+	if cause, condemned := p.poison.invocations[e.ID]; condemned {
+		p.postEvent(&engine.Quarantine{ID: e.ID, Cause: cause}) // It would break this leadership too.
+		return
+	}
 	row := e.Row
 	target := invocation.Target{Service: row.Target.GetService(), Key: row.Target.GetKey(), Handler: row.Target.GetHandler()}
 	mode := invocation.Mode(row.Mode)
@@ -148,17 +152,10 @@ func (a *attempt) touch() {
 
 // touch notes that an attempt made a step.
 func (p *Partition) touch(l *leadership, event engine.Event) {
-	var id invocation.ID
-	switch ev := event.(type) {
-	case *engine.Append:
-		id = ev.ID
-	case *engine.CompleteRun:
-		id = ev.ID
-	default:
-		return
-	}
-	if a := l.attempts[id]; a != nil {
-		a.touch()
+	if id, ok := spokenFor(event); ok {
+		if a := l.attempts[id]; a != nil {
+			a.touch()
+		}
 	}
 }
 

@@ -25,6 +25,17 @@ func (r reply) refusal() error {
 	return routing.Errorf(routing.Code(r.result.GetError().GetCode()), "%s", r.result.GetError().GetMessage())
 }
 
+// resultOr is the result, or why there is none.
+func (r reply) resultOr(err error) (*recordv1.Result, error) {
+	if err == nil {
+		err = r.refusal()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r.result, nil
+}
+
 // ask posts an event with a token and waits for its answer. If ctx ends first, the engine is
 // told that nobody waits for id any more.
 func (p *Partition) ask(ctx context.Context, event func(engine.Token) engine.Event, id invocation.ID) (reply, error) {

@@ -40,9 +40,6 @@ func (p *Partition) lead(epoch uint64) *leadership {
 	p.leading.Store(l)
 	p.meter.Leading()
 	p.take(l, out)
-	for id, cause := range p.poison.invocations {
-		p.evaluate(l, &engine.Quarantine{ID: id, Cause: cause})
-	}
 	p.logger.Debug("leading", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, epoch)
 	p.config.onLead(p.id)
 	return l
@@ -53,6 +50,7 @@ func (p *Partition) lead(epoch uint64) *leadership {
 // leading. A proposal out of sequence makes the group step down and campaign again, and from
 // then on it takes no record of this epoch.
 func (p *Partition) resign(l *leadership, cause error) {
+	l.resigned = true
 	if err := p.group.Propose(l.epoch, noSequence, nil); err == nil {
 		p.logger.Error("group took a record out of sequence", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, l.epoch)
 	}

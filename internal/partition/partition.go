@@ -103,6 +103,8 @@ type leadership struct {
 	sealed []record
 	// inFlight are the records proposed and not durable, oldest first.
 	inFlight []record
+	// resigned: the StepDown is in the mailbox, and nothing before it counts any more.
+	resigned bool
 	// backlog: the log refused a record, which is offered again at retryAt or once something
 	// was applied.
 	backlog bool
@@ -251,7 +253,7 @@ func (p *Partition) run(ctx context.Context) {
 			l = p.handle(l, &items[i])
 		}
 		clear(items)
-		if l == nil {
+		if l == nil || l.resigned {
 			continue
 		}
 		now := time.Now()
@@ -308,6 +310,9 @@ func (p *Partition) handle(l *leadership, it *item) *leadership {
 	if l == nil {
 		p.refuse(it.event)
 		return nil
+	}
+	if l.resigned {
+		return l // Whoever waits is answered when the leadership ends.
 	}
 	if it.epoch != 0 && it.epoch != l.epoch && !bugEpoch {
 		return l // Attempt numbers repeat across leaderships: this is another attempt's word.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/telemetry"
@@ -68,19 +69,10 @@ func (p *Partition) failed(l *leadership, event engine.Event, err error) {
 
 // condemn remembers what broke an evaluation.
 func (p *Partition) condemn(event engine.Event, cause error) {
+	if id, ok := spokenFor(event); ok {
+		p.poison.invocations[id] = cause
+	}
 	switch ev := event.(type) {
-	case *engine.Append:
-		p.poison.invocations[ev.ID] = cause
-	case *engine.CompleteRun:
-		p.poison.invocations[ev.ID] = cause
-	case *engine.Finish:
-		p.poison.invocations[ev.ID] = cause
-	case *engine.Fail:
-		p.poison.invocations[ev.ID] = cause
-	case *engine.Suspend:
-		p.poison.invocations[ev.ID] = cause
-	case *engine.TimeOut:
-		p.poison.invocations[ev.ID] = cause
 	case *engine.Fire:
 		p.poison.timers[ev.Timer] = true
 		p.poison.invocations[ev.Timer.ID] = cause
@@ -98,4 +90,23 @@ func (p *Partition) poisoned(event engine.Event) bool {
 		return ok && ev.Sequence >= sequence
 	}
 	return false
+}
+
+// spokenFor is the invocation whose attempt an event comes from.
+func spokenFor(event engine.Event) (id invocation.ID, ok bool) {
+	switch ev := event.(type) {
+	case *engine.Append:
+		return ev.ID, true
+	case *engine.CompleteRun:
+		return ev.ID, true
+	case *engine.Finish:
+		return ev.ID, true
+	case *engine.Fail:
+		return ev.ID, true
+	case *engine.Suspend:
+		return ev.ID, true
+	case *engine.TimeOut:
+		return ev.ID, true
+	}
+	return id, false
 }

@@ -221,13 +221,7 @@ func (r *Router) Call(ctx context.Context, in *recordv1.Invoke) (*recordv1.Resul
 	answer, err := r.of(id).ask(ctx, func(token engine.Token) engine.Event {
 		return &engine.Invoke{Invoke: in, Token: token}
 	}, id)
-	if err != nil {
-		return nil, err
-	}
-	if err := answer.refusal(); err != nil {
-		return nil, err
-	}
-	return answer.result, nil
+	return answer.resultOr(err)
 }
 
 // Send implements routing.Router.
@@ -258,13 +252,7 @@ func (r *Router) Attach(ctx context.Context, id invocation.ID) (*recordv1.Result
 	answer, err := r.of(id).ask(ctx, func(token engine.Token) engine.Event {
 		return &engine.Attach{ID: id, Token: token}
 	}, id)
-	if err != nil {
-		return nil, err
-	}
-	if err := answer.refusal(); err != nil {
-		return nil, err
-	}
-	return answer.result, nil
+	return answer.resultOr(err)
 }
 
 // Cancel implements routing.Router.

@@ -155,7 +155,7 @@ func start(dir string) (*exec.Cmd, time.Duration, error) {
 				return command, time.Since(began), nil
 			}
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond) // polling another process
 	}
 	kill(command)
 	return nil, 0, errors.New("the node was not ready within two minutes")
