@@ -30,6 +30,8 @@ const (
 	tableState      = 's' // object → state message
 	tableRow        = 't' // object, table, key → message
 	tableTimer      = 'w' // instant, kind, id, entry → nothing
+	tablePrepared   = 'x' // root, sequence → recordv1.Prepared: what a participant has promised
+	tableDecision   = 'y' // root, sequence → recordv1.Decision: a transaction that has committed
 )
 
 func appendText(key []byte, text string) []byte {
@@ -191,6 +193,30 @@ func Sequence(partition uint32) []byte {
 func Delivered(partition uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte{tableDelivered}, partition)
 }
+
+// Prepared is the key of a participant's promise in a try of the transaction that root began.
+func Prepared(root invocation.ID, sequence uint64) []byte {
+	return binary.BigEndian.AppendUint64(byID(tablePrepared, root, 8), sequence)
+}
+
+// ParsePrepared returns what Prepared, or Decision, was given.
+func ParsePrepared(key []byte) (root invocation.ID, sequence uint64, err error) {
+	if len(key) != 1+invocation.IDBytes+8 {
+		return invocation.ID{}, 0, ErrMalformedKey
+	}
+	return invocation.ID(key[1 : 1+invocation.IDBytes]), binary.BigEndian.Uint64(key[1+invocation.IDBytes:]), nil
+}
+
+// PreparedAll is the range of all promises.
+func PreparedAll() (lower, upper []byte) { return []byte{tablePrepared}, []byte{tablePrepared + 1} }
+
+// Decision is the key of a coordinator's decision to commit.
+func Decision(root invocation.ID, sequence uint64) []byte {
+	return binary.BigEndian.AppendUint64(byID(tableDecision, root, 8), sequence)
+}
+
+// DecisionAll is the range of all decisions.
+func DecisionAll() (lower, upper []byte) { return []byte{tableDecision}, []byte{tableDecision + 1} }
 
 // Chunk is the key of part number of a large value.
 func Chunk(key []byte, number uint32) []byte {

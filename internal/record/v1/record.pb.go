@@ -2273,6 +2273,62 @@ func (x *Cancel) GetInvocationId() []byte {
 	return nil
 }
 
+// TransactionID names one try at a transaction for ever.
+type TransactionID struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 24 bytes, the invocation.ID of the handler that began it. It decides where the
+	// coordinator is.
+	Root []byte `protobuf:"bytes,1,opt,name=root" json:"root,omitempty"`
+	// The epoch of the coordinator's leadership in the upper 32 bits, a counter in the lower.
+	Sequence      uint64 `protobuf:"varint,2,opt,name=sequence" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransactionID) Reset() {
+	*x = TransactionID{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransactionID) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransactionID) ProtoMessage() {}
+
+func (x *TransactionID) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransactionID.ProtoReflect.Descriptor instead.
+func (*TransactionID) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *TransactionID) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *TransactionID) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 var File_perdure_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_perdure_record_v1_record_proto_rawDesc = "" +
@@ -2434,7 +2490,10 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"completion\x12\x16\n" +
 	"\x06callee\x18\x03 \x01(\fR\x06callee\"-\n" +
 	"\x06Cancel\x12#\n" +
-	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId*\xf0\x01\n" +
+	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\"?\n" +
+	"\rTransactionID\x12\x12\n" +
+	"\x04root\x18\x01 \x01(\fR\x04root\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence*\xf0\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10STATUS_SCHEDULED\x10\x01\x12\x11\n" +
@@ -2467,7 +2526,7 @@ func file_perdure_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_perdure_record_v1_record_proto_goTypes = []any{
 	(Status)(0),               // 0: perdure.record.v1.Status
 	(WaitOutcome)(0),          // 1: perdure.record.v1.WaitOutcome
@@ -2498,10 +2557,11 @@ var file_perdure_record_v1_record_proto_goTypes = []any{
 	(*Message)(nil),           // 26: perdure.record.v1.Message
 	(*Complete)(nil),          // 27: perdure.record.v1.Complete
 	(*Cancel)(nil),            // 28: perdure.record.v1.Cancel
-	(*anypb.Any)(nil),         // 29: google.protobuf.Any
+	(*TransactionID)(nil),     // 29: perdure.record.v1.TransactionID
+	(*anypb.Any)(nil),         // 30: google.protobuf.Any
 }
 var file_perdure_record_v1_record_proto_depIdxs = []int32{
-	29, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
+	30, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
 	3,  // 1: perdure.record.v1.Result.error:type_name -> perdure.record.v1.Error
 	2,  // 2: perdure.record.v1.Invocation.target:type_name -> perdure.record.v1.Target
 	0,  // 3: perdure.record.v1.Invocation.status:type_name -> perdure.record.v1.Status
@@ -2585,7 +2645,7 @@ func file_perdure_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_record_v1_record_proto_rawDesc), len(file_perdure_record_v1_record_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
