@@ -9,6 +9,7 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
+	"github.com/perdure/perdure/internal/transaction"
 )
 
 // The codes the engine itself fails with; the numbers are those of Connect and gRPC.
@@ -21,6 +22,7 @@ const (
 	codeResourceExhausted  = 8
 	codeFailedPrecondition = 9
 	codeInternal           = 13
+	codeUnavailable        = 14
 	codeDataLoss           = 15
 )
 
@@ -55,13 +57,12 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay bool, now int64
 	if l.mode() == invocation.ModeSignal {
 		return e.acceptSignal(l, in, token, oneWay, now)
 	}
-	o := e.objects[l.target.Object()]
-	busy := o != nil && l.holdsKey()
+	queue := e.locks.Queue(l.target.Object())
 	scheduled := in.DueAt > now
 	// A one-way message was promised when its sender's step became durable, and nobody would
 	// hear of a refusal: it is taken all the same.
 	heard := token != 0 || in.Caller != nil
-	if busy && !scheduled && heard && len(o.inbox) >= e.config.MaxInbox {
+	if l.holdsKey() && !scheduled && heard && len(queue) >= e.config.MaxInbox {
 		return e.refuse(in, token, failure(codeResourceExhausted,
 			"%s has %d calls waiting, the most that may wait for one key; try again later", l.target.Object(), e.config.MaxInbox), now)
 	}
@@ -99,18 +100,13 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay bool, now int64
 func (e *Engine) enter(l *live, store bool, now int64) error {
 	e.changed = true
 	e.live[l.id] = l
-	if l.holdsKey() {
-		o := e.objects[l.target.Object()]
-		if o != nil {
-			l.row.Status = recordv1.Status_STATUS_QUEUED
-			l.row.InboxSeq = e.nextSequence()
-			o.inbox = append(o.inbox, l)
-			if store {
-				return e.store(l)
-			}
-			return nil
+	if l.holdsKey() && e.lock(l) == transaction.Waits {
+		l.row.Status = recordv1.Status_STATUS_QUEUED
+		l.row.InboxSeq = e.nextSequence()
+		if store {
+			return e.store(l)
 		}
-		e.objects[l.target.Object()] = &object{holder: l.id}
+		return nil
 	}
 	l.stored = l.stored || store
 	return e.start(l, now)
@@ -149,18 +145,23 @@ func (l *live) cycle(in *recordv1.Invoke) *recordv1.Result {
 	if in.Caller == nil || !l.holdsKey() {
 		return nil
 	}
-	for i, held := range in.Chain {
-		if held.GetService() != l.target.Service || held.GetKey() != l.target.Key {
+	return cycleIn(in.Chain, l.target)
+}
+
+// cycleIn refuses a target whose key is held by one of a chain.
+func cycleIn(chain []*recordv1.Target, target invocation.Target) *recordv1.Result {
+	for i, held := range chain {
+		if held.GetService() != target.Service || held.GetKey() != target.Key {
 			continue
 		}
-		var chain strings.Builder
-		for _, t := range in.Chain[i:] {
-			chain.WriteString(targetOf(t).String())
-			chain.WriteString(" → ")
+		var calls strings.Builder
+		for _, t := range chain[i:] {
+			calls.WriteString(targetOf(t).String())
+			calls.WriteString(" → ")
 		}
 		return failure(codeFailedPrecondition,
 			"the call would wait for itself for ever: %s%s; %s is held until its own handler ends. Use Send, or a READ handler",
-			chain.String(), l.target, l.target.Object())
+			calls.String(), target, target.Object())
 	}
 	return nil
 }

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"slices"
-
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
@@ -26,11 +24,14 @@ func (ev *Cancel) evaluate(e *Engine, now int64) error {
 // told at its next wait.
 func (e *Engine) cancel(id invocation.ID, kill bool, now int64) (found bool, err error) {
 	l, err := e.loadLive(id)
-	if err != nil || l == nil {
+	if err != nil || l == nil || l.call != nil {
 		return false, err
 	}
 	if completed(l.row.Status) {
 		return true, nil
+	}
+	if l.root != nil && l.root.Alone {
+		return true, nil // It is over: only the participant knows how, and it is about to say.
 	}
 	if kill {
 		return true, e.end(l, recordv1.Status_STATUS_KILLED, failure(codeCanceled, "%s was killed", l.target), now)
@@ -56,10 +57,6 @@ func (e *Engine) end(l *live, status recordv1.Status, result *recordv1.Result, n
 	switch l.row.Status {
 	case recordv1.Status_STATUS_SCHEDULED:
 		e.delete(table.Timer{At: l.row.DueAt, Kind: table.TimerDue, ID: l.id}.Key())
-	case recordv1.Status_STATUS_QUEUED:
-		if o := e.objects[l.target.Object()]; o != nil {
-			o.inbox = slices.DeleteFunc(o.inbox, func(q *live) bool { return q == l })
-		}
 	case recordv1.Status_STATUS_BACKING_OFF:
 		e.delete(table.Timer{At: l.row.RetryAt, Kind: table.TimerRetry, ID: l.id}.Key())
 	}

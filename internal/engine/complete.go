@@ -11,6 +11,12 @@ func (ev *Finish) evaluate(e *Engine, now int64) error {
 	if l == nil {
 		return nil
 	}
+	switch {
+	case l.call != nil:
+		return e.finishCall(l, ev.Result, ev.Entries, now)
+	case l.root != nil:
+		return e.finishRoot(l, ev.Result, ev.Entries, now)
+	}
 	if ev.Result.GetError() == nil {
 		for _, entry := range ev.Entries {
 			if err := e.apply(l, 0, entry, now); err != nil {
@@ -47,9 +53,15 @@ func (e *Engine) attempt(id invocation.ID, number uint32) *live {
 // the next, and the row stays for its retention.
 func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Result, now int64) error {
 	e.changed = true
+	if l.root != nil {
+		e.rollBack(l, now)
+	}
 	row := l.row
 	row.Status, row.CompletedAt, row.Result = status, now, result
 	row.Entries = l.entries
+	if l.spread != 0 && !l.running {
+		e.effect(&EndInvocation{ID: l.id, Row: row}) // Its last attempt ended before.
+	}
 	if l.running {
 		l.running = false
 		e.effect(&AbortAttempt{ID: l.id, Reason: "the invocation has ended"})
@@ -81,13 +93,7 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 	if err := e.keep(l, now); err != nil {
 		return err
 	}
-	if !l.holdsKey() {
-		return nil
-	}
-	if o := e.objects[l.target.Object()]; o != nil && o.holder == l.id {
-		return e.release(l.target, now)
-	}
-	return nil
+	return e.unlock(l, now)
 }
 
 // keep leaves a completed invocation's row for its retention, or removes all of it.

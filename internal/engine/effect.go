@@ -34,6 +34,12 @@ type StartAttempt struct {
 	Journal         []*recordv1.Entry
 	Completions     map[uint32]*recordv1.Completion
 	CancelRequested bool
+	// Joined: it is a call that is part of a transaction.
+	Joined bool
+	// Since is when the first attempt of this leadership began, in milliseconds since 1970.
+	Since int64
+	// Writes are the rows that earlier calls of the same transaction wrote to the object.
+	Writes []*recordv1.Entry
 }
 
 // Notify gives a completion to a running attempt.
@@ -54,6 +60,13 @@ type AbortAttempt struct {
 // EndAttempt says that the attempt the event came from is over.
 type EndAttempt struct{ ID invocation.ID }
 
+// EndInvocation says, for the trace, that an invocation has ended after its last attempt had: a
+// transaction's root.
+type EndInvocation struct {
+	ID  invocation.ID
+	Row *recordv1.Invocation
+}
+
 // SendMessage takes a message to another partition. It is repeated until an Acked comes.
 type SendMessage struct {
 	To       uint32
@@ -66,6 +79,46 @@ type Ack struct {
 	To       uint32
 	Sequence uint64
 }
+
+// Tell takes a message about a transaction to another partition, which may lose it.
+type Tell struct {
+	To   uint32
+	Peer *recordv1.Peer
+	// Promise: it may be said only when everything evaluated so far is durable.
+	Promise bool
+}
+
+// Hide keeps READ handlers from an object: a transaction that will write it may have committed
+// already.
+type Hide struct{ Object invocation.Object }
+
+// Show ends a Hide.
+type Show struct{ Object invocation.Object }
+
+// TransactionEnded says, for the metrics, that a transaction over several objects has ended.
+type TransactionEnded struct {
+	Committed bool
+	// Took is in milliseconds, from the root's first call.
+	Took int64
+}
+
+// TransactionRetried says, for the metrics, that a transaction begins anew.
+type TransactionRetried struct{ Reason RetryReason }
+
+// RetryReason is why a transaction begins anew.
+type RetryReason uint8
+
+// The reasons.
+const (
+	// RetryWound: it gave way to an older one.
+	RetryWound RetryReason = 1
+	// RetryBlocked: a DURABLE handler held a key it wanted.
+	RetryBlocked RetryReason = 2
+	// RetryLost: a participant lost what it knew, with its leadership.
+	RetryLost RetryReason = 3
+	// RetryOther: a DURABLE handler wrote what it had read.
+	RetryOther RetryReason = 4
+)
 
 // ArmTimer says that a timer was written for that instant.
 type ArmTimer struct{ At int64 }
@@ -88,11 +141,29 @@ func (*AbortAttempt) Gated() bool { return false }
 // Gated is false.
 func (*EndAttempt) Gated() bool { return false }
 
+// Gated is false: what it leads to is.
+func (*EndInvocation) Gated() bool { return false }
+
 // Gated is true: a message must not be sent that a crash takes back.
 func (*SendMessage) Gated() bool { return true }
 
 // Gated is true: the sender forgets the message.
 func (*Ack) Gated() bool { return true }
+
+// Gated reports whether it is a promise.
+func (e *Tell) Gated() bool { return e.Promise }
+
+// Gated is false: it must hold before the promise is made.
+func (*Hide) Gated() bool { return false }
+
+// Gated is true: READ handlers see what is durable.
+func (*Show) Gated() bool { return true }
+
+// Gated is true: it has not ended before.
+func (*TransactionEnded) Gated() bool { return true }
+
+// Gated is false.
+func (*TransactionRetried) Gated() bool { return false }
 
 // Gated is false: a timer that fires too early finds nothing to do.
 func (*ArmTimer) Gated() bool { return false }

@@ -24,10 +24,13 @@
 //
 // accept, start, finish, complete, retry, suspend, cancel and recover are the transitions of
 // an invocation; entry_*.go is one kind of journal entry each; message.go is traffic between
-// partitions and timer.go what fires.
+// partitions and timer.go what fires. transaction_*.go is what internal/transaction needs of
+// rows, attempts and messages: _root the side of the coordinator, _call a call that is part of
+// a transaction, _commit how one ends, _lock what becomes of those who wait for a key.
 package engine
 
 import (
+	"cmp"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -35,6 +38,7 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
+	"github.com/perdure/perdure/internal/transaction"
 )
 
 // View is the data of the partition as all events evaluated so far have left it, durable or
@@ -72,6 +76,12 @@ type Config struct {
 	Partitions uint32
 	// MaxInbox is how many invocations may wait for one key. 0 is 100,000.
 	MaxInbox int
+	// TransactionTimeout bounds all tries of a transaction together, in milliseconds. 0 is 30 s.
+	TransactionTimeout int64
+	// MaxWriteBytes and MaxWrites bound what one transaction writes in one partition. 0 is
+	// 1.75 MiB and 5,000.
+	MaxWriteBytes int
+	MaxWrites     int
 }
 
 // Engine is the memory of a partition's leader. It belongs to one goroutine.
@@ -85,8 +95,19 @@ type Engine struct {
 	// Every invocation that is queued, running, backing off or paused. Scheduled and
 	// suspended ones are in the store only: there may be millions.
 	live map[invocation.ID]*live
-	// Only objects whose key is held.
-	objects map[invocation.Object]*object
+	// locks are the keys that are held, and who waits for them.
+	locks *transaction.Locks
+	// roots are the invocations whose handlers have called other objects in a transaction.
+	roots map[invocation.ID]*live
+	// branches are the tries of transactions that hold or want a key of this partition.
+	branches map[transaction.ID]*branch
+	// decisions are the transactions that have committed and of which some participants have
+	// not written their part yet.
+	decisions map[transaction.ID]*decision
+	// unreadable are promises whose rows are damaged.
+	unreadable map[transaction.ID]bool
+	// told are messages from this partition to itself, for the event in progress.
+	told []*recordv1.Peer
 	// Tokens to answer when an invocation completes; only while there are any.
 	waiters map[invocation.ID][]Token
 	// Sequence of the newest message to each partition, once it was needed.
@@ -121,29 +142,45 @@ type live struct {
 	entries uint32
 	// receives: the journal has a Receive entry, or was not looked at.
 	receives bool
-}
-
-type object struct {
-	holder invocation.ID
-	inbox  []*live
+	// lock is its hold on its object's key, or its place in the inbox; nil without either. That of
+	// a journaled one is not part of this struct, which a suspended one does not keep.
+	lock *transaction.Request
+	own  transaction.Request
+	// since is when the first attempt of this leadership began: what bounds a TRANSACTION's tries.
+	since int64
+	// spread is when its handler called another object for the first time.
+	spread int64
+	// unlucky counts tries that ended because a participant was lost.
+	unlucky int
+	// root is set once its handler has called another object: it is a transaction's root.
+	root *root
+	// call is set for a call that is part of a transaction.
+	call *call
+	// calls that its handler has made in a transaction and that were not answered.
+	calls map[uint32]*outgoing
 }
 
 // New makes the engine of a partition that has just become the leader in epoch. Call Recover
 // before the first Evaluate.
 func New(config Config, view View, epoch uint64) *Engine {
-	if config.MaxInbox == 0 {
-		config.MaxInbox = 100_000
-	}
+	config.MaxInbox = cmp.Or(config.MaxInbox, 100_000)
+	config.TransactionTimeout = cmp.Or(config.TransactionTimeout, 30_000)
+	config.MaxWriteBytes = cmp.Or(config.MaxWriteBytes, 7<<18)
+	config.MaxWrites = cmp.Or(config.MaxWrites, 5000)
 	return &Engine{
-		config:  config,
-		view:    view,
-		epoch:   epoch,
-		live:    map[invocation.ID]*live{},
-		objects: map[invocation.Object]*object{},
-		waiters: map[invocation.ID][]Token{},
-		sent:    map[uint32]uint64{},
-		acked:   map[uint32]uint64{},
-		index:   map[string]int{},
+		config:     config,
+		view:       view,
+		epoch:      epoch,
+		live:       map[invocation.ID]*live{},
+		locks:      transaction.NewLocks(),
+		roots:      map[invocation.ID]*live{},
+		branches:   map[transaction.ID]*branch{},
+		decisions:  map[transaction.ID]*decision{},
+		unreadable: map[transaction.ID]bool{},
+		waiters:    map[invocation.ID][]Token{},
+		sent:       map[uint32]uint64{},
+		acked:      map[uint32]uint64{},
+		index:      map[string]int{},
 	}
 }
 
@@ -156,6 +193,12 @@ func (e *Engine) Evaluate(event Event, now int64) (*Output, error) {
 	e.changed = false
 	e.forgetIndex()
 	err := event.evaluate(e, now)
+	for err == nil && len(e.told) > 0 {
+		peer := e.told[0]
+		e.told = e.told[1:]
+		err = e.hear(peer, now)
+	}
+	e.told = nil
 	if err != nil {
 		e.out.Mutations, e.out.Effects = e.out.Mutations[:0], e.out.Effects[:0]
 		clear(e.sent) // Sequences that were taken for nothing would be gaps.
@@ -169,15 +212,10 @@ func (e *Engine) Evaluate(event Event, now int64) (*Output, error) {
 func (e *Engine) Changed() bool { return e.changed }
 
 // Live is how many invocations the leader holds in memory, and Held how many keys are held.
-func (e *Engine) Live() (live, held int) { return len(e.live), len(e.objects) }
+func (e *Engine) Live() (live, held int) { return len(e.live), e.locks.Held() }
 
-// Queued is how many invocations wait for a key. It looks at every key that is held.
-func (e *Engine) Queued() (count int) {
-	for _, o := range e.objects {
-		count += len(o.inbox)
-	}
-	return count
-}
+// Queued is how many wait for a key.
+func (e *Engine) Queued() (count int) { return e.locks.Queued() }
 
 func (e *Engine) nextSequence() uint64 {
 	e.counter++

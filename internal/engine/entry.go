@@ -50,9 +50,11 @@ func (e *Engine) apply(l *live, index uint32, entry *recordv1.Entry, now int64) 
 		e.armTimer(table.Timer{At: entry.Sleep.GetUntil(), Kind: table.TimerSleep, ID: l.id, Entry: index})
 		return nil
 	case *recordv1.Entry_SetState:
+		e.overtakeReaders(l)
 		e.setState(l, entry.SetState)
 		return nil
 	case *recordv1.Entry_TablePut:
+		e.overtakeReaders(l)
 		return e.putRow(l, entry.TablePut)
 	case *recordv1.Entry_AwaitPromise:
 		return e.awaitPromise(l, index, entry.AwaitPromise, now)

@@ -126,6 +126,24 @@ type Deliver struct {
 	Message  *recordv1.Message
 }
 
+// Call is a call that the handler of a TRANSACTION makes, or a READ handler that is part of a
+// transaction. The callee becomes part of the transaction; its result is the completion of entry
+// Index.
+type Call struct {
+	ID      invocation.ID
+	Attempt uint32
+	Index   uint32
+	Invoke  *recordv1.Invoke
+}
+
+// Told is a message about a transaction from another partition, which may have been lost,
+// doubled or late.
+type Told struct{ Peer *recordv1.Peer }
+
+// Tick comes about once a second as long as Busy says so: what was not answered is asked again,
+// and transactions that take too long end.
+type Tick struct{}
+
 // Acked says that another partition has made every message up to Sequence durable.
 type Acked struct {
 	By       uint32

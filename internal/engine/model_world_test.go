@@ -12,6 +12,7 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
+	"github.com/perdure/perdure/internal/transaction"
 )
 
 // rowMap is a partition's rows. Copy is cheap, so each durable point keeps its own.
@@ -286,14 +287,23 @@ func (l *leader) newToken(id invocation.ID) Token {
 
 func (l *leader) queuesNow() map[invocation.Object][]invocation.ID {
 	queues := map[invocation.Object][]invocation.ID{}
-	for key, o := range l.engine.objects {
-		queue := []invocation.ID{o.holder}
-		for _, waiting := range o.inbox {
-			queue = append(queue, waiting.id)
+	locks := l.engine.locks
+	for _, key := range locks.Objects() {
+		for _, r := range slices.Concat(locks.Holders(key), locks.Queue(key)) {
+			queues[key] = append(queues[key], ownerOf(r))
 		}
-		queues[key] = queue
 	}
 	return queues
+}
+
+func ownerOf(r *transaction.Request) invocation.ID {
+	switch owner := r.Owner.(type) {
+	case invocation.ID:
+		return owner
+	case *live:
+		return owner.id
+	}
+	return r.ID.Root
 }
 
 func isSubsequence(part, whole []invocation.ID) bool {

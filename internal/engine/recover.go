@@ -10,6 +10,7 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
+	"github.com/perdure/perdure/internal/transaction"
 )
 
 // Recover rebuilds the engine's memory from the view and starts what was running: the first
@@ -19,6 +20,9 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 	e.out = Output{}
 	e.recovering = true
 	defer func() { e.recovering = false }()
+	if err := e.recoverTransactions(); err != nil {
+		return nil, fmt.Errorf("recover: %w", err)
+	}
 	var loaded []*live
 	lower, upper := table.ActiveAll()
 	err := e.view.Scan(lower, upper, func(key, value []byte) bool {
@@ -31,11 +35,11 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 			e.out.Damaged = append(e.out.Damaged, fmt.Errorf("row %s: %w", table.Describe(key), err))
 			return true
 		}
-		if active.Object != (invocation.Object{}) && active.Status != recordv1.Status_STATUS_QUEUED && active.Status != recordv1.Status_STATUS_SCHEDULED {
-			e.objects[active.Object] = &object{holder: id}
+		if active.Object != (invocation.Object{}) && active.Status == recordv1.Status_STATUS_SUSPENDED {
+			e.holdFor(active.Object, id)
 		}
 		if active.Status != recordv1.Status_STATUS_SUSPENDED && active.Status != recordv1.Status_STATUS_SCHEDULED {
-			loaded = append(loaded, &live{id: id, stored: true, receives: true})
+			loaded = append(loaded, &live{id: id, stored: true, receives: true, target: invocation.Target{Service: active.Object.Service, Key: active.Object.Key}})
 		}
 		return true
 	})
@@ -48,7 +52,10 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 			err = fmt.Errorf("invocation %s is active and has no row", l.id)
 		}
 		if err != nil {
-			e.out.Damaged = append(e.out.Damaged, err) // It keeps its key, if it held one.
+			e.out.Damaged = append(e.out.Damaged, err)
+			if l.target.Key != "" {
+				e.holdFor(l.target.Object(), l.id) // Whether it held the key nobody knows.
+			}
 			return true
 		}
 		l.target = targetOf(l.row.Target)
@@ -59,6 +66,13 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 		return cmp.Or(cmp.Compare(a.row.InboxSeq, b.row.InboxSeq), cmp.Compare(string(a.id[:]), string(b.id[:])))
 	})
 	for _, l := range loaded {
+		if l.row.Status == recordv1.Status_STATUS_QUEUED {
+			continue
+		}
+		if l.holdsKey() && e.lock(l) != transaction.Has {
+			e.out.Damaged = append(e.out.Damaged, fmt.Errorf("invocation %s is %s, and something else holds %s", l.id, l.row.Status, l.target.Object()))
+			continue
+		}
 		if l.row.Status == recordv1.Status_STATUS_RUNNING {
 			if err := e.start(l, now); err != nil {
 				return nil, fmt.Errorf("recover: %w", err)
@@ -70,12 +84,9 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 			continue
 		}
 		// A key that was held by a TRANSACTION nobody wrote down is free again.
-		key := l.target.Object()
-		if o := e.objects[key]; o != nil {
-			o.inbox = append(o.inbox, l)
+		if l.holdsKey() && e.lock(l) == transaction.Waits {
 			continue
 		}
-		e.objects[key] = &object{holder: l.id}
 		if err := e.start(l, now); err != nil {
 			return nil, fmt.Errorf("recover: %w", err)
 		}

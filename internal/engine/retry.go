@@ -29,6 +29,10 @@ func (ev *TimeOut) evaluate(e *Engine, now int64) error {
 		return nil
 	}
 	failed := failure(codeDeadlineExceeded, "%s did not end within %d ms, the most a %s handler may take here; nothing of it took effect", l.target, ev.After, l.mode())
+	if l.call != nil {
+		e.effect(&AbortAttempt{ID: l.id, Reason: "step timeout"})
+		return e.finishCall(l, failed, nil, now)
+	}
 	if !l.mode().Journaled() {
 		return e.complete(l, recordv1.Status_STATUS_FAILED, failed, now)
 	}

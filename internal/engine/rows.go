@@ -56,7 +56,9 @@ func (e *Engine) loadLive(id invocation.ID) (*live, error) {
 	if err != nil || row == nil {
 		return nil, err
 	}
-	return &live{id: id, target: targetOf(row.Target), row: row, stored: true, receives: true}, nil
+	l := &live{id: id, target: targetOf(row.Target), row: row, stored: true, receives: true}
+	l.lock = e.heldBy(l)
+	return l, nil
 }
 
 func (e *Engine) loadJournal(l *live) (input []byte, journal []*recordv1.Entry, completions map[uint32]*recordv1.Completion, err error) {

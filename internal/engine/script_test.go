@@ -80,6 +80,9 @@ type script struct {
 	names   map[invocation.ID]string
 	ids     map[string]invocation.ID
 	now     int64
+	mail    scriptMail
+	// of the engines that start from now on
+	maxWriteBytes int
 }
 
 func newScript() *script {
@@ -97,7 +100,7 @@ func (s *script) engine(partition uint32) *Engine {
 	if s.rows[partition] == nil {
 		s.rows[partition] = map[string][]byte{}
 	}
-	s.engines[partition] = New(Config{Partition: partition, Partitions: 4, MaxInbox: 3}, mapView(s.rows[partition]), 7)
+	s.engines[partition] = New(Config{Partition: partition, Partitions: 4, MaxInbox: 3, MaxWriteBytes: s.maxWriteBytes}, mapView(s.rows[partition]), 7+s.mail.epochs[partition])
 	return s.engines[partition]
 }
 
@@ -143,19 +146,27 @@ func (s *script) run(t *testing.T, command string) string {
 		if v, ok := a["now"]; ok {
 			s.now, _ = strconv.ParseInt(v, 10, 64)
 		}
+		if s.mailCommand(words) {
+			s.carry(t, &out)
+			continue
+		}
 		partition := uint32(1)
 		if p := a.number("partition"); p != 0 {
 			partition = uint32(p)
+		} else if a["id"] != "" {
+			partition = s.whereabouts(s.id(a["id"]))
 		}
 		if words[0] == "restart" {
-			delete(s.engines, partition)
+			s.crash(partition)
 			recovered, err := s.engine(partition).Recover(s.now)
 			s.print(&out, partition, recovered, err)
+			s.carry(t, &out)
 			continue
 		}
 		event := s.event(t, words[0], a)
 		result, err := s.engine(partition).Evaluate(event, s.now)
 		s.print(&out, partition, result, err)
+		s.carry(t, &out)
 	}
 	return out.String()
 }
@@ -213,6 +224,12 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 			t.Fatal(err)
 		}
 		return &Deliver{From: from, Sequence: seq, Message: m}
+	case "call":
+		in := s.invoke(args{"id": "callee", "key": a["key"], "mode": a["mode"], "input": a["input"]})
+		in.InvocationId = nil
+		return &Call{ID: id, Attempt: attempt, Index: uint32(a.number("index")), Invoke: in}
+	case "tick":
+		return &Tick{}
 	case "acked":
 		return &Acked{By: uint32(a.number("by")), Sequence: uint64(a.number("seq"))}
 	}
@@ -302,6 +319,7 @@ func (s *script) print(out *strings.Builder, partition uint32, o *Output, err er
 		fmt.Fprintf(out, "error: %v\n", err)
 		return
 	}
+	s.collect(partition, o)
 	for _, effect := range o.Effects {
 		gate := " "
 		if effect.Gated() {
@@ -345,6 +363,7 @@ func (s *script) effect(effect Effect) string {
 		}
 		return text
 	case *StartAttempt:
+		s.meet(e)
 		text := fmt.Sprintf("start %s attempt %d input=%q", s.names[e.ID], e.Row.Attempt, e.Input)
 		if e.HasState {
 			text += fmt.Sprintf(" state=%q", e.State)
@@ -370,6 +389,18 @@ func (s *script) effect(effect Effect) string {
 		return fmt.Sprintf("ack %d to partition %d", e.Sequence, e.To)
 	case *ArmTimer:
 		return fmt.Sprintf("timer at %d", e.At)
+	case *Tell:
+		return fmt.Sprintf("tell %d: %s", e.To, s.peer(e.Peer))
+	case *Hide:
+		return "hide " + e.Object.String()
+	case *Show:
+		return "show " + e.Object.String()
+	case *EndInvocation:
+		return s.names[e.ID] + " has ended"
+	case *TransactionEnded:
+		return fmt.Sprintf("transaction ended, committed: %v", e.Committed)
+	case *TransactionRetried:
+		return fmt.Sprintf("transaction retried, reason %d", e.Reason)
 	}
 	return fmt.Sprintf("%T", effect)
 }
@@ -386,6 +417,9 @@ func resultText(r *recordv1.Result) string {
 
 // key prints a row's key with the names of invocations in it.
 func (s *script) key(key []byte) string {
+	if text := s.transactionRow(key); text != "" {
+		return text
+	}
 	text := table.Describe(key)
 	for id, name := range s.names {
 		text = strings.ReplaceAll(text, id.String(), name)
@@ -408,6 +442,8 @@ func (s *script) value(key, value []byte) string {
 	case 'm', 'd', 'n':
 		n, _ := table.ParseNumber(value)
 		return strconv.FormatUint(n, 10)
+	case 'x', 'y':
+		return transactionValue(key, value)
 	case 's', 't', 'g':
 		return strconv.Quote(string(value))
 	}

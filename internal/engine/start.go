@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
@@ -31,11 +30,21 @@ func (e *Engine) start(l *live, now int64) error {
 		}
 		l.entries = uint32(len(attempt.Journal))
 	}
-	if l.target.Key != "" {
+	var written bool
+	if l.call != nil {
+		attempt.Joined = true
+		attempt.State, attempt.HasState, written = l.call.hold.State()
+		attempt.Writes = l.call.hold.Rows()
+	}
+	if l.target.Key != "" && !written {
 		if attempt.State, attempt.HasState, err = e.get(table.State(l.target.Object())); err != nil {
 			return e.quarantine(l, err, now)
 		}
 	}
+	if l.since == 0 {
+		l.since = now
+	}
+	attempt.Since = l.since
 	e.live[l.id] = l
 	l.running = true
 	e.effect(attempt)
@@ -49,6 +58,12 @@ func (ev *Restart) evaluate(e *Engine, now int64) error {
 	l := e.attempt(ev.ID, ev.Attempt)
 	if l == nil {
 		return nil
+	}
+	switch {
+	case l.call != nil:
+		return e.breakOff(l.call.branch, "its leader was lost", &recordv1.Died{})
+	case l.root != nil:
+		return e.retry(l, RetryLost, nil, now)
 	}
 	e.effect(&AbortAttempt{ID: l.id, Reason: "another attempt takes its place"})
 	return e.start(l, now)
@@ -70,6 +85,9 @@ func (ev *Quarantine) evaluate(e *Engine, now int64) error {
 // that is stored waits for an operator and holds its key, another fails.
 func (e *Engine) quarantine(l *live, cause error, now int64) error {
 	failed := failure(codeDataLoss, "%s can't run, its data is damaged: %v", l.target, cause)
+	if l.call != nil {
+		return e.finishCall(l, failed, nil, now)
+	}
 	if !l.stored {
 		return e.complete(l, recordv1.Status_STATUS_FAILED, failed, now)
 	}
@@ -77,22 +95,4 @@ func (e *Engine) quarantine(l *live, cause error, now int64) error {
 	l.row.Status = recordv1.Status_STATUS_PAUSED
 	l.row.LastFailure = failed.Error
 	return e.store(l)
-}
-
-// release passes an object's key to the first that waits for it.
-func (e *Engine) release(target invocation.Target, now int64) error {
-	key := target.Object()
-	o := e.objects[key]
-	if o == nil {
-		return nil
-	}
-	if len(o.inbox) == 0 {
-		delete(e.objects, key)
-		return nil
-	}
-	next := o.inbox[0]
-	o.inbox[0] = nil
-	o.inbox = o.inbox[1:]
-	o.holder = next.id
-	return e.start(next, now)
 }

@@ -1,0 +1,400 @@
+package engine
+
+import (
+	"encoding/binary"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/transaction"
+)
+
+// branch is the participant's side of a try: what it holds of this partition's objects.
+type branch struct {
+	*transaction.Participant
+	// coordinator is the partition that decides.
+	coordinator uint32
+	// number tells it from one that a late call of the same try begins anew after this one has
+	// ended, here or in another leadership: only the one that answered the calls may promise.
+	number uint64
+	// died is what the coordinator was told when it broke.
+	died *recordv1.Died
+	// calls that have been made here, those that have ended too: their answers may be asked for
+	// again.
+	calls map[transaction.Path]*live
+}
+
+// call is what an invocation has more that is a call inside a transaction. It has no row: it
+// is gone with its try.
+type call struct {
+	branch *branch
+	hold   *transaction.Hold
+	path   transaction.Path
+	join   *recordv1.Join
+	// members and undone are what its own calls have added.
+	members []*recordv1.Member
+	undone  []transaction.Path
+	// answer once it has ended.
+	answer *recordv1.Joined
+}
+
+// called notes a partition that the handler calls, whose leadership is not known yet.
+func (c *call) called(partition uint32) {
+	if !slices.ContainsFunc(c.members, func(m *recordv1.Member) bool { return m.Partition == partition }) {
+		c.members = append(c.members, &recordv1.Member{Partition: partition})
+	}
+}
+
+// hear takes a message about a transaction.
+func (e *Engine) hear(peer *recordv1.Peer, now int64) error {
+	id, ok := transaction.IDOf(peer.GetId())
+	if !ok {
+		return nil
+	}
+	switch m := peer.Message.(type) {
+	case *recordv1.Peer_Join:
+		return e.joinTransaction(id, m.Join, now)
+	case *recordv1.Peer_Joined:
+		return e.answered(id, m.Joined, now)
+	case *recordv1.Peer_Prepare:
+		return e.prepare(id, m.Prepare, now)
+	case *recordv1.Peer_Vote:
+		return e.voted(id, m.Vote, now)
+	case *recordv1.Peer_Died:
+		return e.died(id, m.Died, now)
+	case *recordv1.Peer_Inquire:
+		if l := e.rootOf(id); l != nil {
+			e.bringUpToDate(l, m.Inquire.From)
+			return e.stillWaiting(l, m.Inquire, now)
+		}
+		e.inquired(id, m.Inquire.From)
+		return nil
+	case *recordv1.Peer_Commit:
+		return e.commitBranch(id, now)
+	case *recordv1.Peer_Committed:
+		e.committed(id, m.Committed.From)
+		return nil
+	case *recordv1.Peer_Wound:
+		if l := e.rootOf(id); l != nil {
+			e.wound(l)
+			return nil
+		}
+		e.inquired(id, m.Wound.From)
+		return nil
+	}
+	b := e.branches[id]
+	if b == nil {
+		return nil
+	}
+	e.changed = true
+	switch peer.Message.(type) {
+	case *recordv1.Peer_Rollback:
+		e.passOn(b, peer)
+		return e.rollBackBranch(b, now)
+	case *recordv1.Peer_Wounded:
+		if !b.Wounded {
+			b.Wounded = true
+			e.passOn(b, peer)
+			for _, hold := range b.Holds {
+				e.locks.Wound(&hold.Request)
+			}
+		}
+	case *recordv1.Peer_Writes:
+		if b.Age.Reader {
+			e.passOn(b, peer)
+		}
+		e.writes(b)
+	}
+	return e.settle(now)
+}
+
+// passOn repeats the coordinator's word to partitions that calls from here have reached, and of
+// which it knows nothing before they answer.
+func (e *Engine) passOn(b *branch, peer *recordv1.Peer) {
+	told := map[uint32]bool{e.config.Partition: true}
+	for _, path := range slices.Sorted(maps.Keys(b.calls)) {
+		calls := b.calls[path].calls
+		for _, index := range slices.Sorted(maps.Keys(calls)) {
+			if to := calls[index].to; !told[to] {
+				told[to] = true
+				e.tell(to, b.ID, false, &recordv1.Peer{Message: peer.Message})
+			}
+		}
+	}
+}
+
+// bringUpToDate repeats to a participant what it may have missed.
+func (e *Engine) bringUpToDate(l *live, partition uint32) {
+	if l.root.Wounded {
+		e.tell(partition, l.root.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Wounded{Wounded: &recordv1.Wounded{}}})
+	}
+	if !l.root.Age.Reader {
+		e.tell(partition, l.root.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Writes{Writes: &recordv1.Writes{}}})
+	}
+}
+
+func (ev *Told) evaluate(e *Engine, now int64) error { return e.hear(ev.Peer, now) }
+
+// writes makes a try one that does not only read.
+func (e *Engine) writes(b *branch) {
+	if !b.Age.Reader {
+		return
+	}
+	b.Age.Reader = false
+	for _, hold := range b.Holds {
+		e.locks.Writes(&hold.Request)
+	}
+}
+
+// joinTransaction makes a call part of its transaction: its handler runs as soon as the try has the key.
+func (e *Engine) joinTransaction(id transaction.ID, join *recordv1.Join, now int64) error {
+	in, path := join.Invoke, transaction.Path(join.Path)
+	if in.GetTarget() == nil {
+		return nil
+	}
+	b := e.branches[id]
+	if b == nil {
+		b = &branch{
+			Participant: transaction.NewParticipant(id, transaction.AgeOf(join.Age), now),
+			coordinator: id.Root.Partition(e.config.Partitions), number: e.nextSequence(), calls: map[transaction.Path]*live{},
+		}
+		b.Wounded = join.Wounded
+		if b.coordinator == e.config.Partition && e.rootOf(id) == nil {
+			return nil
+		}
+		e.branches[id] = b
+	}
+	e.changed = true
+	if known := b.calls[path]; known != nil {
+		if known.call.answer != nil {
+			e.answer(known)
+		}
+		return nil
+	}
+	if b.Phase != transaction.Running || b.Broken != "" {
+		return nil // It is late: the try ends without it.
+	}
+	b.Undo(transaction.AddPaths(nil, join.Undone))
+	if !join.Age.GetReader() {
+		e.writes(b)
+	}
+	target := targetOf(in.Target)
+	l := &live{
+		id: callID(id, path, target), target: target,
+		row: &recordv1.Invocation{
+			Target: in.Target, Mode: in.Mode, CreatedAt: now, Traceparent: in.Traceparent, DeadlineAt: in.DeadlineAt,
+			Input: in.Input, StepTimeoutMs: in.StepTimeoutMs, Chain: in.Chain, Attempt: join.Try - 1,
+		},
+		call: &call{branch: b, path: path, join: join},
+	}
+	b.calls[path] = l
+	if !join.Reserve {
+		e.live[l.id] = l
+	}
+	return e.seekKey(b, l, now)
+}
+
+// callID names a call of a try. Nobody asks for it by that: it ends with the try.
+func callID(id transaction.ID, path transaction.Path, target invocation.Target) invocation.ID {
+	name := binary.BigEndian.AppendUint64(id.Root[:], id.Sequence)
+	name = append(name, path...)
+	var unique [16]byte
+	binary.BigEndian.PutUint64(unique[:], xxhash.Sum64(name))
+	binary.BigEndian.PutUint64(unique[8:], xxhash.Sum64(append(name, "2"...)))
+	return invocation.NewID(target.Hash(), unique)
+}
+
+// seekKey runs a call if its try has the key, and asks for the key otherwise.
+func (e *Engine) seekKey(b *branch, l *live, now int64) error {
+	hold := b.Find(l.target.Object())
+	if l.target.Key == "" {
+		hold = nil // Nobody holds what has no key: each call is for itself.
+	}
+	if hold != nil {
+		l.call.hold = hold
+		hold.Waiting = append(hold.Waiting, l)
+		if hold.Running != nil || hold.Request.Waiting() {
+			l.row.Status = recordv1.Status_STATUS_QUEUED
+			if !l.call.join.Reserve {
+				e.locks.NotAlone(&hold.Request)
+			}
+			return e.settle(now)
+		}
+		return e.next(b, hold, now)
+	}
+	hold = b.Want(l.row.Target, l.mode() == invocation.ModeRead)
+	l.call.hold = hold
+	hold.Waiting = append(hold.Waiting, l)
+	if l.target.Key == "" {
+		return e.next(b, hold, now)
+	}
+	hold.Request.Alone = l.call.join.Reserve
+	switch e.locks.Acquire(&hold.Request) {
+	case transaction.Has:
+		return e.next(b, hold, now)
+	case transaction.Blocked, transaction.Yields:
+		return e.stuck(b, hold, hold.Request.Shared)
+	}
+	l.row.Status = recordv1.Status_STATUS_QUEUED
+	return e.settle(now)
+}
+
+// next runs the next call of a try on an object whose key it has.
+func (e *Engine) next(b *branch, hold *transaction.Hold, now int64) error {
+	if hold.Running != nil || len(hold.Waiting) == 0 || b.Broken != "" {
+		return e.settle(now)
+	}
+	l := hold.Waiting[0].(*live)
+	if hold.Request.Shared && l.mode() != invocation.ModeRead {
+		if hold.Request.Waiting() {
+			return nil
+		}
+		switch e.locks.Upgrade(&hold.Request) {
+		case transaction.Has:
+		case transaction.Blocked, transaction.Yields:
+			return e.stuck(b, hold, false)
+		default:
+			return e.settle(now)
+		}
+	}
+	hold.Waiting = hold.Waiting[1:]
+	if err := e.settle(now); err != nil {
+		return err
+	}
+	if l.call.join.Reserve {
+		return e.finishCall(l, &recordv1.Result{}, nil, now)
+	}
+	hold.Running = l
+	hold.Sees(l.call.path)
+	return e.start(l, now)
+}
+
+// finishCall ends a call: the caller gets its result, and what it wants to write waits for the
+// end of the transaction. What a call that fails has done, and had done on its behalf, is
+// taken back.
+func (e *Engine) finishCall(l *live, result *recordv1.Result, entries []*recordv1.Entry, now int64) error {
+	e.changed = true
+	c := l.call
+	if l.running {
+		l.running = false
+		e.effect(&EndAttempt{ID: l.id})
+	}
+	delete(e.live, l.id)
+	undone := c.undone
+	switch {
+	case result.GetError() == nil:
+		c.hold.Write(c.path, entries)
+	case len(c.members) > 0:
+		undone = []transaction.Path{c.path}
+		c.branch.Undo(undone)
+	}
+	c.answer = &recordv1.Joined{
+		From: e.config.Partition, Caller: c.join.Caller, Attempt: c.join.Attempt, Index: c.join.Index, Result: result,
+		Members: append(knownMembers(c.members), &recordv1.Member{Partition: e.config.Partition, Epoch: c.branch.number, Writes: c.branch.Writes()}),
+		Undone:  transaction.RecordPaths(undone),
+	}
+	e.answer(l)
+	if c.hold.Running == any(l) {
+		c.hold.Running = nil
+	}
+	return e.next(c.branch, c.hold, now)
+}
+
+// knownMembers leaves out those that have not answered: their calls came to nothing.
+func knownMembers(members []*recordv1.Member) []*recordv1.Member {
+	return slices.DeleteFunc(slices.Clone(members), func(m *recordv1.Member) bool { return m.Epoch == 0 })
+}
+
+func (e *Engine) answer(l *live) {
+	c := l.call
+	e.tell(c.join.From, c.branch.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Joined{Joined: c.answer}})
+}
+
+// breakOff says that a try can't commit. It keeps its keys until the coordinator takes it
+// back: a call that came late would otherwise find them free and begin the try anew, without
+// what it has written so far.
+func (e *Engine) breakOff(b *branch, why string, died *recordv1.Died) error {
+	if b.Broken != "" || b.Phase != transaction.Running {
+		return nil
+	}
+	e.changed = true
+	died.From = e.config.Partition
+	b.Broken, b.died = why, died
+	e.tellDied(b)
+	return nil
+}
+
+func (e *Engine) tellDied(b *branch) {
+	if b.died == nil { // Undo broke it.
+		b.died = &recordv1.Died{From: e.config.Partition}
+	}
+	e.tell(b.coordinator, b.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Died{Died: b.died}})
+}
+
+// drop forgets a try here: its handlers are stopped and its keys go to others.
+func (e *Engine) drop(b *branch) {
+	e.changed = true
+	delete(e.branches, b.ID)
+	for _, path := range slices.Sorted(maps.Keys(b.calls)) {
+		l := b.calls[path]
+		if l.running {
+			l.running = false
+			e.effect(&AbortAttempt{ID: l.id, Reason: "the transaction was rolled back"})
+		}
+		delete(e.live, l.id)
+	}
+	for _, hold := range b.Holds {
+		e.releaseHold(hold)
+	}
+}
+
+func (e *Engine) releaseHold(hold *transaction.Hold) {
+	if hold.Request.Held() || hold.Request.Waiting() {
+		e.locks.Release(&hold.Request)
+	}
+}
+
+func (e *Engine) sortedRoots() []*live {
+	return slices.SortedFunc(maps.Values(e.roots), func(a, b *live) int { return strings.Compare(string(a.id[:]), string(b.id[:])) })
+}
+
+func (e *Engine) sortedBranches() []*branch {
+	return slices.SortedFunc(maps.Values(e.branches), func(a, b *branch) int { return strings.Compare(a.ID.String(), b.ID.String()) })
+}
+
+// Busy reports whether there is anything that Tick would look after.
+func (e *Engine) Busy() bool { return len(e.roots) > 0 || len(e.branches) > 0 || len(e.decisions) > 0 }
+
+// tooMuch refuses what one transaction wants to write in this partition if it would not fit a
+// record.
+func (e *Engine) tooMuch(target string, bytes, writes int) *recordv1.Error {
+	switch {
+	case bytes > e.config.MaxWriteBytes:
+		return failure(codeResourceExhausted, "%s: the transaction writes %d bytes to objects of one partition, more than the %d that fit one record: split it", target, bytes, e.config.MaxWriteBytes).Error
+	case writes > e.config.MaxWrites:
+		return failure(codeResourceExhausted, "%s: the transaction makes %d writes and sends in one partition, more than the %d that fit one record: split it", target, writes, e.config.MaxWrites).Error
+	}
+	return nil
+}
+
+// selfWaits are the calls that wait for others of their own transaction.
+func (b *branch) selfWaits() []*recordv1.SelfWait {
+	var waits []*recordv1.SelfWait
+	for _, hold := range b.Holds {
+		running, _ := hold.Running.(*live)
+		if running == nil {
+			continue
+		}
+		for _, waiting := range hold.Waiting {
+			l := waiting.(*live)
+			waits = append(waits, &recordv1.SelfWait{
+				Path: []byte(l.call.path), For: []byte(running.call.path), Target: l.row.Target, ForTarget: running.row.Target,
+			})
+		}
+	}
+	return waits
+}

@@ -1,0 +1,405 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+	"github.com/perdure/perdure/internal/transaction"
+)
+
+// decision is a transaction that has committed and of which somebody has to hear yet.
+type decision struct {
+	at      int64
+	waiting []uint32
+	// told is when they were told last.
+	told int64
+	// damaged: who has to hear of it can't be read, so it is never known that all have.
+	damaged bool
+}
+
+// finishRoot ends a root's handler. Its transaction commits if it succeeded. If not, nothing
+// takes effect; but its caller hears of the error only when what it has read is known to be
+// durable.
+func (e *Engine) finishRoot(l *live, result *recordv1.Result, entries []*recordv1.Entry, now int64) error {
+	l.running, e.changed = false, true
+	e.effect(&EndAttempt{ID: l.id})
+	c := l.root
+	own := e.branches[c.ID]
+	if own != nil {
+		own.Undo(c.Undone())
+		switch {
+		case own.Broken != "":
+			return e.retry(l, RetryOther, nil, now)
+		case own.Torn && result.GetError() == nil:
+			result = torn(l.target.String())
+		}
+	}
+	if result.GetError() == nil {
+		bytes, writes := sizeOf(entries)
+		if own != nil {
+			more, moreWrites := own.size()
+			bytes, writes = bytes+more, writes+moreWrites
+		}
+		if refused := e.tooMuch(l.target.String(), bytes+proto.Size(result), writes); refused != nil {
+			result = &recordv1.Result{Error: refused}
+		}
+	}
+	return e.conclude(l, result, entries, now)
+}
+
+// torn is what becomes of a transaction of which one part has seen what another took back.
+func torn(of string) *recordv1.Result {
+	return failure(codeFailedPrecondition,
+		"%s: a call has seen what another call of the same transaction wrote, and that one failed later. Await one before making the other", of)
+}
+
+// conclude asks the participants, if there are others than this partition.
+func (e *Engine) conclude(l *live, result *recordv1.Result, entries []*recordv1.Entry, now int64) error {
+	c := l.root
+	c.result, c.entries, c.Since = result, entries, now
+	c.Phase = transaction.Preparing
+	if l.lock != nil {
+		l.lock.Prepared = true // It waits for nothing any more.
+	}
+	if result.GetError() != nil {
+		c.Phase = transaction.RollingBack
+	}
+	remote := 0
+	for _, partition := range c.Members() {
+		if partition != e.config.Partition {
+			remote++
+		}
+	}
+	if remote == 0 {
+		return e.decide(l, now)
+	}
+	own := e.branches[c.ID]
+	// One that has read its own state must not be overtaken by what depends on that.
+	c.Alone = c.Phase == transaction.Preparing && len(c.Members()) == 1 && own == nil && len(entries) == 0 && l.lock == nil &&
+		!l.stored && l.row.RetentionMs <= 0 && l.row.Caller == nil && len(l.row.Waiters) == 0
+	if readers, writers := c.Readers(e.config.Partition); readers && c.Phase == transaction.Preparing && (writers || own != nil && own.Writes() || len(entries) > 0) {
+		e.hideOwn(l, own)
+	}
+	e.askToPrepare(l)
+	if bugDecision && c.Phase == transaction.Preparing {
+		return e.decide(l, now)
+	}
+	return nil
+}
+
+// hideOwn hides what this partition is going to write, as participants do that have promised:
+// see Coordinator.Prepare.
+func (e *Engine) hideOwn(l *live, own *branch) {
+	if l.target.Key != "" && len(l.root.entries) > 0 {
+		l.root.hidden = append(l.root.hidden, l.target.Object())
+	}
+	if own != nil {
+		for _, hold := range own.Holds {
+			if hold.Request.Object.Key != "" && len(hold.Entries()) > 0 {
+				l.root.hidden = append(l.root.hidden, hold.Request.Object)
+			}
+		}
+	}
+	for _, object := range l.root.hidden {
+		e.effect(&Hide{object})
+	}
+}
+
+func (e *Engine) showOwn(l *live) {
+	for _, object := range l.root.hidden {
+		e.effect(&Show{object})
+	}
+	l.root.hidden = nil
+}
+
+func (e *Engine) askToPrepare(l *live) {
+	l.root.Prepare(e.config.Partition, func(partition uint32, prepare *recordv1.Prepare) {
+		e.tell(partition, l.root.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Prepare{Prepare: prepare}})
+	})
+}
+
+// prepare answers a coordinator that wants to commit, or to know that what was read is durable.
+func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) error {
+	b := e.branches[id]
+	coordinator := id.Root.Partition(e.config.Partitions)
+	vote := &recordv1.Vote{From: e.config.Partition, Final: m.Final}
+	say := func() {
+		e.tell(coordinator, id, vote.Yes, &recordv1.Peer{Message: &recordv1.Peer_Vote{Vote: vote}})
+	}
+	if m.Alone && (b == nil || b.number != m.Epoch) && uint32(m.Epoch>>32) != uint32(e.epoch) {
+		vote.Refused = failure(codeUnavailable, "partition %d lost its leader while it was asked to commit, and can't say whether it had; nothing else took effect", e.config.Partition).Error
+	}
+	if b == nil {
+		say() // Another leadership ran the calls, or it has said yes and had nothing to write.
+		return nil
+	}
+	e.changed = true
+	switch b.Phase {
+	case transaction.Prepared:
+		vote.Yes = !m.Discard
+		say()
+		return nil
+	case transaction.Committed:
+		vote.Yes, vote.Committed = true, true
+		say()
+		return nil
+	}
+	if !m.Discard {
+		b.Undo(transaction.AddPaths(nil, m.Undone))
+	}
+	if m.Epoch != b.number || b.Broken != "" {
+		e.drop(b)
+		say()
+		return e.settle(now)
+	}
+	vote.Yes = true
+	bytes, writes := b.size()
+	refused := e.tooMuch(fmt.Sprint("partition ", e.config.Partition), bytes, writes)
+	switch {
+	case m.Discard || !b.Writes() && !b.Torn:
+		vote.Reader = true
+		if m.Final {
+			e.drop(b)
+		}
+	case b.Torn:
+		vote.Yes, vote.Refused = false, torn(fmt.Sprint("partition ", e.config.Partition)).Error
+		e.drop(b)
+	case refused != nil:
+		vote.Yes, vote.Refused = false, refused
+		e.drop(b)
+	case m.Alone:
+		if err := e.applyBranch(b, now); err != nil {
+			return err
+		}
+		vote.Committed = true
+		e.drop(b)
+		// Asked or called again, it must not begin anew: nobody else knows that it has committed.
+		b.Phase, b.Since, b.Holds = transaction.Committed, now, nil
+		clear(b.calls)
+		e.branches[id] = b
+	default:
+		if err := e.promise(b, now); err != nil {
+			return err
+		}
+	}
+	say()
+	return e.settle(now)
+}
+
+// promise makes a participant prepared: from the record on it commits if the coordinator says
+// so, whatever happens to this leadership.
+func (e *Engine) promise(b *branch, now int64) error {
+	b.Phase, b.Since = transaction.Prepared, now
+	for _, hold := range slices.Clone(b.Holds) {
+		if hold.Request.Waiting() { // For a call whose caller has failed.
+			e.releaseHold(hold)
+			b.Drop(hold)
+			continue
+		}
+		hold.Running, hold.Waiting = nil, nil
+		hold.Request.Prepared = true
+		if bugUnlock {
+			e.releaseHold(hold)
+		}
+		e.hide(hold)
+	}
+	for _, l := range b.calls {
+		if l.running {
+			l.running = false
+			e.effect(&AbortAttempt{ID: l.id, Reason: "its caller has failed"})
+		}
+		delete(e.live, l.id)
+	}
+	clear(b.calls)
+	return e.putMessage(table.Prepared(b.ID.Root, b.ID.Sequence), b.Record())
+}
+
+func (e *Engine) hide(hold *transaction.Hold) {
+	if hold.Request.Object.Key != "" && len(hold.Entries()) > 0 {
+		e.effect(&Hide{hold.Request.Object})
+	}
+}
+
+// voted takes a participant's answer.
+func (e *Engine) voted(id transaction.ID, vote *recordv1.Vote, now int64) error {
+	l := e.rootOf(id)
+	if l == nil {
+		return nil
+	}
+	e.changed = true
+	c := l.root
+	if vote.Refused != nil && c.Phase == transaction.Preparing {
+		return e.end(l, recordv1.Status_STATUS_FAILED, &recordv1.Result{Error: vote.Refused}, now)
+	}
+	if vote.Committed && c.Alone {
+		e.tell(vote.From, id, false, &recordv1.Peer{Message: &recordv1.Peer_Rollback{Rollback: &recordv1.Rollback{}}}) // It may forget it.
+		return e.finished(l, now)
+	}
+	switch c.Vote(e.config.Partition, vote) {
+	case transaction.Decided:
+		return e.decide(l, now)
+	case transaction.NextRound:
+		e.askToPrepare(l)
+	case transaction.Lost:
+		return e.retry(l, RetryLost, nil, now)
+	}
+	return nil
+}
+
+// decide ends a transaction: if its root succeeded, all that this partition has to write, the
+// root's result and the decision are one record, and that is the commit.
+func (e *Engine) decide(l *live, now int64) error {
+	c := l.root
+	own := e.branches[c.ID]
+	if c.result.GetError() == nil {
+		for _, entry := range c.entries {
+			if err := e.apply(l, 0, entry, now); err != nil {
+				return err
+			}
+		}
+		if own != nil {
+			if err := e.applyBranch(own, now); err != nil {
+				return err
+			}
+		}
+		if err := e.announce(c.ID, c.Writers(), now); err != nil {
+			return err
+		}
+	}
+	if own != nil {
+		e.drop(own)
+	}
+	return e.finished(l, now)
+}
+
+// finished completes a root whose transaction has its outcome everywhere.
+func (e *Engine) finished(l *live, now int64) error {
+	result := l.root.result
+	e.endTransaction(l, result.GetError() == nil, now)
+	return e.complete(l, statusOf(l, result), result, now)
+}
+
+// announce writes the decision, and tells every participant that has promised. It is told again
+// until it has written its part; the decision stays as long.
+func (e *Engine) announce(id transaction.ID, writers []uint32, now int64) error {
+	if len(writers) == 0 {
+		return nil
+	}
+	e.decisions[id] = &decision{at: now, waiting: writers, told: now}
+	e.tellCommit(id, writers)
+	return e.putMessage(table.Decision(id.Root, id.Sequence), &recordv1.Decision{Id: id.Record(), At: now, Participants: writers})
+}
+
+// tellCommit is gated: nobody may hear of a decision that is not durable.
+func (e *Engine) tellCommit(id transaction.ID, participants []uint32) {
+	for _, partition := range participants {
+		e.tell(partition, id, true, &recordv1.Peer{Message: &recordv1.Peer_Commit{Commit: &recordv1.Commit{}}})
+	}
+}
+
+// commitBranch makes what a participant has promised take effect. Nothing waits for the record
+// but READ handlers: what the keys' next holders do depends on it anyway. A participant without
+// the promise has kept it before, and its answer was lost.
+func (e *Engine) commitBranch(id transaction.ID, now int64) error {
+	b := e.branches[id]
+	if e.unreadable[id] {
+		return fmt.Errorf("transaction %s has committed, and what partition %d promised to write can't be read", id, e.config.Partition)
+	}
+	e.out.Lazy = true
+	e.tell(id.Root.Partition(e.config.Partitions), id, true, &recordv1.Peer{Message: &recordv1.Peer_Committed{Committed: &recordv1.Committed{From: e.config.Partition}}})
+	if b == nil {
+		return nil
+	}
+	e.changed = true
+	if b.Phase != transaction.Prepared {
+		e.drop(b) // It was begun by a call that was repeated and came after the end.
+		return e.settle(now)
+	}
+	if err := e.applyBranch(b, now); err != nil {
+		return err
+	}
+	return e.forgetPromise(b, now)
+}
+
+// committed notes that a participant has written its part. With the last one the decision is
+// no longer needed.
+func (e *Engine) committed(id transaction.ID, from uint32) {
+	d := e.decisions[id]
+	if d == nil {
+		return
+	}
+	e.changed = true
+	e.out.Lazy = true
+	d.waiting = slices.DeleteFunc(slices.Clone(d.waiting), func(p uint32) bool { return p == from })
+	if len(d.waiting) == 0 && !d.damaged {
+		delete(e.decisions, id)
+		e.delete(table.Decision(id.Root, id.Sequence))
+	}
+}
+
+// forgetPromise ends a participant that has written its part, or is not to.
+func (e *Engine) forgetPromise(b *branch, now int64) error {
+	e.delete(table.Prepared(b.ID.Root, b.ID.Sequence))
+	for _, hold := range b.Holds {
+		if hold.Request.Object.Key != "" && len(hold.Entries()) > 0 {
+			e.effect(&Show{hold.Request.Object})
+		}
+	}
+	e.drop(b)
+	return e.settle(now)
+}
+
+func (e *Engine) rollBackBranch(b *branch, now int64) error {
+	if b.Phase == transaction.Prepared {
+		return e.forgetPromise(b, now)
+	}
+	e.drop(b)
+	return e.settle(now)
+}
+
+// applyBranch writes what the calls of a try want to write here.
+func (e *Engine) applyBranch(b *branch, now int64) error {
+	for _, hold := range b.Holds {
+		of := &live{target: targetOf(hold.Target), row: &recordv1.Invocation{Mode: uint32(invocation.ModeTransaction)}}
+		for _, entry := range hold.Entries() {
+			if err := e.apply(of, 0, entry, now); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// inquired answers a participant that has heard nothing of a try: one that is neither under way
+// nor decided never committed and never will. A later leadership's tries are not this one's to
+// judge.
+func (e *Engine) inquired(id transaction.ID, from uint32) {
+	if d := e.decisions[id]; d != nil {
+		e.tellCommit(id, []uint32{from})
+		return
+	}
+	if e.rootOf(id) != nil || id.Epoch() > e.epoch&0xffffffff {
+		return
+	}
+	e.tell(from, id, false, &recordv1.Peer{Message: &recordv1.Peer_Rollback{Rollback: &recordv1.Rollback{}}})
+}
+
+func (b *branch) size() (bytes, writes int) {
+	for _, hold := range b.Holds {
+		more, moreWrites := sizeOf(hold.Entries())
+		bytes, writes = bytes+more, writes+moreWrites
+	}
+	return bytes, writes
+}
+
+func sizeOf(entries []*recordv1.Entry) (bytes, writes int) {
+	for _, entry := range entries {
+		bytes += proto.Size(entry)
+	}
+	return bytes, len(entries)
+}

@@ -1,0 +1,255 @@
+package transaction
+
+import (
+	"slices"
+
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+)
+
+// Coordinator is one try at a transaction, in the root's partition. It is in memory only: what
+// outlives a crash is the decision, which the engine writes.
+type Coordinator struct {
+	ID    ID
+	Age   Age
+	Phase Phase
+	// Wounded: an older transaction waits for this one.
+	Wounded bool
+	// Since is when the phase began, in milliseconds since 1970.
+	Since int64
+	// Alone: the one participant was asked to commit by itself, so only it knows what happened.
+	Alone bool
+
+	members []*member
+	undone  []Path
+	waits   []*selfWait
+}
+
+// selfWait is a call that waits for another call of the same transaction.
+type selfWait struct {
+	*recordv1.SelfWait
+	from uint32
+	seen int
+}
+
+// member is a participant.
+type member struct {
+	partition uint32
+	// epoch of the leadership that ran the calls; 0 while none has answered.
+	epoch  uint64
+	voted  bool
+	writes bool
+	// reader: it has nothing to write, as far as is known.
+	reader bool
+}
+
+// Verdict is what a vote leads to.
+type Verdict uint8
+
+const (
+	// Undecided: other votes are missing.
+	Undecided Verdict = iota
+	// Decided: all have said yes.
+	Decided
+	// NextRound: those who write have promised to, and the others must be asked.
+	NextRound
+	// Lost: a participant has forgotten the try. Another may succeed.
+	Lost
+)
+
+func (c *Coordinator) member(partition uint32) *member {
+	for _, m := range c.members {
+		if m.partition == partition {
+			return m
+		}
+	}
+	return nil
+}
+
+// Called notes that a call is on its way to a partition.
+func (c *Coordinator) Called(partition uint32) {
+	if c.member(partition) == nil {
+		c.members = append(c.members, &member{partition: partition})
+	}
+}
+
+// Answered notes whom a call has made part of the transaction. It reports false if one of them
+// has had two leaders meanwhile: what the first did is lost.
+func (c *Coordinator) Answered(members []*recordv1.Member) bool {
+	for _, answered := range members {
+		c.Called(answered.Partition)
+		m := c.member(answered.Partition)
+		if m.epoch != 0 && m.epoch != answered.Epoch {
+			return false
+		}
+		m.epoch = answered.Epoch
+		m.reader = !answered.Writes
+	}
+	return true
+}
+
+// Readers reports whether there are participants besides own that have nothing to write, and
+// others that have.
+func (c *Coordinator) Readers(own uint32) (readers, writers bool) {
+	for _, m := range c.members {
+		if m.partition != own {
+			readers, writers = readers || m.reader, writers || !m.reader
+		}
+	}
+	return readers, writers
+}
+
+// Undo notes calls whose writes are taken back.
+func (c *Coordinator) Undo(paths ...Path) { c.undone = addPaths(c.undone, paths) }
+
+// Undone are the calls whose writes are taken back.
+func (c *Coordinator) Undone() []Path { return c.undone }
+
+// Members are the partitions that were called.
+func (c *Coordinator) Members() []uint32 {
+	var all []uint32
+	for _, m := range c.members {
+		all = append(all, m.partition)
+	}
+	return all
+}
+
+// Writers are the partitions that have promised to write.
+func (c *Coordinator) Writers() []uint32 {
+	var all []uint32
+	for _, m := range c.members {
+		if m.writes {
+			all = append(all, m.partition)
+		}
+	}
+	return all
+}
+
+// Prepare is what to ask of each participant that has not voted: repeated, it asks those again
+// whose answer is missing. It asks nobody if there is nobody but own, the coordinator's
+// partition, which commits with the decision.
+//
+// Those who write are asked first, all at once, and only when all have promised those who have
+// only read. A reader lets go of its keys when it says yes: whoever writes there next may end
+// before this transaction does, and nobody may read, after that, an object as it was before this
+// transaction. Objects that are promised can't be read until the decision is known.
+func (c *Coordinator) Prepare(own uint32, ask func(partition uint32, prepare *recordv1.Prepare)) {
+	discard := c.Phase == RollingBack
+	final := discard || c.Alone || !slices.ContainsFunc(c.members, func(m *member) bool { return m.partition != own && !m.reader && !m.voted })
+	for _, m := range c.members {
+		if m.partition == own || m.voted || m.reader && !final {
+			continue
+		}
+		ask(m.partition, &recordv1.Prepare{
+			Epoch: m.epoch, Undone: RecordPaths(c.undone), Discard: discard, Alone: c.Alone, Final: final,
+		})
+	}
+}
+
+// Vote takes a participant's answer to Prepare.
+func (c *Coordinator) Vote(own uint32, vote *recordv1.Vote) Verdict {
+	m := c.member(vote.From)
+	if m == nil || m.voted || c.Phase != Preparing && c.Phase != RollingBack {
+		return Undecided
+	}
+	if !vote.Yes {
+		return Lost
+	}
+	if vote.Reader && !vote.Final {
+		m.reader = true // What it had to write was taken back.
+	} else {
+		m.voted, m.writes = true, !vote.Reader
+	}
+	verdict := Decided
+	for _, m := range c.members {
+		switch {
+		case m.voted || m.partition == own:
+		case !m.reader:
+			return Undecided
+		case vote.Final:
+			verdict = Undecided
+		default:
+			verdict = NextRound
+		}
+	}
+	return verdict
+}
+
+// Waits takes what a partition says, about once a second, of calls that wait for others of the
+// same transaction. It returns a circle of them, if there is one that has been there for a
+// while, in which each waits for the next: none of them will ever end.
+//
+// Two calls to one object run one after the other. If each of them, meanwhile, waits for a call
+// that waits for the other, no lock is in the way and no age decides.
+func (c *Coordinator) Waits(from uint32, waits []*recordv1.SelfWait) []*recordv1.SelfWait {
+	var now []*selfWait
+	for _, w := range waits {
+		known := &selfWait{w, from, 0}
+		for _, old := range c.waits {
+			if old.from == from && string(old.Path) == string(w.Path) && string(old.For) == string(w.For) {
+				known.seen = old.seen
+			}
+		}
+		known.seen++
+		now = append(now, known)
+	}
+	c.waits = append(slices.DeleteFunc(c.waits, func(w *selfWait) bool { return w.from == from }), now...)
+	for _, w := range c.waits {
+		if circle := c.circle(w, nil); circle != nil {
+			return circle
+		}
+	}
+	return nil
+}
+
+// circle follows who waits for whom: a call ends only after those it has made.
+func (c *Coordinator) circle(w *selfWait, via []*selfWait) []*recordv1.SelfWait {
+	if w.seen < 2 {
+		return nil
+	}
+	if at := slices.Index(via, w); at >= 0 {
+		var all []*recordv1.SelfWait
+		for _, v := range via[at:] {
+			all = append(all, v.SelfWait)
+		}
+		return all
+	}
+	for _, next := range c.waits {
+		if Path(next.Path).Under(Path(w.For)) {
+			if all := c.circle(next, append(via, w)); all != nil {
+				return all
+			}
+		}
+	}
+	return nil
+}
+
+func addPaths(to []Path, more []Path) []Path {
+	for _, path := range more {
+		if !covered(to, path) {
+			to = append(slices.DeleteFunc(slices.Clone(to), func(p Path) bool { return p.Under(path) }), path)
+		}
+	}
+	return to
+}
+
+// covered reports whether a path is one of roots or below one.
+func covered(roots []Path, path Path) bool {
+	return slices.ContainsFunc(roots, path.Under)
+}
+
+// AddPaths adds what a message says.
+func AddPaths(to []Path, record [][]byte) []Path {
+	for _, path := range record {
+		to = addPaths(to, []Path{Path(path)})
+	}
+	return to
+}
+
+// RecordPaths are paths as a message has them.
+func RecordPaths(paths []Path) [][]byte {
+	var record [][]byte
+	for _, path := range paths {
+		record = append(record, []byte(path))
+	}
+	return record
+}
