@@ -75,7 +75,8 @@ func InvokeAsync[R proto.Message](ctx context.Context, c Caller, method *MethodD
 }
 
 // InvokeSend starts a call, perhaps after a [Delay], and returns once it is durable, without
-// waiting for its result. Generated stubs call it.
+// waiting for its result. In a TRANSACTION it returns at once, and the call starts if and when the
+// transaction takes effect. Generated stubs call it.
 func InvokeSend[R proto.Message](ctx context.Context, c Caller, method *MethodDesc, key string, req proto.Message, opts []SendOption) (*Invocation[R], error) {
 	call, err := newCall(method, key, req, nil)
 	if err != nil {

@@ -21,6 +21,7 @@ func (k idempotencyKey) applySend(call *CallRequest) { call.IdempotencyKey = str
 
 // IdempotencyKey makes two calls of a handler of one object with the same key one call: the
 // second gets the first one's result, as long as that is retained. At most 255 bytes; "" is none.
+// It means nothing to a call that a TRANSACTION makes, which is done once with its caller.
 func IdempotencyKey(key string) Option { return idempotencyKey(key) }
 
 type delay time.Duration

@@ -9,8 +9,8 @@ type StateReader[S proto.Message] interface {
 }
 
 // State reads and writes the state message of an object. In a TRANSACTION writes take effect
-// with the handler's success; in a DURABLE handler each is visible to READ handlers once it is
-// recorded.
+// with the handler's success and, if other transactions called it, with that of the first of
+// them; in a DURABLE handler each is visible to READ handlers once it is recorded.
 type State[S proto.Message] interface {
 	StateReader[S]
 	// Set replaces the state with what value is now; later changes to value do nothing.

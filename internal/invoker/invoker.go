@@ -18,8 +18,9 @@ import (
 
 // Invoker runs handlers. Its methods are safe for concurrent use.
 type Invoker interface {
-	// Start begins an attempt at an exclusive handler or one of a SERVICE and returns without
-	// waiting for it. It is called on the partition's goroutine and must not block.
+	// Start begins an attempt at an exclusive handler, one of a SERVICE, or a READ handler that
+	// is part of a transaction, and returns without waiting for it. It is called on the
+	// partition's goroutine and must not block.
 	Start(attempt *Attempt) Running
 	// Read runs a READ handler on the caller's goroutine and returns its result.
 	Read(ctx context.Context, read *Read) *recordv1.Result
@@ -52,6 +53,13 @@ type Attempt struct {
 	// Tables reads the object's tables as they are now, this attempt's own writes included
 	// once they were appended.
 	Tables Tables
+	// Writes are the rows (TablePut entries, in order) that earlier calls of the same
+	// transaction wrote to this object: they lie over Tables, as State already has the state
+	// that those calls left. They are not this attempt's to write.
+	Writes []*recordv1.Entry
+	// Promise returns how a promise of the object was completed, nil while it is not. Set for a
+	// READ handler only.
+	Promise func(name string) (*recordv1.Result, error)
 	// Journal holds the entries already recorded: entry i+1 is Journal[i].
 	Journal []*recordv1.Entry
 	// Completions of those entries, by index.
@@ -74,6 +82,11 @@ type Attempt struct {
 type Host interface {
 	// Append records entry index (from 1, without gaps) of a DURABLE or RUN handler.
 	Append(attempt *Attempt, index uint32, entry *recordv1.Entry)
+	// Call makes call index (from 1) of a TRANSACTION handler, or of a READ handler that is part
+	// of a transaction: the callee becomes part of the transaction. The result comes by Notify,
+	// as the completion of entry index. invoke has no id, caller, chain and traceparent is the
+	// step's; the host keeps it.
+	Call(attempt *Attempt, index uint32, invoke *recordv1.Invoke)
 	// AwaitDurable calls granted, once, when everything this attempt has appended before is
 	// durable: the gate before a Run closure starts. It is not called if that never happens
 	// (the attempt is aborted then). granted must not block.

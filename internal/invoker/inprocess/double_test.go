@@ -74,6 +74,12 @@ type double struct {
 	crash func() bool
 	// answer is what a callee returns; nil: a call is never answered.
 	answer func(invoke *recordv1.Invoke) *recordv1.Result
+	// atOnce answers the calls of a TRANSACTION before Call returns.
+	atOnce bool
+	// writes are the rows of earlier calls of the same transaction.
+	writes []*recordv1.Entry
+	// peek is the attempt's Promise.
+	peek func(name string) (*recordv1.Result, error)
 	// swap runs the attempts from the second on with another invoker: a new deploy.
 	swap *inprocess.Invoker
 	// hold keeps AwaitDurable from being granted.
@@ -95,6 +101,7 @@ type double struct {
 		input       []byte
 		journal     [][]byte
 		completions map[uint32][]byte
+		calls       []*recordv1.Invoke // of the current attempt at a TRANSACTION
 		state       []byte
 		hasState    bool
 		tables      map[string]map[string][]byte
@@ -211,6 +218,7 @@ func (d *double) startLocked() {
 		CancelRequested: d.mu.canceled && !d.mu.delivered,
 		Chain:           []*recordv1.Target{{Service: d.mu.target.Service, Key: d.mu.target.Key}},
 		StartedAt:       d.mu.createdAt, Traceparent: d.traceparent,
+		Writes: d.writes, Promise: d.peek,
 		Host: d,
 	}
 	inv := d.inv
@@ -249,6 +257,52 @@ func (d *double) Append(attempt *invoker.Attempt, index uint32, entry *recordv1.
 	}
 	d.applyLocked(index, entry)
 	d.crashLocked()
+}
+
+// Call takes a call of a TRANSACTION. What answer leaves open the test completes itself.
+func (d *double) Call(attempt *invoker.Attempt, index uint32, invoke *recordv1.Invoke) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if attempt != d.mu.current {
+		return
+	}
+	d.mu.calls = append(d.mu.calls, invoke)
+	if int(index) != len(d.mu.calls) {
+		d.t.Errorf("call %d after %d", index, len(d.mu.calls)-1)
+	}
+	if len(invoke.InvocationId) > 0 || invoke.Caller != nil || invoke.Chain != nil || invoke.IdempotencyKey != "" || invoke.RetentionMs != 0 {
+		d.t.Errorf("call %d has what only an invocation of its own has: %v", index, invoke)
+	}
+	if d.answer == nil {
+		return
+	}
+	result := d.answer(invoke)
+	switch {
+	case result == nil:
+	case d.atOnce:
+		d.completeLocked(index, result)
+	default:
+		d.mu.timers = append(d.mu.timers, time.AfterFunc(0, func() { d.complete(index, result) }))
+	}
+}
+
+func (d *double) calls() []*recordv1.Invoke {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.mu.calls)
+}
+
+// ending is the outcome so far, nil while there is none.
+func (d *double) ending() *invoker.Outcome {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.outcome
+}
+
+func (d *double) abort(cause error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.running.Abort(cause)
 }
 
 func (d *double) applyLocked(index uint32, entry *recordv1.Entry) {

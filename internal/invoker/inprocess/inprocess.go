@@ -1,8 +1,8 @@
 // Package inprocess runs handlers written in Go in this process: it is the invoker.Invoker
 // behind a node's own handlers, and the actor.Runtime behind their contexts.
 //
-// A TRANSACTION or READ handler works on memory and ends. A DURABLE or RUN handler feeds a
-// journal: each step it makes is matched with the entry recorded by an earlier attempt, or
+// A TRANSACTION or READ handler works on memory and ends; it waits for the handlers it calls, and
+// for nothing else. A DURABLE or RUN handler feeds a journal: each step it makes is matched with the entry recorded by an earlier attempt, or
 // recorded (see the durable type).
 //
 // Goroutines: attempts run on workers, which the pool starts, reuses and waits for; the closure

@@ -185,14 +185,28 @@ func (r *read) TableScan(table, from string, yield func(string, []byte) bool) {
 
 func (r *read) TablePut(table, _ string, _ []byte, _ bool) { r.Fail(r.refuse("Put of table " + table)) }
 
-func (r *read) refuse(step string) error {
-	return actor.Errorf(actor.FailedPrecondition, "%s: %s is a READ handler, which changes nothing and does not wait; give the rpc option (perdure.v1.method) = {mode: TRANSACTION} to write, or {mode: DURABLE} for steps that wait", step, r.method.desc.FullName())
+func (r *read) refuse(step string) error { return refuseInRead(r.method, step) }
+
+func refuseInRead(m *method, step string) error {
+	return actor.Errorf(actor.FailedPrecondition, "%s: %s is a READ handler, which changes nothing and does not wait; give the rpc option (perdure.v1.method) = {mode: TRANSACTION} to write, or {mode: DURABLE} for steps that wait", step, m.desc.FullName())
+}
+
+func refuseAwaitInRead(m *method, name string) error {
+	return actor.Errorf(actor.FailedPrecondition, "Await of promise %s: %s is a READ handler, which does not wait; Peek looks at the promise, and Await is for the RUN handler", name, m.desc.FullName())
+}
+
+// refuseCallInRead is nil for a call that a READ handler can make.
+func refuseCallInRead(m *method, callee *actor.MethodDesc) error {
+	if callee.Mode == actor.ModeRead {
+		return nil
+	}
+	return actor.Errorf(actor.FailedPrecondition, "%s is a READ handler and can call only READ handlers; %s is %s", m.desc.FullName(), callee.FullName(), callee.Mode)
 }
 
 // Call reads elsewhere, on a goroutine of its own, so that several calls take the time of one.
 func (r *read) Call(ctx context.Context, call actor.CallRequest) (uint32, error) {
-	if call.Method.Mode != actor.ModeRead {
-		return 0, actor.Errorf(actor.FailedPrecondition, "%s is a READ handler and can call only READ handlers; %s is %s", r.method.desc.FullName(), call.Method.FullName(), call.Method.Mode)
+	if err := refuseCallInRead(r.method, call.Method); err != nil {
+		return 0, err
 	}
 	if r.read.Call == nil {
 		return 0, actor.Errorf(actor.Unimplemented, "%s: a READ handler cannot make calls here", call.Method.FullName())
@@ -305,10 +319,15 @@ func (r *read) complete(ctx context.Context, step string, entry *recordv1.Entry)
 }
 
 func (r *read) PeekPromise(_ context.Context, name string) ([]byte, bool, error) {
-	if r.read.Promise == nil {
+	return peek(r.read.Promise, name)
+}
+
+// peek looks at a promise; a nil promise has none completed.
+func peek(promise func(name string) (*recordv1.Result, error), name string) ([]byte, bool, error) {
+	if promise == nil {
 		return nil, false, nil
 	}
-	result, err := r.read.Promise(name)
+	result, err := promise(name)
 	if err != nil || result == nil {
 		return nil, false, err
 	}
@@ -331,7 +350,7 @@ func (r *read) Awakeable(context.Context) (string, uint32, error) {
 }
 
 func (r *read) AwaitPromise(_ context.Context, name string) (uint32, error) {
-	return 0, actor.Errorf(actor.FailedPrecondition, "Await of promise %s: %s is a READ handler, which does not wait; Peek looks at the promise, and Await is for the RUN handler", name, r.method.desc.FullName())
+	return 0, refuseAwaitInRead(r.method, name)
 }
 
 func (r *read) Receive(_ context.Context, name string) (uint32, error) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/perdure/perdure/internal/invoker"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
 
 // rows is what a handler wrote to its tables, over what the object's tables say. A DURABLE
@@ -137,4 +138,26 @@ func (r *rows) scan(table, from string, yield func(key string, value []byte) boo
 	}
 	next("", true)
 	return nil
+}
+
+// layer is rows as the base of others.
+type layer struct{ rows rows }
+
+var _ invoker.Tables = (*layer)(nil)
+
+// lay puts written rows over tables; an entry that writes no row counts for nothing.
+func lay(written []*recordv1.Entry, tables invoker.Tables) *layer {
+	over := &layer{rows{base: tables}}
+	for _, entry := range written {
+		if put := entry.GetTablePut(); put != nil {
+			over.rows.put(put.GetTable(), put.GetKey(), put.GetValue(), put.GetDelete())
+		}
+	}
+	return over
+}
+
+func (l *layer) Get(table, key string) ([]byte, bool, error) { return l.rows.get(table, key) }
+func (l *layer) Len(table string) (int, error)               { return l.rows.len(table) }
+func (l *layer) Scan(table, from string, fn func(key string, value []byte) bool) error {
+	return l.rows.scan(table, from, fn)
 }

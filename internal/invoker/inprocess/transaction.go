@@ -3,7 +3,6 @@ package inprocess
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
@@ -12,14 +11,15 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/actor"
-	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/telemetry"
 )
 
-// transaction runs one attempt at a TRANSACTION handler. Everything it does stays in memory
-// until it finishes, so it needs no journal and is not replayed.
+// transaction runs one attempt at a TRANSACTION handler, or at a READ handler that is part of a
+// transaction. Everything it does stays in memory until it finishes, so it needs no journal and is
+// not replayed. It waits for nothing but the handlers it calls, which become part of the
+// transaction.
 type transaction struct {
 	invoker *Invoker
 	method  *method
@@ -30,6 +30,8 @@ type transaction struct {
 	over atomic.Bool
 	// returned: the handler is through, and its goroutine may run another.
 	returned atomic.Bool
+	// calls is nil until the first.
+	calls atomic.Pointer[calls]
 
 	// What follows belongs to whoever holds guard.
 	state           []byte
@@ -56,6 +58,9 @@ var _ actor.Runtime = (*transaction)(nil)
 func newTransaction(inv *Invoker, m *method, attempt *invoker.Attempt) *transaction {
 	t := &transaction{invoker: inv, method: m, attempt: attempt, state: attempt.State, hasState: attempt.HasState}
 	t.rows.base = attempt.Tables
+	if len(attempt.Writes) > 0 {
+		t.rows.base = lay(attempt.Writes, attempt.Tables)
+	}
 	t.life.parent = context.Background()
 	t.life.deadline = attempt.Deadline
 	return t
@@ -100,6 +105,7 @@ func (t *transaction) handle() *recordv1.Result {
 
 func (t *transaction) finish(span telemetry.Span, result *recordv1.Result) {
 	t.returned.Store(true)
+	t.awaitCalls()
 	outcome := &t.outcome
 	outcome.Result = result
 	if t.guard.take() { // else a foreign goroutine is in a step: the guard's error counts
@@ -147,9 +153,8 @@ func (t *transaction) effects() []*recordv1.Entry {
 	return append(effects, t.entries...)
 }
 
-func (t *transaction) Notify(uint32, *recordv1.Completion) {}
-
-// Cancel does nothing: a transaction does not wait, and the partition decides whether it commits.
+// Cancel does nothing: a transaction waits for its own parts only, and the partition decides
+// whether it commits.
 func (t *transaction) Cancel() {}
 
 func (t *transaction) String() string { return describe(t.attempt.Target, t.attempt.ID) }
@@ -157,13 +162,15 @@ func (t *transaction) String() string { return describe(t.attempt.Target, t.atte
 func (t *transaction) Abort(cause error) {
 	t.over.Store(true)
 	t.life.end(cause)
+	t.calls.Load().awaken()
 }
 
+// progress counts the calls made and those completed: other steps take no time.
 func (t *transaction) progress() (uint64, time.Duration) {
 	if t.over.Load() {
 		return 0, 0
 	}
-	return 0, t.method.stepTimeout
+	return t.calls.Load().progress(), t.method.stepTimeout
 }
 
 // expired ends the attempt while its handler goes on: Go cannot stop a goroutine that makes no
@@ -173,6 +180,7 @@ func (t *transaction) expired() {
 		return
 	}
 	t.life.end(context.DeadlineExceeded)
+	t.calls.Load().awaken()
 	t.attempt.Host.Finish(t.attempt, &invoker.Outcome{Result: errorResult(errorRecord(errStepTimeout(t.method)))})
 }
 
@@ -215,6 +223,7 @@ func (t *transaction) Fail(err error) {
 		t.failed = err
 	}
 	t.guard.release()
+	t.calls.Load().awaken() // a foreign goroutine fails it while the handler waits
 	runtime.Goexit()
 }
 
@@ -248,160 +257,4 @@ func (t *transaction) Rand() *rand.Rand {
 		t.random = randomOf(t.attempt.ID, t.attempt.StartedAt)
 	}
 	return t.random
-}
-
-func (t *transaction) State() ([]byte, bool) {
-	t.mustEnter("State().Get", "")
-	defer t.leave()
-	return t.state, t.hasState
-}
-
-func (t *transaction) SetState(value []byte, clear bool) {
-	t.mustEnter("State().Set", "")
-	defer t.leave()
-	t.state, t.hasState, t.wrote = value, !clear, true
-}
-
-func (t *transaction) TableGet(table, key string) ([]byte, bool) {
-	t.mustEnter("Get of table ", table)
-	value, ok, err := t.rows.get(table, key)
-	t.leave()
-	if err != nil {
-		t.Fail(errTable(table, err))
-	}
-	return value, ok
-}
-
-func (t *transaction) TableLen(table string) int {
-	t.mustEnter("Len of table ", table)
-	count, err := t.rows.len(table)
-	t.leave()
-	if err != nil {
-		t.Fail(errTable(table, err))
-	}
-	return count
-}
-
-func (t *transaction) TableScan(table, from string, yield func(string, []byte) bool) {
-	// Not within the guard: the loop's body makes steps.
-	t.mustEnter("From of table ", table)
-	t.leave()
-	if err := t.rows.scan(table, from, yield); err != nil {
-		t.Fail(errTable(table, err))
-	}
-}
-
-func (t *transaction) TablePut(table, key string, value []byte, remove bool) {
-	t.mustEnter("Put of table ", table)
-	defer t.leave()
-	t.rows.put(table, key, value, remove)
-}
-
-// Call joins no other transaction yet.
-func (t *transaction) Call(_ context.Context, call actor.CallRequest) (uint32, error) {
-	return 0, actor.Errorf(actor.Unimplemented, "%s is a TRANSACTION and cannot call %s: calls between objects inside a TRANSACTION come with the next release; until then make them in a DURABLE handler, or send", t.method.desc.FullName(), call.Method.FullName())
-}
-
-func (t *transaction) Send(ctx context.Context, call actor.CallRequest) (string, error) {
-	if err := checkSend(call); err != nil {
-		return "", err
-	}
-	if err := t.enter("Send", ""); err != nil {
-		return "", err
-	}
-	defer t.leave()
-	invoke, err := NewInvoke(call, time.Now())
-	if err != nil {
-		return "", err
-	}
-	t.invoker.retain(invoke, true)
-	id := stepID(call, t.attempt.ID, t.attempt.StartedAt, uint32(len(t.entries)+1))
-	invoke.InvocationId = id[:]
-	invoke.Traceparent = t.invoker.traceparentOf(ctx, t.attempt.Traceparent)
-	t.entries = append(t.entries, &recordv1.Entry{Entry: &recordv1.Entry_Send{Send: &recordv1.Send{Invoke: invoke}}})
-	return id.String(), nil
-}
-
-func (t *transaction) add(step, name string, entry *recordv1.Entry) error {
-	if err := t.enter(step, name); err != nil {
-		return err
-	}
-	defer t.leave()
-	t.entries = append(t.entries, entry)
-	return nil
-}
-
-func (t *transaction) CompleteAwakeable(_ context.Context, id string, value []byte, failure *actor.Error) error {
-	entry, err := completeAwakeableEntry(id, value, failure)
-	if err != nil {
-		return err
-	}
-	return t.add("ResolveAwakeable", "", entry)
-}
-
-func (t *transaction) CompletePromise(_ context.Context, name string, value []byte, failure *actor.Error) error {
-	return t.add("Resolve of promise ", name, completePromiseEntry(name, value, failure))
-}
-
-func (t *transaction) CancelInvocation(_ context.Context, id string) error {
-	entry, err := cancelEntry(id)
-	if err != nil {
-		return err
-	}
-	return t.add("Cancel", "", entry)
-}
-
-func (t *transaction) refuse(step string) error {
-	return actor.Errorf(actor.FailedPrecondition, "%s: %s is a TRANSACTION, which cannot wait or act on the world outside: it may be rolled back; give the rpc option (perdure.v1.method) = {mode: DURABLE}", step, t.method.desc.FullName())
-}
-
-func (t *transaction) Run(_ context.Context, name string, _ actor.RetryPolicy, _ bool, _ func(context.Context) ([]byte, error)) (uint32, error) {
-	return 0, t.refuse(fmt.Sprintf("Run %q", name))
-}
-
-func (t *transaction) Sleep(context.Context, time.Duration) (uint32, time.Time, error) {
-	return 0, time.Time{}, t.refuse("Sleep")
-}
-
-func (t *transaction) Awakeable(context.Context) (string, uint32, error) {
-	return "", 0, t.refuse("NewAwakeable")
-}
-
-func (t *transaction) AwaitPromise(_ context.Context, name string) (uint32, error) {
-	return 0, t.refuse("Await of promise " + name)
-}
-
-func (t *transaction) PeekPromise(_ context.Context, name string) ([]byte, bool, error) {
-	return nil, false, t.refuse("Peek of promise " + name)
-}
-
-func (t *transaction) Receive(_ context.Context, name string) (uint32, error) {
-	return 0, t.refuse("Receive of " + name)
-}
-
-func (t *transaction) Wait(context.Context, []uint32) (int, error) { return 0, t.refuse("Await") }
-
-func (t *transaction) Result(uint32) ([]byte, error) { return nil, t.refuse("Await") }
-
-func completeAwakeableEntry(id string, value []byte, failure *actor.Error) (*recordv1.Entry, error) {
-	if _, _, err := invocation.ParseAwakeableID(id); err != nil {
-		return nil, actor.Terminal(actor.InvalidArgument, err)
-	}
-	return &recordv1.Entry{Entry: &recordv1.Entry_CompleteAwakeable{CompleteAwakeable: &recordv1.CompleteAwakeable{
-		AwakeableId: id, Result: resultRecord(value, failure),
-	}}}, nil
-}
-
-func completePromiseEntry(name string, value []byte, failure *actor.Error) *recordv1.Entry {
-	return &recordv1.Entry{Entry: &recordv1.Entry_CompletePromise{CompletePromise: &recordv1.CompletePromise{
-		Name: name, Result: resultRecord(value, failure),
-	}}}
-}
-
-func cancelEntry(id string) (*recordv1.Entry, error) {
-	parsed, err := invocation.ParseID(id)
-	if err != nil {
-		return nil, actor.Terminal(actor.InvalidArgument, err)
-	}
-	return &recordv1.Entry{Entry: &recordv1.Entry_CancelInvocation{CancelInvocation: &recordv1.CancelInvocation{InvocationId: parsed[:]}}}, nil
 }

@@ -101,7 +101,6 @@ func TestTransactionReadsChangeNothing(t *testing.T) {
 }
 
 func TestTransactionErrors(t *testing.T) {
-	other := method("t.Other", "Tell", actor.ModeTransaction, nil)
 	for name, test := range map[string]struct {
 		run  handle
 		want string
@@ -125,10 +124,6 @@ func TestTransactionErrors(t *testing.T) {
 			_, err := actor.NewAwakeable[int](ctx).Await(ctx)
 			return nil, err
 		}, "failed_precondition: NewAwakeable*mode: DURABLE*"},
-		"call": {func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
-			_, err := actor.Invoke[*apipb.Mixin](ctx, ctx, other, "o", nil, nil)
-			return nil, err
-		}, "unimplemented: t.Thing/Do is a TRANSACTION and cannot call t.Other/Tell*next release*"},
 		"nil state survives recover": {func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
 			defer func() { _ = recover() }()
 			number(ctx).Set(nil)
@@ -297,6 +292,7 @@ func TestRegisterRefuses(t *testing.T) {
 type idleHost struct{ finished chan *invoker.Outcome }
 
 func (idleHost) Append(*invoker.Attempt, uint32, *recordv1.Entry)    {}
+func (idleHost) Call(*invoker.Attempt, uint32, *recordv1.Invoke)     {}
 func (idleHost) AwaitDurable(_ *invoker.Attempt, granted func())     { granted() }
 func (idleHost) Complete(*invoker.Attempt, uint32, *recordv1.Result) {}
 func (h idleHost) Finish(_ *invoker.Attempt, outcome *invoker.Outcome) {

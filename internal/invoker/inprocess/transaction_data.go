@@ -1,0 +1,59 @@
+package inprocess
+
+import "github.com/perdure/perdure/internal/invocation"
+
+func (t *transaction) State() ([]byte, bool) {
+	t.mustEnter("State().Get", "")
+	defer t.leave()
+	return t.state, t.hasState
+}
+
+func (t *transaction) SetState(value []byte, clear bool) {
+	t.mustEnterWrite("State().Set", "")
+	defer t.leave()
+	t.state, t.hasState, t.wrote = value, !clear, true
+}
+
+func (t *transaction) TableGet(table, key string) ([]byte, bool) {
+	t.mustEnter("Get of table ", table)
+	value, ok, err := t.rows.get(table, key)
+	t.leave()
+	if err != nil {
+		t.Fail(errTable(table, err))
+	}
+	return value, ok
+}
+
+func (t *transaction) TableLen(table string) int {
+	t.mustEnter("Len of table ", table)
+	count, err := t.rows.len(table)
+	t.leave()
+	if err != nil {
+		t.Fail(errTable(table, err))
+	}
+	return count
+}
+
+func (t *transaction) TableScan(table, from string, yield func(string, []byte) bool) {
+	// Not within the guard: the loop's body makes steps.
+	t.mustEnter("From of table ", table)
+	t.leave()
+	if err := t.rows.scan(table, from, yield); err != nil {
+		t.Fail(errTable(table, err))
+	}
+}
+
+func (t *transaction) TablePut(table, key string, value []byte, remove bool) {
+	t.mustEnterWrite("Put of table ", table)
+	defer t.leave()
+	t.rows.put(table, key, value, remove)
+}
+
+// mustEnterWrite is mustEnter for steps that a READ handler does not have.
+func (t *transaction) mustEnterWrite(step, name string) {
+	t.mustEnter(step, name)
+	if t.attempt.Mode == invocation.ModeRead {
+		t.leave()
+		t.Fail(refuseInRead(t.method, step+name))
+	}
+}
