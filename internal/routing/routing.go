@@ -5,6 +5,7 @@ package routing
 
 import (
 	"context"
+	"time"
 
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
@@ -47,6 +48,10 @@ type Router interface {
 	InvocationsPage(ctx context.Context, filter Filter) (*InvocationsPage, error)
 	// StatePage reads the committed state of one object with a page of its tables.
 	StatePage(ctx context.Context, query StateQuery) (*ObjectState, error)
+	// Transactions lists what the partitions know of transactions over several objects that are
+	// under way or in doubt, the oldest first, at most MaxPage. Not one instant: each partition
+	// is asked in turn.
+	Transactions(ctx context.Context) ([]Transaction, error)
 }
 
 // MaxPage is the most entries, invocations or rows of a table that one page has.
@@ -134,3 +139,55 @@ type TableRow struct {
 	Key   string
 	Value []byte
 }
+
+// Transaction is what one partition knows of a transaction that is under way: the coordinator
+// where the handler that began it runs, and each participant where an object is that it called.
+type Transaction struct {
+	// Root is the invocation that began it.
+	Root invocation.ID
+	// Sequence tells its tries apart.
+	Sequence uint64
+	// Partition that says this.
+	Partition   uint32
+	Coordinator bool
+	Phase       TransactionPhase
+	// Target of the root. Known to the coordinator only.
+	Target invocation.Target
+	// At is when the root was accepted, Since when the phase began.
+	At    time.Time
+	Since time.Time
+	// Try counts from 1; each further one began after an older transaction was let pass, or a
+	// participant was lost.
+	Try uint32
+	// Members are the partitions that it has called, or, once committed, those that have not
+	// made their part durable yet. Known to the coordinator only.
+	Members []uint32
+	// Held are the objects that this partition keeps for it.
+	Held []TransactionLock
+	// Waiting are the objects that it waits for here.
+	Waiting []TransactionLock
+	// Reason says in a sentence what it waits for, and why, if it does.
+	Reason string
+}
+
+// TransactionLock is an object that a transaction holds or wants.
+type TransactionLock struct {
+	Object invocation.Object
+	// Shared with others that read.
+	Shared bool
+	// By names those who hold it, for one that is waited for.
+	By []string
+}
+
+// TransactionPhase is how far a transaction is.
+type TransactionPhase uint8
+
+// The phases. A participant knows running, prepared and nothing else; all but prepared and
+// committed are forgotten by a crash, and with them the transaction.
+const (
+	TransactionRunning     TransactionPhase = 1
+	TransactionPreparing   TransactionPhase = 2
+	TransactionPrepared    TransactionPhase = 3
+	TransactionCommitted   TransactionPhase = 4
+	TransactionRollingBack TransactionPhase = 5
+)

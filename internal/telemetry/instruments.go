@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 )
 
@@ -22,6 +23,9 @@ type Instruments struct {
 	appends         metric.Float64Histogram
 	commits         metric.Float64Histogram
 	timerLateness   metric.Float64Histogram
+	transactions    metric.Float64Histogram
+	// How a transaction ended, as a label.
+	committed, rolledBack metric.MeasurementOption
 
 	mu struct {
 		sync.Mutex
@@ -37,10 +41,17 @@ var latencyBuckets = []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, 
 // A timer is late by up to a millisecond on an idle node and by hours after an outage.
 var latenessBuckets = []float64{.001, .005, .01, .05, .1, .5, 1, 5, 10, 60, 600, 3600}
 
+// A transaction takes two durable rounds at least, and ends after 30 s unless its handler is given
+// longer.
+var transactionBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, 1, 5, 30}
+
 // NewInstruments makes the instruments of provider.
 func NewInstruments(provider metric.MeterProvider) (*Instruments, error) {
 	meter := provider.Meter(scopeName)
-	i := &Instruments{meter: meter}
+	outcome := func(value string) metric.MeasurementOption {
+		return metric.WithAttributeSet(attribute.NewSet(attribute.String("outcome", value)))
+	}
+	i := &Instruments{meter: meter, committed: outcome("committed"), rolledBack: outcome("rolled_back")}
 	var problems []error
 	counter := func(target *metric.Int64Counter, name, unit, about string) {
 		made, err := meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(about))
@@ -65,6 +76,7 @@ func NewInstruments(provider metric.MeterProvider) (*Instruments, error) {
 	seconds(&i.appends, "perdure.log.append.duration", "Time of one append to the node log, its fdatasync included.", latencyBuckets)
 	seconds(&i.commits, "perdure.store.commit.duration", "Time of one commit of the store.", latencyBuckets)
 	seconds(&i.timerLateness, "perdure.timer.lateness", "Time from when a timer was due to when it fired.", latenessBuckets)
+	seconds(&i.transactions, "perdure.transaction.duration", "Time from a transaction's first call of another object to its decision, over all its tries.", transactionBuckets)
 	if err := errors.Join(append(problems, i.observeCounts(), i.observeRuntime())...); err != nil {
 		return nil, fmt.Errorf("telemetry: instruments: %w", err)
 	}

@@ -22,6 +22,11 @@ type Levels struct {
 	RunningAttempts int64
 	// OutboxMessages were sent to another partition and not acknowledged yet.
 	OutboxMessages int64
+	// Transactions over several objects are under way, counted by their coordinators.
+	Transactions int64
+	// PreparedTransactions are in doubt, counted by each participant that has promised to commit
+	// and has not heard the decision.
+	PreparedTransactions int64
 	// OverlayBytes are mutations not yet in the store.
 	OverlayBytes int64
 	// BacklogBytes are log records not yet in the store.
@@ -67,6 +72,8 @@ func (i *Instruments) Observe(read func(context.Context) (Levels, bool)) (stop f
 	gauge("perdure.inbox.depth", "{invocation}", "Invocations queued behind another of their key.", func(l *Levels) int64 { return l.InboxDepth })
 	gauge("perdure.attempts.running", "{attempt}", "Attempts under way.", func(l *Levels) int64 { return l.RunningAttempts })
 	gauge("perdure.outbox.unacknowledged", "{message}", "Messages to other partitions that were not acknowledged yet.", func(l *Levels) int64 { return l.OutboxMessages })
+	gauge("perdure.transactions.live", "{transaction}", "Transactions over several objects under way, at their coordinators.", func(l *Levels) int64 { return l.Transactions })
+	gauge("perdure.transactions.prepared", "{transaction}", "Transactions in doubt, at each participant that has promised to commit and has not heard the decision.", func(l *Levels) int64 { return l.PreparedTransactions })
 	gauge("perdure.overlay.size", "By", "Mutations that are not in the store yet.", func(l *Levels) int64 { return l.OverlayBytes })
 	gauge("perdure.backlog.size", "By", "Log records that are not in the store yet.", func(l *Levels) int64 { return l.BacklogBytes })
 	gauge("perdure.log.size", "By", "Node log on disk.", func(l *Levels) int64 { return l.LogBytes })

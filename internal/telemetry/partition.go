@@ -39,6 +39,26 @@ var entryKindNames = [entryKinds]string{
 	"receive", "complete_awakeable", "wait", "cancel_invocation", "other",
 }
 
+// RetryReason is why a transaction is tried again, as a metric's label.
+type RetryReason uint8
+
+// The reasons.
+const (
+	// RetryWound: it gave way to an older transaction that waited for one of its objects.
+	RetryWound RetryReason = iota
+	// RetryBlocked: it wanted an object that a DURABLE handler holds, and let go of its own while
+	// it waits for that.
+	RetryBlocked
+	// RetryLost: a participant had another leader, or had given the try up.
+	RetryLost
+	// RetryOther is one that this package has no name for.
+	RetryOther
+
+	retryReasons
+)
+
+var retryReasonNames = [retryReasons]string{"wound", "blocked", "lost", "other"}
+
 // Partition counts what one partition does. Nil is off. It is written by the partition's
 // goroutine and read at each export: plain numbers of its own, for a counter that all
 // partitions share would have every core wait for the others.
@@ -52,6 +72,9 @@ type Partition struct {
 	sent, resent        atomic.Int64
 	received, duplicate atomic.Int64
 	leaderships         atomic.Int64
+
+	committed, rolledBack atomic.Int64
+	retries               [retryReasons]atomic.Int64
 }
 
 type handlerName struct{ service, handler string }
@@ -137,6 +160,30 @@ func (p *Partition) Leading() {
 	}
 }
 
+// TransactionEnded counts a transaction over more than one object whose coordinator this partition
+// is: its decision, and the time from its first call of another object until then, all tries
+// together. A try that is followed by another is no end.
+func (p *Partition) TransactionEnded(committed bool, took time.Duration) {
+	if p == nil {
+		return
+	}
+	labels := p.instruments.rolledBack
+	if committed {
+		labels = p.instruments.committed
+		p.committed.Add(1)
+	} else {
+		p.rolledBack.Add(1)
+	}
+	p.instruments.transactions.Record(context.Background(), max(took, 0).Seconds(), labels)
+}
+
+// TransactionRetried counts a try at a transaction that ended so that another begins.
+func (p *Partition) TransactionRetried(reason RetryReason) {
+	if p != nil {
+		p.retries[min(reason, RetryOther)].Add(1)
+	}
+}
+
 // observeCounts exports the sums over all partitions.
 func (i *Instruments) observeCounts() error {
 	var problems []error
@@ -156,8 +203,14 @@ func (i *Instruments) observeCounts() error {
 	received := counter("perdure.messages.received", "{message}", "Messages from other partitions.")
 	duplicates := counter("perdure.messages.duplicates", "{message}", "Messages from other partitions that had been received before.")
 	leaderships := counter("perdure.leadership.changes", "{change}", "Times this node became a partition's leader.")
+	transactions := counter("perdure.transactions", "{transaction}", "Transactions over several objects that were decided.")
+	retries := counter("perdure.transaction.retries", "{try}", "Tries at a transaction that were followed by another.")
 	if err := errors.Join(problems...); err != nil {
 		return err
+	}
+	var reasons [retryReasons]metric.MeasurementOption
+	for reason := range reasons {
+		reasons[reason] = metric.WithAttributeSet(attribute.NewSet(attribute.String(KeyReason, retryReasonNames[reason])))
 	}
 	var kinds [entryKinds]metric.MeasurementOption
 	for kind := range kinds {
@@ -186,6 +239,11 @@ func (i *Instruments) observeCounts() error {
 		observer.ObserveInt64(received, sum(func(p *Partition) *atomic.Int64 { return &p.received }))
 		observer.ObserveInt64(duplicates, sum(func(p *Partition) *atomic.Int64 { return &p.duplicate }))
 		observer.ObserveInt64(leaderships, sum(func(p *Partition) *atomic.Int64 { return &p.leaderships }))
+		observer.ObserveInt64(transactions, sum(func(p *Partition) *atomic.Int64 { return &p.committed }), i.committed)
+		observer.ObserveInt64(transactions, sum(func(p *Partition) *atomic.Int64 { return &p.rolledBack }), i.rolledBack)
+		for reason, label := range reasons {
+			observer.ObserveInt64(retries, sum(func(p *Partition) *atomic.Int64 { return &p.retries[reason] }), label)
+		}
 		return nil
 	}, all...)
 	return err

@@ -57,6 +57,8 @@ func TestOff(t *testing.T) {
 		partition.MessageSent(false)
 		partition.MessageReceived(true)
 		partition.Leading()
+		partition.TransactionEnded(true, time.Millisecond)
+		partition.TransactionRetried(telemetry.RetryWound)
 		off.Instruments().Append(time.Millisecond)
 		off.Instruments().Commit(time.Millisecond)
 		off.Tracer().RecordInvocation(telemetry.Invocation{ID: "inv_1", Traceparent: parent})
@@ -142,9 +144,14 @@ func TestExport(t *testing.T) {
 	on.Instruments().Partition().Entry(telemetry.EntryRun)
 	partition.Record(5, 1000)
 	partition.TimerFired(30 * time.Millisecond)
+	partition.TransactionEnded(true, 4*time.Millisecond)
+	on.Instruments().Partition().TransactionEnded(true, 8*time.Millisecond)
+	partition.TransactionEnded(false, 2*time.Second)
+	partition.TransactionRetried(telemetry.RetryBlocked)
+	partition.TransactionRetried(telemetry.RetryReason(99))
 	known := true
 	stop, err := on.Instruments().Observe(func(context.Context) (telemetry.Levels, bool) {
-		return telemetry.Levels{InboxDepth: 42, StoreBytes: -1}, known
+		return telemetry.Levels{InboxDepth: 42, StoreBytes: -1, Transactions: 7, PreparedTransactions: 3}, known
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -161,6 +168,10 @@ func TestExport(t *testing.T) {
 		`perdure_log_append_duration_seconds_bucket{le="0.0005"} 1`, `perdure_journal_entries_total{kind="run"} 2`,
 		"perdure_records_total 1\n", "perdure_records_size_bytes_total 1000\n", "perdure_record_events_sum 5\n",
 		`perdure_timer_lateness_seconds_bucket{le="0.05"} 1`, "perdure_timers_fired_total 1\n", "perdure_inbox_depth 42\n",
+		`perdure_transactions_total{outcome="committed"} 2`, `perdure_transactions_total{outcome="rolled_back"} 1`,
+		`perdure_transaction_duration_seconds_bucket{outcome="committed",le="0.005"} 1`, `perdure_transaction_duration_seconds_sum{outcome="rolled_back"} 2`,
+		`perdure_transaction_retries_total{reason="blocked"} 1`, `perdure_transaction_retries_total{reason="other"} 1`, `perdure_transaction_retries_total{reason="wound"} 0`,
+		"perdure_transactions_live 7\n", "perdure_transactions_prepared 3\n",
 		`service_instance_id="n1"`, `perdure_build_info{go_version="go`, `version="v9"} 1`, "go_goroutine_count ",
 	} {
 		if !strings.Contains(scrape, want) {

@@ -206,3 +206,6 @@ func (f *Fake) InvocationsPage(context.Context, routing.Filter) (*routing.Invoca
 func (f *Fake) StatePage(context.Context, routing.StateQuery) (*routing.ObjectState, error) {
 	return &routing.ObjectState{}, nil
 }
+
+// Transactions implements routing.Router; there are none.
+func (f *Fake) Transactions(context.Context) ([]routing.Transaction, error) { return nil, nil }
