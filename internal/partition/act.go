@@ -39,10 +39,23 @@ func (p *Partition) act(l *leadership, effect engine.Effect) {
 			delete(l.attempts, e.ID)
 			p.ended(l, e.ID, a)
 		}
+	case *engine.EndInvocation:
+		p.record(l, e.ID, e.Row)
 	case *engine.SendMessage:
 		p.dispatch(l, e)
 	case *engine.Ack:
 		p.toPartition(e.To, &engine.Acked{By: p.id, Sequence: e.Sequence})
+	case *engine.Tell:
+		p.toPartition(e.To, &engine.Told{Peer: e.Peer})
+		l.checkAt(time.Now().Add(checkEvery))
+	case *engine.Hide:
+		p.hidden.hide(e.Object)
+	case *engine.Show:
+		p.hidden.show(e.Object)
+	case *engine.TransactionEnded:
+		p.meter.TransactionEnded(e.Committed, time.Duration(e.Took)*time.Millisecond)
+	case *engine.TransactionRetried:
+		p.meter.TransactionRetried(reasonOf(e.Reason))
 	case *engine.ArmTimer:
 		l.nextTimer, l.timerFloor = min(l.nextTimer, e.At), min(l.timerFloor, e.At)
 	}
@@ -76,6 +89,9 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 	}
 	a := &attempt{row: row, number: row.Attempt, mode: mode, timeout: timeout}
 	a.touch()
+	if mode == invocation.ModeTransaction && !e.Joined {
+		a.deadline = time.UnixMilli(e.Since).Add(timeout) // All tries of a transaction together.
+	}
 	l.attempts[e.ID] = a
 	if !a.deadline.IsZero() {
 		l.checkAt(a.deadline)
@@ -84,7 +100,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		a.meter = p.meter.Handler(target.Service, target.Handler)
 		a.meter.AttemptStarted()
 	}
-	if mode == invocation.ModeRead {
+	if mode == invocation.ModeRead && !e.Joined {
 		p.startRead(l, a, e, target)
 		return
 	}
@@ -97,12 +113,16 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		State:           e.State,
 		HasState:        e.HasState,
 		Tables:          tables{data: l.view, object: target.Object()},
+		Writes:          e.Writes,
 		Journal:         e.Journal,
 		Completions:     e.Completions,
 		CancelRequested: e.CancelRequested,
-		Traceparent:     p.traceparent(e.ID, row),
+		Traceparent:     p.traceparent(e),
 		StartedAt:       time.UnixMilli(row.StartedAt),
 		Host:            host{p, l.epoch},
+	}
+	if mode == invocation.ModeRead {
+		started.Promise = promiseOf(l.view, target.Object())
 	}
 	if row.DeadlineAt != 0 {
 		started.Deadline = time.UnixMilli(row.DeadlineAt)
@@ -120,7 +140,7 @@ func (p *Partition) startRead(l *leadership, a *attempt, e *engine.StartAttempt,
 	ctx, cancel := context.WithTimeout(context.Background(), a.timeout)
 	a.running = readRunning{cancel}
 	number, id, from := e.Row.Attempt, e.ID, host{p, l.epoch}
-	in := &recordv1.Invoke{InvocationId: id[:], Target: e.Row.Target, Mode: e.Row.Mode, Input: e.Input, Traceparent: p.traceparent(id, e.Row)}
+	in := &recordv1.Invoke{InvocationId: id[:], Target: e.Row.Target, Mode: e.Row.Mode, Input: e.Input, Traceparent: p.traceparent(e)}
 	// Its snapshot is of what is durable: the caller's own writes, and all it was told, must be
 	// in it.
 	p.grant(l, func() { p.runRead(ctx, cancel, in, id, number, from) })
@@ -208,6 +228,11 @@ func (h host) Append(a *invoker.Attempt, index uint32, entry *recordv1.Entry) {
 		return
 	}
 	h.post(item{event: &engine.Append{ID: a.ID, Attempt: a.Number, Index: index, Entry: entry}})
+}
+
+// Call implements invoker.Host.
+func (h host) Call(a *invoker.Attempt, index uint32, invoke *recordv1.Invoke) {
+	h.post(item{event: &engine.Call{ID: a.ID, Attempt: a.Number, Index: index, Invoke: invoke}})
 }
 
 // AwaitDurable implements invoker.Host.

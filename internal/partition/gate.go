@@ -29,7 +29,7 @@ func (p *Partition) flush(l *leadership, now time.Time) {
 		switch {
 		case errors.Is(err, replica.ErrBacklog), errors.Is(err, replica.ErrNotLeader):
 			// The store catches up, or a StepDown is on its way.
-			l.backlog, l.retryAt = true, now.Add(lazyDelay)
+			l.backlog, l.retryAt = true, now.Add(backlogDelay)
 			return
 		case err != nil:
 			// The record can never be written, so nothing that follows it can: start over from
@@ -62,9 +62,14 @@ func (l *leadership) newest() *record {
 	return nil
 }
 
-// gate holds an effect back until everything evaluated so far is durable.
-func (p *Partition) gate(l *leadership, effect engine.Effect) {
+// gate holds an effect back until everything evaluated so far is durable. A lazy one is not
+// what sends the record to the log.
+func (p *Partition) gate(l *leadership, effect engine.Effect, lazy bool) {
 	if r := l.newest(); r != nil && !bugGate {
+		if lazy {
+			r.patient = append(r.patient, effect)
+			return
+		}
 		r.effects = append(r.effects, effect)
 		return
 	}
@@ -85,6 +90,9 @@ func (p *Partition) release(l *leadership, sequence uint64) {
 	n := 0
 	for n < len(l.inFlight) && l.inFlight[n].sequence <= sequence {
 		for _, effect := range l.inFlight[n].effects {
+			p.act(l, effect)
+		}
+		for _, effect := range l.inFlight[n].patient {
 			p.act(l, effect)
 		}
 		for _, granted := range l.inFlight[n].granted {

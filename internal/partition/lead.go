@@ -2,6 +2,7 @@ package partition
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/perdure/perdure/internal/engine"
@@ -27,7 +28,11 @@ func (p *Partition) lead(epoch uint64) *leadership {
 		nextTimer: 0,
 		nextCheck: time.Now().Add(checkEvery),
 	}
-	l.engine = engine.New(engine.Config{Partition: p.id, Partitions: p.config.Partitions, MaxInbox: p.config.MaxInbox}, v, epoch)
+	l.engine = engine.New(engine.Config{
+		Partition: p.id, Partitions: p.config.Partitions, MaxInbox: p.config.MaxInbox,
+		TransactionTimeout: p.config.TransactionTimeout.Milliseconds(),
+		MaxWriteBytes:      p.config.MaxEntryBytes, MaxWrites: p.config.MaxEntryWrites,
+	}, v, epoch)
 	out, err := l.engine.Recover(time.Now().UnixMilli())
 	if err != nil {
 		p.config.onFail(p.id, fmt.Errorf("partition %d: %w", p.id, err))
@@ -37,6 +42,13 @@ func (p *Partition) lead(epoch uint64) *leadership {
 	for _, err := range out.Damaged {
 		p.logger.Error("damaged row: what it belongs to stands still", telemetry.KeyPartition, p.id, telemetry.KeyError, err)
 	}
+	out.Effects = slices.DeleteFunc(out.Effects, func(effect engine.Effect) bool {
+		hide, ok := effect.(*engine.Hide)
+		if ok {
+			p.hidden.hide(hide.Object) // Before the first READ finds a leader.
+		}
+		return ok
+	})
 	p.leading.Store(l)
 	p.meter.Leading()
 	p.take(l, out)
@@ -66,6 +78,7 @@ func (p *Partition) stepDown(l *leadership, cause error) {
 		return
 	}
 	p.leading.Store(nil)
+	p.hidden.clear()
 	for _, a := range l.attempts {
 		a.running.Abort(cause)
 		a.meter.AttemptEnded(telemetry.OutcomeAborted)

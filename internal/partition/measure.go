@@ -59,12 +59,13 @@ func kindOf(entry *recordv1.Entry) telemetry.EntryKind {
 	return telemetry.EntryOther
 }
 
-// traceparent is what an attempt continues: the span of its invocation.
-func (p *Partition) traceparent(id invocation.ID, row *recordv1.Invocation) string {
-	if p.config.Tracer == nil || row.Traceparent == "" {
-		return row.Traceparent
+// traceparent is what an attempt continues: the span of its invocation. A call that is part of a
+// transaction has no invocation of its own: its attempt continues the span of the call.
+func (p *Partition) traceparent(e *engine.StartAttempt) string {
+	if p.config.Tracer == nil || e.Row.Traceparent == "" || e.Joined {
+		return e.Row.Traceparent
 	}
-	return p.config.Tracer.InvocationTraceparent(id.String(), row.Traceparent)
+	return p.config.Tracer.InvocationTraceparent(e.ID.String(), e.Row.Traceparent)
 }
 
 // ended notes the end of an attempt and, if the invocation ended with it, exports its span once
@@ -74,12 +75,16 @@ func (p *Partition) ended(l *leadership, id invocation.ID, a *attempt) {
 	if a.meter != nil {
 		a.meter.AttemptEnded(outcomeOf(l.event))
 	}
-	row := a.row
+	p.record(l, id, a.row)
+}
+
+// record exports the span of an invocation that has ended.
+func (p *Partition) record(l *leadership, id invocation.ID, row *recordv1.Invocation) {
 	if p.config.Tracer == nil || row.Traceparent == "" || row.CompletedAt == 0 {
 		return
 	}
 	span := telemetry.Invocation{
-		Procedure: row.Target.GetService() + "/" + row.Target.GetHandler(), Mode: a.mode.String(),
+		Procedure: row.Target.GetService() + "/" + row.Target.GetHandler(), Mode: invocation.Mode(row.Mode).String(),
 		ID: id.String(), Key: row.Target.GetKey(), Attempts: row.Attempt, Traceparent: row.Traceparent,
 		CreatedAt: time.UnixMilli(row.CreatedAt), CompletedAt: time.UnixMilli(row.CompletedAt), Code: "ok",
 	}
@@ -105,6 +110,18 @@ func outcomeOf(event engine.Event) telemetry.Outcome {
 	return telemetry.OutcomeAborted
 }
 
+func reasonOf(reason engine.RetryReason) telemetry.RetryReason {
+	switch reason {
+	case engine.RetryWound:
+		return telemetry.RetryWound
+	case engine.RetryBlocked:
+		return telemetry.RetryBlocked
+	case engine.RetryLost:
+		return telemetry.RetryLost
+	}
+	return telemetry.RetryOther
+}
+
 // Levels sums up what all partitions hold, for the metrics. It waits for each partition's
 // goroutine, at most a second; false if that was not enough.
 func (r *Router) Levels(ctx context.Context) (telemetry.Levels, bool) {
@@ -125,6 +142,8 @@ func (r *Router) Levels(ctx context.Context) (telemetry.Levels, bool) {
 			sum.RunningAttempts += one.RunningAttempts
 			sum.OutboxMessages += one.OutboxMessages
 			sum.OverlayBytes += one.OverlayBytes
+			sum.Transactions += one.Transactions
+			sum.PreparedTransactions += one.PreparedTransactions
 		case <-ctx.Done():
 			return telemetry.Levels{}, false
 		}
@@ -143,6 +162,8 @@ func (p *Partition) levels() telemetry.Levels {
 		PartitionsLed: 1, LiveInvocations: int64(live), HeldKeys: int64(held), InboxDepth: int64(l.engine.Queued()),
 		RunningAttempts: int64(len(l.attempts)), OverlayBytes: int64(l.view.overlayBytes()),
 	}
+	coordinated, prepared := l.engine.Underway()
+	levels.Transactions, levels.PreparedTransactions = int64(coordinated), int64(prepared)
 	for _, o := range l.outbox {
 		levels.OutboxMessages += int64(o.sent - min(o.acked, o.sent))
 	}

@@ -17,12 +17,13 @@ func TestMeasureOff(t *testing.T) {
 	l := &leadership{event: &engine.Finish{Result: &recordv1.Result{}}}
 	row := &recordv1.Invocation{Target: &recordv1.Target{Service: "s", Handler: "h", Key: "k"}, Traceparent: "00-1-2-01", CompletedAt: 1}
 	a := &attempt{row: row}
+	started := &engine.StartAttempt{ID: invocation.ID{1}, Row: row}
 	allocations := testing.AllocsPerRun(100, func() {
 		p.ended(l, invocation.ID{1}, a)
 		p.meter.Record(1, 100)
 		p.meter.MessageSent(false)
 		p.meter.TimerFired(time.Second)
-		if p.traceparent(invocation.ID{1}, row) != row.Traceparent {
+		if p.traceparent(started) != row.Traceparent {
 			t.Error("the trace is lost")
 		}
 	})

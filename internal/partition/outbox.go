@@ -124,12 +124,18 @@ func (p *Partition) check(l *leadership, now time.Time) {
 		return
 	}
 	p.resend(l, now)
+	if l.engine.Busy() {
+		p.evaluate(l, &engine.Tick{})
+	}
 	for id, a := range l.attempts {
 		if !a.deadline.IsZero() && now.After(a.deadline) {
 			p.evaluate(l, &engine.TimeOut{ID: id, Attempt: a.number, After: a.timeout.Milliseconds()})
 		}
 	}
 	l.nextCheck = now.Add(time.Hour)
+	if l.engine.Busy() {
+		l.checkAt(now.Add(checkEvery))
+	}
 	for _, o := range l.outbox {
 		l.checkAt(o.since.Add(resendAfter))
 	}

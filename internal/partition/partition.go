@@ -81,6 +81,10 @@ type Partition struct {
 	// leading is nil while another node leads or nobody does.
 	leading atomic.Pointer[leadership]
 
+	// hidden are objects that a transaction may have written already: it has promised to, and
+	// whether it has is not known here. READ handlers wait until it is.
+	hidden hidden
+
 	waiters struct {
 		sync.Mutex
 		last     engine.Token
@@ -131,6 +135,8 @@ type record struct {
 	closeAt time.Time
 	effects []engine.Effect
 	granted []func()
+	// patient are effects that wait for the record and do not hurry it.
+	patient []engine.Effect
 }
 
 type attempt struct {
@@ -171,6 +177,8 @@ const (
 	controlStepDown
 	controlCommitted
 	controlApplied
+	// controlHurry sends the open record to the log: somebody waits for a patient effect of it.
+	controlHurry
 	// controlMeasure calls granted on the partition's goroutine.
 	controlMeasure
 )
@@ -187,7 +195,9 @@ const (
 	// follows: the result of one Run and the start of the next are one record.
 	soonDelay = 2 * time.Millisecond
 	// lazyDelay is how long a record that nobody waits for at all may stay open.
-	lazyDelay = 50 * time.Millisecond
+	lazyDelay = 200 * time.Millisecond
+	// backlogDelay is how long a record that the log refused waits before it is offered again.
+	backlogDelay = 50 * time.Millisecond
 	// checkEvery is how often step timeouts and unacknowledged messages are looked at, at most.
 	checkEvery = time.Second
 	// resendAfter is how long a message may go unacknowledged.
@@ -270,12 +280,12 @@ func (p *Partition) sleepFor(l *leadership, now time.Time) time.Duration {
 	if l.nextTimer != noTimer {
 		wait = min(wait, time.UnixMilli(l.nextTimer).Sub(now))
 	}
-	if len(l.attempts) > 0 || len(l.outbox) > 0 {
+	if len(l.attempts) > 0 || len(l.outbox) > 0 || l.engine.Busy() {
 		wait = min(wait, l.nextCheck.Sub(now))
 	}
 	switch {
 	case l.backlog: // However overdue the open record is, asking at once again would spin.
-		wait = min(wait, lazyDelay)
+		wait = min(wait, backlogDelay)
 	case l.open.dirty && len(l.inFlight) < maxInFlight:
 		wait = min(wait, l.open.closeAt.Sub(now))
 	}
@@ -301,6 +311,11 @@ func (p *Partition) handle(l *leadership, it *item) *leadership {
 	case controlApplied:
 		if l != nil {
 			l.retryAt = time.Time{}
+		}
+		return l
+	case controlHurry:
+		if l != nil {
+			l.open.closeAt = time.Time{}
 		}
 		return l
 	case controlMeasure:
@@ -424,7 +439,7 @@ func (p *Partition) take(l *leadership, out *engine.Output) {
 	}
 	for _, effect := range out.Effects {
 		if effect.Gated() {
-			p.gate(l, effect)
+			p.gate(l, effect, out.Lazy && p.hidden.waiting.Load() == 0)
 		} else {
 			p.act(l, effect)
 		}

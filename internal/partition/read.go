@@ -73,12 +73,15 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Re
 		ctx, cancel = context.WithTimeout(ctx, p.config.TransactionTimeout)
 		defer cancel()
 	}
+	target := invocation.Target{Service: in.Target.GetService(), Key: in.Target.GetKey(), Handler: in.Target.GetHandler()}
+	if err := p.hidden.await(ctx, target.Object(), func() { p.post(item{control: controlHurry}) }); err != nil {
+		return nil, err
+	}
 	s, err := p.pin()
 	if err != nil {
 		return nil, err
 	}
 	defer s.release()
-	target := invocation.Target{Service: in.Target.GetService(), Key: in.Target.GetKey(), Handler: in.Target.GetHandler()}
 	read := &invoker.Read{
 		Target: target, Input: in.Input, Traceparent: in.Traceparent,
 		Tables: tables{data: s, object: target.Object()},
@@ -87,17 +90,7 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Re
 	if read.State, read.HasState, err = s.Get(table.State(target.Object())); err != nil {
 		return nil, routing.Errorf(routing.CodeDataLoss, "%s can't be read: %v", target.Object(), err)
 	}
-	read.Promise = func(name string) (*recordv1.Result, error) {
-		value, ok, err := s.Get(table.Promise(target.Object(), name))
-		if err != nil || !ok {
-			return nil, err
-		}
-		row := &recordv1.Promise{}
-		if err := proto.Unmarshal(value, row); err != nil {
-			return nil, fmt.Errorf("promise %s of %s: %w", name, target.Object(), err)
-		}
-		return row.Result, nil
-	}
+	read.Promise = promiseOf(s, target.Object())
 	read.Complete = func(ctx context.Context, entry *recordv1.Entry) error {
 		return p.completeForRead(ctx, target, entry)
 	}
@@ -105,6 +98,21 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Re
 		return p.config.router.Read(ctx, invoke)
 	}
 	return p.config.Invoker.Read(ctx, read), nil
+}
+
+// promiseOf reads how promises of an object were completed.
+func promiseOf(data reader, object invocation.Object) func(name string) (*recordv1.Result, error) {
+	return func(name string) (*recordv1.Result, error) {
+		value, ok, err := data.Get(table.Promise(object, name))
+		if err != nil || !ok {
+			return nil, err
+		}
+		row := &recordv1.Promise{}
+		if err := proto.Unmarshal(value, row); err != nil {
+			return nil, fmt.Errorf("promise %s of %s: %w", name, object, err)
+		}
+		return row.Result, nil
+	}
 }
 
 // awaitReads waits for READ handlers to end, as long as it is worth it: one that does not heed

@@ -41,6 +41,9 @@ type Config struct {
 	// CrashAtEveryEntry is for tests: each attempt is aborted after every entry and completion
 	// it records, and a TRANSACTION once before it commits, as if the node had died there.
 	CrashAtEveryEntry bool
+	// Between is for tests: it takes each message from one partition to another and calls
+	// deliver at once, later, again or never. It must not block. nil is at once.
+	Between func(from, to uint32, deliver func())
 	// Tracer and Instruments are nil if traces and metrics are off.
 	Tracer      *telemetry.Tracer
 	Instruments *telemetry.Instruments
@@ -115,7 +118,11 @@ func NewRouter(config Config, attach func(id uint32, partition *Partition) Group
 			id: id, config: config, logger: config.Logger,
 			wake: make(chan struct{}, 1), meter: config.Instruments.Partition(),
 			toPartition: func(to uint32, event engine.Event) {
-				if to >= 1 && to <= config.Partitions {
+				switch {
+				case to < 1 || to > config.Partitions:
+				case config.Between != nil:
+					config.Between(id, to, func() { r.partitions[to-1].postEvent(event) })
+				default:
 					r.partitions[to-1].postEvent(event)
 				}
 			},

@@ -1,0 +1,93 @@
+package partition
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/perdure/perdure/internal/invocation"
+)
+
+// hidden are the objects that READ handlers must not look at yet. A transaction's caller may
+// have its answer, from the coordinator, before the participant has written what it promised:
+// whoever reads the object after that answer must see it.
+type hidden struct {
+	// count is len(mu.objects): nearly always 0, and then a READ takes no lock.
+	count atomic.Int32
+	// waiting are the READ handlers in await.
+	waiting atomic.Int32
+	mu      struct {
+		sync.Mutex
+		objects map[invocation.Object]*curtain
+	}
+}
+
+// curtain hides one object from the promise of one transaction on, or of several: the next may
+// promise before what the one before wrote is durable.
+type curtain struct {
+	promises int
+	shown    chan struct{}
+}
+
+func (h *hidden) hide(o invocation.Object) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.objects == nil {
+		h.mu.objects = map[invocation.Object]*curtain{}
+	}
+	c := h.mu.objects[o]
+	if c == nil {
+		c = &curtain{shown: make(chan struct{})}
+		h.mu.objects[o] = c
+		h.count.Store(int32(len(h.mu.objects)))
+	}
+	c.promises++
+}
+
+func (h *hidden) show(o invocation.Object) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.mu.objects[o]
+	if c == nil {
+		return
+	}
+	if c.promises--; c.promises == 0 {
+		delete(h.mu.objects, o)
+		h.count.Store(int32(len(h.mu.objects)))
+		close(c.shown)
+	}
+}
+
+// clear lets everybody go on, who then find that nobody leads here.
+func (h *hidden) clear() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.mu.objects {
+		close(c.shown)
+	}
+	clear(h.mu.objects)
+	h.count.Store(0)
+}
+
+// await waits until an object is not hidden; before it does, it calls hurry.
+func (h *hidden) await(ctx context.Context, o invocation.Object, hurry func()) error {
+	if h.count.Load() == 0 {
+		return nil
+	}
+	h.waiting.Add(1)
+	defer h.waiting.Add(-1)
+	for {
+		h.mu.Lock()
+		c := h.mu.objects[o]
+		h.mu.Unlock()
+		if c == nil {
+			return nil
+		}
+		hurry()
+		select {
+		case <-c.shown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
