@@ -18,11 +18,7 @@ func (c *cli) known(cmd *cobra.Command) []*adminv1.Service {
 	if c.checkGlobals() != nil {
 		return nil
 	}
-	ctx := cmd.Context()
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
+	ctx, cancel := completeContext(cmd)
 	defer cancel()
 	response := &adminv1.ListServicesResponse{}
 	if err := c.admin(ctx, "ListServices", &adminv1.ListServicesRequest{}, response); err != nil {
@@ -30,6 +26,14 @@ func (c *cli) known(cmd *cobra.Command) []*adminv1.Service {
 		return nil
 	}
 	return response.GetServices()
+}
+
+func completeContext(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	ctx := cmd.Context()
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	return context.WithTimeout(ctx, completeTimeout)
 }
 
 // completeHandlers proposes SERVICE/METHOD.
@@ -72,6 +76,24 @@ func (c *cli) completeHandlerFlag(cmd *cobra.Command, _ []string, _ string) ([]c
 		for _, method := range service.GetMethods() {
 			found = append(found, cobra.CompletionWithDesc(method.GetName(), method.GetMode().String()))
 		}
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeTransactions proposes the transactions that are under way.
+func (c *cli) completeTransactions(cmd *cobra.Command, given []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var found []cobra.Completion
+	if len(given) > 0 || c.checkGlobals() != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := completeContext(cmd)
+	defer cancel()
+	response := &adminv1.ListTransactionsResponse{}
+	if err := c.admin(ctx, "ListTransactions", &adminv1.ListTransactionsRequest{}, response); err != nil {
+		cobra.CompDebugln(err.Error(), false)
+	}
+	for _, t := range response.GetTransactions() {
+		found = append(found, cobra.CompletionWithDesc(t.GetRootInvocationId(), strings.TrimSpace(phaseName(t.GetPhase())+" "+targetName(t.GetTarget()))))
 	}
 	return found, cobra.ShellCompDirectiveNoFileComp
 }

@@ -165,6 +165,33 @@ func (r *shopRouter) Attach(ctx context.Context, of invocation.ID) (*recordv1.Re
 	return r.Fake.Attach(ctx, of)
 }
 
+// Transactions implements routing.Router. One waits for an object, one for a promise, one for a
+// participant to hear that it has committed, one for a partition that refuses to serve.
+func (r *shopRouter) Transactions(context.Context) ([]routing.Transaction, error) {
+	at := func(milliseconds int64) time.Time { return time.UnixMilli(noon + milliseconds) }
+	account := func(key string) routing.TransactionLock {
+		return routing.TransactionLock{Object: invocation.Object{Service: bank.AccountServiceName, Key: key}}
+	}
+	wanted, read := account("dora"), account("rates\x1b[31m")
+	wanted.By, read.Shared = []string{"the transaction of " + id(6).String()}, true
+	transfer := invocation.Target{Service: bank.TransferServiceName, Handler: "Transfer"}
+	return []routing.Transaction{
+		{Root: id(5), Sequence: 3<<32 | 1, Partition: 1, Phase: routing.TransactionPrepared, At: at(-7_200_000), Since: at(-7_199_000),
+			Held: []routing.TransactionLock{account("erik")}, Reason: "has promised to commit and waits for the decision of partition 2"},
+		{Root: id(8), Sequence: 1<<32 | 4, Partition: 1, Coordinator: true, Phase: routing.TransactionCommitted, At: at(-900), Since: at(-900), Members: []uint32{1},
+			Reason: "waits until its participants have written their part"},
+		{Root: id(8), Sequence: 1<<32 | 4, Partition: 1, Phase: routing.TransactionPrepared, At: at(-6_000), Since: at(-1_000), Held: []routing.TransactionLock{account("fred")},
+			Reason: "has promised to commit and waits for the decision of partition 1"},
+		{Root: id(6), Sequence: 1<<32 | 8, Partition: 1, Coordinator: true, Phase: routing.TransactionPreparing, Target: transfer, At: at(-4_000), Since: at(-1_500),
+			Try: 2, Members: []uint32{1, 3}, Reason: "waits for the participants to promise"},
+		{Root: id(6), Sequence: 1<<32 | 8, Partition: 1, Phase: routing.TransactionRunning, At: at(-4_000), Since: at(-2_000),
+			Held: []routing.TransactionLock{account("dora"), read}},
+		{Root: id(7), Sequence: 1<<32 | 9, Partition: 1, Coordinator: true, Phase: routing.TransactionRunning, Target: transfer, At: at(-40), Since: at(-40), Try: 1, Members: []uint32{1}},
+		{Root: id(7), Sequence: 1<<32 | 9, Partition: 1, Phase: routing.TransactionRunning, At: at(-40), Since: at(-30),
+			Waiting: []routing.TransactionLock{wanted}, Reason: "waits for " + wanted.Object.String() + ", held by " + wanted.By[0]},
+	}, nil
+}
+
 // Call implements routing.Router.
 func (r *shopRouter) Call(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error) {
 	switch in.Target.Handler {

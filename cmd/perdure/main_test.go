@@ -45,6 +45,10 @@ func TestScripts(t *testing.T) {
 			env.Setenv("FAILED", id(2).String())
 			env.Setenv("BACKING_OFF", id(3).String())
 			env.Setenv("UNKNOWN", id(4).String())
+			env.Setenv("IN_DOUBT", id(5).String())
+			env.Setenv("PREPARING", id(6).String())
+			env.Setenv("WAITING", id(7).String())
+			env.Setenv("COMMITTED", id(8).String())
 			if err := writeSchemas(env.WorkDir); err != nil {
 				return err
 			}
@@ -66,7 +70,7 @@ func TestScripts(t *testing.T) {
 func startFake(*testscript.Env) (addr string, stop func(), err error) {
 	router := &shopRouter{}
 	quiet := slog.New(slog.DiscardHandler)
-	inspector, err := admin.New(admin.Config{Router: router, Services: services(), Logger: quiet, Node: nodeInfo})
+	inspector, err := admin.New(admin.Config{Router: router, Services: services(), Logger: quiet, Node: nodeInfo, Now: func() time.Time { return time.UnixMilli(noon) }})
 	if err != nil {
 		return "", nil, err
 	}

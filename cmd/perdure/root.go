@@ -109,6 +109,7 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense.`,
 		Example: `  perdure services list
   perdure call bank.v1.AccountService/Deposit '{"accountId":"alice","amount":"5"}'
   perdure invocations list --status running,suspended
+  perdure transactions list --in-doubt
   perdure state get bank.v1.AccountService alice
   perdure node --addr https://perdure.example.com --ca ca.pem -H "Authorization: Bearer $TOKEN"`,
 		SilenceErrors: true,
@@ -130,8 +131,8 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense.`,
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(root.RegisterFlagCompletionFunc("addr", cobra.NoFileCompletions))
 	root.AddCommand(
-		c.callCommand(), c.sendCommand(), c.attachCommand(), c.invocationsCommand(), c.stateCommand(),
-		c.servicesCommand(), c.nodeCommand(), c.protoCommand(), c.checkCommand(), c.versionCommand(),
+		c.callCommand(), c.sendCommand(), c.attachCommand(), c.invocationsCommand(), c.transactionsCommand(),
+		c.stateCommand(), c.servicesCommand(), c.nodeCommand(), c.protoCommand(), c.checkCommand(), c.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	markFailures(root)

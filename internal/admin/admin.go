@@ -1,6 +1,7 @@
 // Package admin serves perdure.admin.v1.AdminService: it shows what a node keeps, invocations
-// with their journals, the state of objects, services, the node itself, in a form for people,
-// and steers invocations. It reads through routing.Router and owns no data and no goroutine.
+// with their journals, transactions, the state of objects, services, the node itself, in a form
+// for people, and steers invocations. It reads through routing.Router and owns no data and no
+// goroutine.
 //
 // Every answer is bounded: pages have at most 1,000 items, a value that is too large to read is
 // left out with a note that says so, a call takes at most 10 s, and only 16 run at once, for
@@ -46,6 +47,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Timeout of one call. Defaults to 10 s.
 	Timeout time.Duration
+	// Now is the clock that ages are told by. Defaults to time.Now.
+	Now func() time.Time
 }
 
 // Service is the AdminService of one node. It is safe for concurrent use.
@@ -67,6 +70,9 @@ func New(config Config) (*Service, error) {
 	}
 	if config.Timeout == 0 {
 		config.Timeout = defaultTimeout
+	}
+	if config.Now == nil {
+		config.Now = time.Now
 	}
 	s := &Service{
 		config: config, services: map[string]*actor.ServiceDesc{},
@@ -108,6 +114,8 @@ func (s *Service) Methods() []connect.Method {
 		unary(s, "CancelInvocation", s.cancelInvocation),
 		unary(s, "KillInvocation", s.killInvocation),
 		unary(s, "GetState", s.getState),
+		unary(s, "ListTransactions", s.listTransactions),
+		unary(s, "GetTransaction", s.getTransaction),
 		unary(s, "ListServices", s.listServices),
 		unary(s, "DescribeService", s.describeService),
 		unary(s, "GetNode", s.getNode),

@@ -57,7 +57,7 @@ func (s *Service) getNode(context.Context, *adminv1.GetNodeRequest) (*adminv1.Ge
 	}
 	if !info.StartedAt.IsZero() {
 		response.StartedAt = timestamppb.New(info.StartedAt)
-		response.Uptime = durationpb.New(time.Since(info.StartedAt))
+		response.Uptime = durationpb.New(s.config.Now().Sub(info.StartedAt))
 	}
 	for _, partition := range info.Partitions {
 		row := &adminv1.Partition{

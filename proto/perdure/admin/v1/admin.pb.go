@@ -162,6 +162,71 @@ func (EntryOutcome) EnumDescriptor() ([]byte, []int) {
 	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{1}
 }
 
+// TransactionPhase is how far a try at a transaction is.
+type TransactionPhase int32
+
+const (
+	TransactionPhase_TRANSACTION_PHASE_UNSPECIFIED TransactionPhase = 0
+	// Its handlers are at work, or wait for an object. A crash forgets it and frees what it held.
+	TransactionPhase_TRANSACTION_PHASE_RUNNING TransactionPhase = 1
+	// Its handlers have ended; the participants are asked to promise that they will commit.
+	TransactionPhase_TRANSACTION_PHASE_PREPARING TransactionPhase = 2
+	// A participant has promised to commit and has not heard the decision: it is in doubt. The
+	// promise survives a crash.
+	TransactionPhase_TRANSACTION_PHASE_PREPARED TransactionPhase = 3
+	// It has committed; some participants have not made their part durable yet.
+	TransactionPhase_TRANSACTION_PHASE_COMMITTED TransactionPhase = 4
+	// What it did is being taken back. Another try follows, or the caller gets the error.
+	TransactionPhase_TRANSACTION_PHASE_ROLLING_BACK TransactionPhase = 5
+)
+
+// Enum value maps for TransactionPhase.
+var (
+	TransactionPhase_name = map[int32]string{
+		0: "TRANSACTION_PHASE_UNSPECIFIED",
+		1: "TRANSACTION_PHASE_RUNNING",
+		2: "TRANSACTION_PHASE_PREPARING",
+		3: "TRANSACTION_PHASE_PREPARED",
+		4: "TRANSACTION_PHASE_COMMITTED",
+		5: "TRANSACTION_PHASE_ROLLING_BACK",
+	}
+	TransactionPhase_value = map[string]int32{
+		"TRANSACTION_PHASE_UNSPECIFIED":  0,
+		"TRANSACTION_PHASE_RUNNING":      1,
+		"TRANSACTION_PHASE_PREPARING":    2,
+		"TRANSACTION_PHASE_PREPARED":     3,
+		"TRANSACTION_PHASE_COMMITTED":    4,
+		"TRANSACTION_PHASE_ROLLING_BACK": 5,
+	}
+)
+
+func (x TransactionPhase) Enum() *TransactionPhase {
+	p := new(TransactionPhase)
+	*p = x
+	return p
+}
+
+func (x TransactionPhase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TransactionPhase) Descriptor() protoreflect.EnumDescriptor {
+	return file_perdure_admin_v1_admin_proto_enumTypes[2].Descriptor()
+}
+
+func (TransactionPhase) Type() protoreflect.EnumType {
+	return &file_perdure_admin_v1_admin_proto_enumTypes[2]
+}
+
+func (x TransactionPhase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TransactionPhase.Descriptor instead.
+func (TransactionPhase) EnumDescriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
 // Error is a coded failure.
 type Error struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1454,6 +1519,594 @@ func (x *StateTableRow) GetNote() string {
 	return ""
 }
 
+// Transaction is what all partitions together say of one transaction.
+type Transaction struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The invocation that began it, by which it is named.
+	RootInvocationId string `protobuf:"bytes,1,opt,name=root_invocation_id,json=rootInvocationId,proto3" json:"root_invocation_id,omitempty"`
+	// The handler that began it. Unset if the coordinator says nothing, or only that it has
+	// committed.
+	Target *Target `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// The coordinator's, of the latest try. If it says nothing, prepared or running.
+	Phase      TransactionPhase       `protobuf:"varint,3,opt,name=phase,proto3,enum=perdure.admin.v1.TransactionPhase" json:"phase,omitempty"`
+	PhaseSince *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=phase_since,json=phaseSince,proto3" json:"phase_since,omitempty"`
+	// A participant is prepared and has not heard the decision.
+	InDoubt bool `protobuf:"varint,5,opt,name=in_doubt,json=inDoubt,proto3" json:"in_doubt,omitempty"`
+	// When the first of them prepared. Unset unless in doubt.
+	InDoubtSince *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=in_doubt_since,json=inDoubtSince,proto3" json:"in_doubt_since,omitempty"`
+	// When the root was accepted, which is its age through all tries: the younger gives way.
+	// Unset if only its decision is left.
+	AcceptedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=accepted_at,json=acceptedAt,proto3" json:"accepted_at,omitempty"`
+	// The latest try, from 1. 0: nobody knows.
+	Try uint32 `protobuf:"varint,8,opt,name=try,proto3" json:"try,omitempty"`
+	// The partition where the decision is made. 0: not known.
+	CoordinatorPartition uint32 `protobuf:"varint,9,opt,name=coordinator_partition,json=coordinatorPartition,proto3" json:"coordinator_partition,omitempty"`
+	// What it waits for and what follows, for people.
+	Explanation string `protobuf:"bytes,10,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	// The partition that it needs to end and that refuses to serve, and why: there an operator has
+	// something to do. Empty: it ends by itself.
+	Obstacle string `protobuf:"bytes,11,opt,name=obstacle,proto3" json:"obstacle,omitempty"`
+	// The coordinator first, then by partition. In a list without their objects.
+	Parts         []*TransactionPart `protobuf:"bytes,12,rep,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Transaction) Reset() {
+	*x = Transaction{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Transaction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Transaction) ProtoMessage() {}
+
+func (x *Transaction) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
+func (*Transaction) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Transaction) GetRootInvocationId() string {
+	if x != nil {
+		return x.RootInvocationId
+	}
+	return ""
+}
+
+func (x *Transaction) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *Transaction) GetPhase() TransactionPhase {
+	if x != nil {
+		return x.Phase
+	}
+	return TransactionPhase_TRANSACTION_PHASE_UNSPECIFIED
+}
+
+func (x *Transaction) GetPhaseSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PhaseSince
+	}
+	return nil
+}
+
+func (x *Transaction) GetInDoubt() bool {
+	if x != nil {
+		return x.InDoubt
+	}
+	return false
+}
+
+func (x *Transaction) GetInDoubtSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.InDoubtSince
+	}
+	return nil
+}
+
+func (x *Transaction) GetAcceptedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AcceptedAt
+	}
+	return nil
+}
+
+func (x *Transaction) GetTry() uint32 {
+	if x != nil {
+		return x.Try
+	}
+	return 0
+}
+
+func (x *Transaction) GetCoordinatorPartition() uint32 {
+	if x != nil {
+		return x.CoordinatorPartition
+	}
+	return 0
+}
+
+func (x *Transaction) GetExplanation() string {
+	if x != nil {
+		return x.Explanation
+	}
+	return ""
+}
+
+func (x *Transaction) GetObstacle() string {
+	if x != nil {
+		return x.Obstacle
+	}
+	return ""
+}
+
+func (x *Transaction) GetParts() []*TransactionPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// TransactionPart is what one partition says: as the coordinator, where the root's handler runs,
+// or as a participant, where objects are that it called. The coordinator's partition may be a
+// participant too.
+type TransactionPart struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Partition   uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Coordinator bool                   `protobuf:"varint,2,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
+	Phase       TransactionPhase       `protobuf:"varint,3,opt,name=phase,proto3,enum=perdure.admin.v1.TransactionPhase" json:"phase,omitempty"`
+	PhaseSince  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=phase_since,json=phaseSince,proto3" json:"phase_since,omitempty"`
+	// 0: a participant does not know it.
+	Try uint32 `protobuf:"varint,5,opt,name=try,proto3" json:"try,omitempty"`
+	// Tells the tries apart; the coordinator's epoch is in the upper 32 bits. A participant may
+	// still hold something for an earlier one.
+	Sequence uint64 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Partitions that were called or, once committed, those whose part is not durable yet. Only the
+	// coordinator knows.
+	Members []uint32 `protobuf:"varint,7,rep,packed,name=members,proto3" json:"members,omitempty"`
+	// Objects that this partition keeps for it, at most 1000. Empty in a list.
+	Held []*TransactionLock `protobuf:"bytes,8,rep,name=held,proto3" json:"held,omitempty"`
+	// Objects that it waits for here, at most 1000. Empty in a list.
+	Waiting []*TransactionLock `protobuf:"bytes,9,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	// How many there are of each.
+	HeldCount    uint32 `protobuf:"varint,10,opt,name=held_count,json=heldCount,proto3" json:"held_count,omitempty"`
+	WaitingCount uint32 `protobuf:"varint,11,opt,name=waiting_count,json=waitingCount,proto3" json:"waiting_count,omitempty"`
+	// What it waits for here and why, in a sentence. Empty if it waits for nothing.
+	Reason        string `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransactionPart) Reset() {
+	*x = TransactionPart{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransactionPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransactionPart) ProtoMessage() {}
+
+func (x *TransactionPart) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransactionPart.ProtoReflect.Descriptor instead.
+func (*TransactionPart) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TransactionPart) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *TransactionPart) GetCoordinator() bool {
+	if x != nil {
+		return x.Coordinator
+	}
+	return false
+}
+
+func (x *TransactionPart) GetPhase() TransactionPhase {
+	if x != nil {
+		return x.Phase
+	}
+	return TransactionPhase_TRANSACTION_PHASE_UNSPECIFIED
+}
+
+func (x *TransactionPart) GetPhaseSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PhaseSince
+	}
+	return nil
+}
+
+func (x *TransactionPart) GetTry() uint32 {
+	if x != nil {
+		return x.Try
+	}
+	return 0
+}
+
+func (x *TransactionPart) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *TransactionPart) GetMembers() []uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *TransactionPart) GetHeld() []*TransactionLock {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+func (x *TransactionPart) GetWaiting() []*TransactionLock {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+func (x *TransactionPart) GetHeldCount() uint32 {
+	if x != nil {
+		return x.HeldCount
+	}
+	return 0
+}
+
+func (x *TransactionPart) GetWaitingCount() uint32 {
+	if x != nil {
+		return x.WaitingCount
+	}
+	return 0
+}
+
+func (x *TransactionPart) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// TransactionLock is an object that a transaction holds or waits for.
+type TransactionLock struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Key     string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Only to read, together with others that read.
+	Shared bool `protobuf:"varint,3,opt,name=shared,proto3" json:"shared,omitempty"`
+	// Who holds it, if it is waited for.
+	HeldBy        []string `protobuf:"bytes,4,rep,name=held_by,json=heldBy,proto3" json:"held_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransactionLock) Reset() {
+	*x = TransactionLock{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransactionLock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransactionLock) ProtoMessage() {}
+
+func (x *TransactionLock) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransactionLock.ProtoReflect.Descriptor instead.
+func (*TransactionLock) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *TransactionLock) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *TransactionLock) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *TransactionLock) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+func (x *TransactionLock) GetHeldBy() []string {
+	if x != nil {
+		return x.HeldBy
+	}
+	return nil
+}
+
+type ListTransactionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full name of the service whose handler began it. Empty: all. Leaves out those whose target
+	// is not known.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Only those of which a participant is prepared.
+	InDoubt bool `protobuf:"varint,2,opt,name=in_doubt,json=inDoubt,proto3" json:"in_doubt,omitempty"`
+	// 0: 100. At most 1000.
+	PageSize      uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTransactionsRequest) Reset() {
+	*x = ListTransactionsRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTransactionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTransactionsRequest) ProtoMessage() {}
+
+func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTransactionsRequest.ProtoReflect.Descriptor instead.
+func (*ListTransactionsRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListTransactionsRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ListTransactionsRequest) GetInDoubt() bool {
+	if x != nil {
+		return x.InDoubt
+	}
+	return false
+}
+
+func (x *ListTransactionsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+type ListTransactionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Oldest first.
+	Transactions []*Transaction `protobuf:"bytes,1,rep,name=transactions,proto3" json:"transactions,omitempty"`
+	// There are more, younger ones: filter, or ask for a larger page. The node looks at the 1000
+	// oldest entries of all partitions; there is no next page, since those that wait long are old.
+	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	// The node's clock, to tell ages by.
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTransactionsResponse) Reset() {
+	*x = ListTransactionsResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTransactionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTransactionsResponse) ProtoMessage() {}
+
+func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTransactionsResponse.ProtoReflect.Descriptor instead.
+func (*ListTransactionsResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListTransactionsResponse) GetTransactions() []*Transaction {
+	if x != nil {
+		return x.Transactions
+	}
+	return nil
+}
+
+func (x *ListTransactionsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *ListTransactionsResponse) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+type GetTransactionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The invocation that began it.
+	RootInvocationId string `protobuf:"bytes,1,opt,name=root_invocation_id,json=rootInvocationId,proto3" json:"root_invocation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *GetTransactionRequest) Reset() {
+	*x = GetTransactionRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTransactionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTransactionRequest) ProtoMessage() {}
+
+func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTransactionRequest.ProtoReflect.Descriptor instead.
+func (*GetTransactionRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *GetTransactionRequest) GetRootInvocationId() string {
+	if x != nil {
+		return x.RootInvocationId
+	}
+	return ""
+}
+
+type GetTransactionResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Transaction *Transaction           `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
+	// The node's clock, to tell ages by.
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTransactionResponse) Reset() {
+	*x = GetTransactionResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTransactionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTransactionResponse) ProtoMessage() {}
+
+func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTransactionResponse.ProtoReflect.Descriptor instead.
+func (*GetTransactionResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GetTransactionResponse) GetTransaction() *Transaction {
+	if x != nil {
+		return x.Transaction
+	}
+	return nil
+}
+
+func (x *GetTransactionResponse) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 type ListServicesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1462,7 +2115,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +2127,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +2140,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 type ListServicesResponse struct {
@@ -1499,7 +2152,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +2164,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +2177,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -1552,7 +2205,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +2217,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +2230,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Service) GetName() string {
@@ -1644,7 +2297,7 @@ type Method struct {
 
 func (x *Method) Reset() {
 	*x = Method{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +2309,7 @@ func (x *Method) String() string {
 func (*Method) ProtoMessage() {}
 
 func (x *Method) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +2322,7 @@ func (x *Method) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Method.ProtoReflect.Descriptor instead.
 func (*Method) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Method) GetName() string {
@@ -1738,7 +2391,7 @@ type DescribeServiceRequest struct {
 
 func (x *DescribeServiceRequest) Reset() {
 	*x = DescribeServiceRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +2403,7 @@ func (x *DescribeServiceRequest) String() string {
 func (*DescribeServiceRequest) ProtoMessage() {}
 
 func (x *DescribeServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +2416,7 @@ func (x *DescribeServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeServiceRequest.ProtoReflect.Descriptor instead.
 func (*DescribeServiceRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DescribeServiceRequest) GetName() string {
@@ -1784,7 +2437,7 @@ type DescribeServiceResponse struct {
 
 func (x *DescribeServiceResponse) Reset() {
 	*x = DescribeServiceResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +2449,7 @@ func (x *DescribeServiceResponse) String() string {
 func (*DescribeServiceResponse) ProtoMessage() {}
 
 func (x *DescribeServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +2462,7 @@ func (x *DescribeServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeServiceResponse.ProtoReflect.Descriptor instead.
 func (*DescribeServiceResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DescribeServiceResponse) GetService() *Service {
@@ -1834,7 +2487,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1846,7 +2499,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1859,7 +2512,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 type GetNodeResponse struct {
@@ -1883,7 +2536,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2548,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2561,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetNodeResponse) GetNodeId() string {
@@ -1991,7 +2644,7 @@ type Partition struct {
 
 func (x *Partition) Reset() {
 	*x = Partition{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2656,7 @@ func (x *Partition) String() string {
 func (*Partition) ProtoMessage() {}
 
 func (x *Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2669,7 @@ func (x *Partition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Partition.ProtoReflect.Descriptor instead.
 func (*Partition) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Partition) GetId() uint32 {
@@ -2069,7 +2722,7 @@ type Storage struct {
 
 func (x *Storage) Reset() {
 	*x = Storage{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2081,7 +2734,7 @@ func (x *Storage) String() string {
 func (*Storage) ProtoMessage() {}
 
 func (x *Storage) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2094,7 +2747,7 @@ func (x *Storage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Storage.ProtoReflect.Descriptor instead.
 func (*Storage) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Storage) GetDirectory() string {
@@ -2239,7 +2892,57 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1d\n" +
 	"\n" +
 	"value_json\x18\x02 \x01(\tR\tvalueJson\x12\x12\n" +
-	"\x04note\x18\x03 \x01(\tR\x04note\"\x15\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\"\xbc\x04\n" +
+	"\vTransaction\x12,\n" +
+	"\x12root_invocation_id\x18\x01 \x01(\tR\x10rootInvocationId\x120\n" +
+	"\x06target\x18\x02 \x01(\v2\x18.perdure.admin.v1.TargetR\x06target\x128\n" +
+	"\x05phase\x18\x03 \x01(\x0e2\".perdure.admin.v1.TransactionPhaseR\x05phase\x12;\n" +
+	"\vphase_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"phaseSince\x12\x19\n" +
+	"\bin_doubt\x18\x05 \x01(\bR\ainDoubt\x12@\n" +
+	"\x0ein_doubt_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\finDoubtSince\x12;\n" +
+	"\vaccepted_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"acceptedAt\x12\x10\n" +
+	"\x03try\x18\b \x01(\rR\x03try\x123\n" +
+	"\x15coordinator_partition\x18\t \x01(\rR\x14coordinatorPartition\x12 \n" +
+	"\vexplanation\x18\n" +
+	" \x01(\tR\vexplanation\x12\x1a\n" +
+	"\bobstacle\x18\v \x01(\tR\bobstacle\x127\n" +
+	"\x05parts\x18\f \x03(\v2!.perdure.admin.v1.TransactionPartR\x05parts\"\xe0\x03\n" +
+	"\x0fTransactionPart\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12 \n" +
+	"\vcoordinator\x18\x02 \x01(\bR\vcoordinator\x128\n" +
+	"\x05phase\x18\x03 \x01(\x0e2\".perdure.admin.v1.TransactionPhaseR\x05phase\x12;\n" +
+	"\vphase_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"phaseSince\x12\x10\n" +
+	"\x03try\x18\x05 \x01(\rR\x03try\x12\x1a\n" +
+	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x18\n" +
+	"\amembers\x18\a \x03(\rR\amembers\x125\n" +
+	"\x04held\x18\b \x03(\v2!.perdure.admin.v1.TransactionLockR\x04held\x12;\n" +
+	"\awaiting\x18\t \x03(\v2!.perdure.admin.v1.TransactionLockR\awaiting\x12\x1d\n" +
+	"\n" +
+	"held_count\x18\n" +
+	" \x01(\rR\theldCount\x12#\n" +
+	"\rwaiting_count\x18\v \x01(\rR\fwaitingCount\x12\x16\n" +
+	"\x06reason\x18\f \x01(\tR\x06reason\"n\n" +
+	"\x0fTransactionLock\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n" +
+	"\x06shared\x18\x03 \x01(\bR\x06shared\x12\x17\n" +
+	"\aheld_by\x18\x04 \x03(\tR\x06heldBy\"k\n" +
+	"\x17ListTransactionsRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x19\n" +
+	"\bin_doubt\x18\x02 \x01(\bR\ainDoubt\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\rR\bpageSize\"\x9d\x01\n" +
+	"\x18ListTransactionsResponse\x12A\n" +
+	"\ftransactions\x18\x01 \x03(\v2\x1d.perdure.admin.v1.TransactionR\ftransactions\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"E\n" +
+	"\x15GetTransactionRequest\x12,\n" +
+	"\x12root_invocation_id\x18\x01 \x01(\tR\x10rootInvocationId\"\x85\x01\n" +
+	"\x16GetTransactionResponse\x12?\n" +
+	"\vtransaction\x18\x01 \x01(\v2\x1d.perdure.admin.v1.TransactionR\vtransaction\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x15\n" +
 	"\x13ListServicesRequest\"M\n" +
 	"\x14ListServicesResponse\x125\n" +
 	"\bservices\x18\x01 \x03(\v2\x19.perdure.admin.v1.ServiceR\bservices\"\xf2\x01\n" +
@@ -2310,13 +3013,22 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x19ENTRY_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ENTRY_OUTCOME_PENDING\x10\x01\x12\x1b\n" +
 	"\x17ENTRY_OUTCOME_SUCCEEDED\x10\x02\x12\x18\n" +
-	"\x14ENTRY_OUTCOME_FAILED\x10\x032\xb0\x06\n" +
+	"\x14ENTRY_OUTCOME_FAILED\x10\x03*\xda\x01\n" +
+	"\x10TransactionPhase\x12!\n" +
+	"\x1dTRANSACTION_PHASE_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19TRANSACTION_PHASE_RUNNING\x10\x01\x12\x1f\n" +
+	"\x1bTRANSACTION_PHASE_PREPARING\x10\x02\x12\x1e\n" +
+	"\x1aTRANSACTION_PHASE_PREPARED\x10\x03\x12\x1f\n" +
+	"\x1bTRANSACTION_PHASE_COMMITTED\x10\x04\x12\"\n" +
+	"\x1eTRANSACTION_PHASE_ROLLING_BACK\x10\x052\x8a\b\n" +
 	"\fAdminService\x12k\n" +
 	"\x0fListInvocations\x12(.perdure.admin.v1.ListInvocationsRequest\x1a).perdure.admin.v1.ListInvocationsResponse\"\x03\x90\x02\x01\x12e\n" +
 	"\rGetInvocation\x12&.perdure.admin.v1.GetInvocationRequest\x1a'.perdure.admin.v1.GetInvocationResponse\"\x03\x90\x02\x01\x12i\n" +
 	"\x10CancelInvocation\x12).perdure.admin.v1.CancelInvocationRequest\x1a*.perdure.admin.v1.CancelInvocationResponse\x12c\n" +
 	"\x0eKillInvocation\x12'.perdure.admin.v1.KillInvocationRequest\x1a(.perdure.admin.v1.KillInvocationResponse\x12V\n" +
-	"\bGetState\x12!.perdure.admin.v1.GetStateRequest\x1a\".perdure.admin.v1.GetStateResponse\"\x03\x90\x02\x01\x12b\n" +
+	"\bGetState\x12!.perdure.admin.v1.GetStateRequest\x1a\".perdure.admin.v1.GetStateResponse\"\x03\x90\x02\x01\x12n\n" +
+	"\x10ListTransactions\x12).perdure.admin.v1.ListTransactionsRequest\x1a*.perdure.admin.v1.ListTransactionsResponse\"\x03\x90\x02\x01\x12h\n" +
+	"\x0eGetTransaction\x12'.perdure.admin.v1.GetTransactionRequest\x1a(.perdure.admin.v1.GetTransactionResponse\"\x03\x90\x02\x01\x12b\n" +
 	"\fListServices\x12%.perdure.admin.v1.ListServicesRequest\x1a&.perdure.admin.v1.ListServicesResponse\"\x03\x90\x02\x01\x12k\n" +
 	"\x0fDescribeService\x12(.perdure.admin.v1.DescribeServiceRequest\x1a).perdure.admin.v1.DescribeServiceResponse\"\x03\x90\x02\x01\x12S\n" +
 	"\aGetNode\x12 .perdure.admin.v1.GetNodeRequest\x1a!.perdure.admin.v1.GetNodeResponse\"\x03\x90\x02\x01B;Z9github.com/perdure/perdure/proto/perdure/admin/v1;adminv1b\x06proto3"
@@ -2333,113 +3045,139 @@ func file_perdure_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_perdure_admin_v1_admin_proto_rawDescData
 }
 
-var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(InvocationStatus)(0),                  // 0: perdure.admin.v1.InvocationStatus
 	(EntryOutcome)(0),                      // 1: perdure.admin.v1.EntryOutcome
-	(*Error)(nil),                          // 2: perdure.admin.v1.Error
-	(*Target)(nil),                         // 3: perdure.admin.v1.Target
-	(*Invocation)(nil),                     // 4: perdure.admin.v1.Invocation
-	(*JournalEntry)(nil),                   // 5: perdure.admin.v1.JournalEntry
-	(*Payload)(nil),                        // 6: perdure.admin.v1.Payload
-	(*ListInvocationsRequest)(nil),         // 7: perdure.admin.v1.ListInvocationsRequest
-	(*ListInvocationsResponse)(nil),        // 8: perdure.admin.v1.ListInvocationsResponse
-	(*GetInvocationRequest)(nil),           // 9: perdure.admin.v1.GetInvocationRequest
-	(*GetInvocationResponse)(nil),          // 10: perdure.admin.v1.GetInvocationResponse
-	(*CancelInvocationRequest)(nil),        // 11: perdure.admin.v1.CancelInvocationRequest
-	(*CancelInvocationResponse)(nil),       // 12: perdure.admin.v1.CancelInvocationResponse
-	(*KillInvocationRequest)(nil),          // 13: perdure.admin.v1.KillInvocationRequest
-	(*KillInvocationResponse)(nil),         // 14: perdure.admin.v1.KillInvocationResponse
-	(*GetStateRequest)(nil),                // 15: perdure.admin.v1.GetStateRequest
-	(*GetStateResponse)(nil),               // 16: perdure.admin.v1.GetStateResponse
-	(*StateTable)(nil),                     // 17: perdure.admin.v1.StateTable
-	(*StateTableRow)(nil),                  // 18: perdure.admin.v1.StateTableRow
-	(*ListServicesRequest)(nil),            // 19: perdure.admin.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),           // 20: perdure.admin.v1.ListServicesResponse
-	(*Service)(nil),                        // 21: perdure.admin.v1.Service
-	(*Method)(nil),                         // 22: perdure.admin.v1.Method
-	(*DescribeServiceRequest)(nil),         // 23: perdure.admin.v1.DescribeServiceRequest
-	(*DescribeServiceResponse)(nil),        // 24: perdure.admin.v1.DescribeServiceResponse
-	(*GetNodeRequest)(nil),                 // 25: perdure.admin.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),                // 26: perdure.admin.v1.GetNodeResponse
-	(*Partition)(nil),                      // 27: perdure.admin.v1.Partition
-	(*Storage)(nil),                        // 28: perdure.admin.v1.Storage
-	(v1.Code)(0),                           // 29: perdure.v1.Code
-	(*anypb.Any)(nil),                      // 30: google.protobuf.Any
-	(v1.Mode)(0),                           // 31: perdure.v1.Mode
-	(*timestamppb.Timestamp)(nil),          // 32: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 33: google.protobuf.Duration
-	(v1.Kind)(0),                           // 34: perdure.v1.Kind
-	(*v1.Table)(nil),                       // 35: perdure.v1.Table
-	(*v1.Promise)(nil),                     // 36: perdure.v1.Promise
-	(*v1.HandlerOptions)(nil),              // 37: perdure.v1.HandlerOptions
-	(*descriptorpb.FileDescriptorSet)(nil), // 38: google.protobuf.FileDescriptorSet
+	(TransactionPhase)(0),                  // 2: perdure.admin.v1.TransactionPhase
+	(*Error)(nil),                          // 3: perdure.admin.v1.Error
+	(*Target)(nil),                         // 4: perdure.admin.v1.Target
+	(*Invocation)(nil),                     // 5: perdure.admin.v1.Invocation
+	(*JournalEntry)(nil),                   // 6: perdure.admin.v1.JournalEntry
+	(*Payload)(nil),                        // 7: perdure.admin.v1.Payload
+	(*ListInvocationsRequest)(nil),         // 8: perdure.admin.v1.ListInvocationsRequest
+	(*ListInvocationsResponse)(nil),        // 9: perdure.admin.v1.ListInvocationsResponse
+	(*GetInvocationRequest)(nil),           // 10: perdure.admin.v1.GetInvocationRequest
+	(*GetInvocationResponse)(nil),          // 11: perdure.admin.v1.GetInvocationResponse
+	(*CancelInvocationRequest)(nil),        // 12: perdure.admin.v1.CancelInvocationRequest
+	(*CancelInvocationResponse)(nil),       // 13: perdure.admin.v1.CancelInvocationResponse
+	(*KillInvocationRequest)(nil),          // 14: perdure.admin.v1.KillInvocationRequest
+	(*KillInvocationResponse)(nil),         // 15: perdure.admin.v1.KillInvocationResponse
+	(*GetStateRequest)(nil),                // 16: perdure.admin.v1.GetStateRequest
+	(*GetStateResponse)(nil),               // 17: perdure.admin.v1.GetStateResponse
+	(*StateTable)(nil),                     // 18: perdure.admin.v1.StateTable
+	(*StateTableRow)(nil),                  // 19: perdure.admin.v1.StateTableRow
+	(*Transaction)(nil),                    // 20: perdure.admin.v1.Transaction
+	(*TransactionPart)(nil),                // 21: perdure.admin.v1.TransactionPart
+	(*TransactionLock)(nil),                // 22: perdure.admin.v1.TransactionLock
+	(*ListTransactionsRequest)(nil),        // 23: perdure.admin.v1.ListTransactionsRequest
+	(*ListTransactionsResponse)(nil),       // 24: perdure.admin.v1.ListTransactionsResponse
+	(*GetTransactionRequest)(nil),          // 25: perdure.admin.v1.GetTransactionRequest
+	(*GetTransactionResponse)(nil),         // 26: perdure.admin.v1.GetTransactionResponse
+	(*ListServicesRequest)(nil),            // 27: perdure.admin.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),           // 28: perdure.admin.v1.ListServicesResponse
+	(*Service)(nil),                        // 29: perdure.admin.v1.Service
+	(*Method)(nil),                         // 30: perdure.admin.v1.Method
+	(*DescribeServiceRequest)(nil),         // 31: perdure.admin.v1.DescribeServiceRequest
+	(*DescribeServiceResponse)(nil),        // 32: perdure.admin.v1.DescribeServiceResponse
+	(*GetNodeRequest)(nil),                 // 33: perdure.admin.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),                // 34: perdure.admin.v1.GetNodeResponse
+	(*Partition)(nil),                      // 35: perdure.admin.v1.Partition
+	(*Storage)(nil),                        // 36: perdure.admin.v1.Storage
+	(v1.Code)(0),                           // 37: perdure.v1.Code
+	(*anypb.Any)(nil),                      // 38: google.protobuf.Any
+	(v1.Mode)(0),                           // 39: perdure.v1.Mode
+	(*timestamppb.Timestamp)(nil),          // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 41: google.protobuf.Duration
+	(v1.Kind)(0),                           // 42: perdure.v1.Kind
+	(*v1.Table)(nil),                       // 43: perdure.v1.Table
+	(*v1.Promise)(nil),                     // 44: perdure.v1.Promise
+	(*v1.HandlerOptions)(nil),              // 45: perdure.v1.HandlerOptions
+	(*descriptorpb.FileDescriptorSet)(nil), // 46: google.protobuf.FileDescriptorSet
 }
 var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
-	29, // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
-	30, // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
-	3,  // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
-	31, // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
+	37, // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
+	38, // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
+	4,  // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
+	39, // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
 	0,  // 4: perdure.admin.v1.Invocation.status:type_name -> perdure.admin.v1.InvocationStatus
-	32, // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
-	32, // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
-	32, // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
-	32, // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
-	32, // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
-	2,  // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
-	2,  // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
-	33, // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
-	32, // 13: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
-	32, // 14: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
+	40, // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
+	40, // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
+	40, // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
+	40, // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
+	40, // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
+	3,  // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
+	3,  // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
+	41, // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
+	40, // 13: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	40, // 14: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
 	1,  // 15: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
-	2,  // 16: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
-	6,  // 17: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
-	6,  // 18: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
+	3,  // 16: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
+	7,  // 17: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
+	7,  // 18: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
 	0,  // 19: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
-	4,  // 20: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
-	4,  // 21: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
-	5,  // 22: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
-	6,  // 23: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
-	6,  // 24: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
+	5,  // 20: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
+	5,  // 21: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
+	6,  // 22: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
+	7,  // 23: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
+	7,  // 24: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
 	0,  // 25: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
 	0,  // 26: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	17, // 27: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
-	18, // 28: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
-	21, // 29: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
-	34, // 30: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
-	22, // 31: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
-	35, // 32: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
-	36, // 33: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
-	31, // 34: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
-	37, // 35: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
-	21, // 36: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
-	38, // 37: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
-	32, // 38: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	33, // 39: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	27, // 40: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
-	28, // 41: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
-	7,  // 42: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
-	9,  // 43: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
-	11, // 44: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
-	13, // 45: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
-	15, // 46: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
-	19, // 47: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
-	23, // 48: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
-	25, // 49: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
-	8,  // 50: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
-	10, // 51: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
-	12, // 52: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
-	14, // 53: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
-	16, // 54: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
-	20, // 55: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
-	24, // 56: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
-	26, // 57: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
-	50, // [50:58] is the sub-list for method output_type
-	42, // [42:50] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	18, // 27: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
+	19, // 28: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
+	4,  // 29: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
+	2,  // 30: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
+	40, // 31: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
+	40, // 32: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
+	40, // 33: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
+	21, // 34: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
+	2,  // 35: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
+	40, // 36: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
+	22, // 37: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
+	22, // 38: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
+	20, // 39: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
+	40, // 40: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
+	20, // 41: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
+	40, // 42: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
+	29, // 43: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
+	42, // 44: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
+	30, // 45: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
+	43, // 46: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
+	44, // 47: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
+	39, // 48: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
+	45, // 49: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
+	29, // 50: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
+	46, // 51: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
+	40, // 52: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	41, // 53: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	35, // 54: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
+	36, // 55: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
+	8,  // 56: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
+	10, // 57: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
+	12, // 58: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
+	14, // 59: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
+	16, // 60: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
+	23, // 61: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
+	25, // 62: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
+	27, // 63: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
+	31, // 64: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
+	33, // 65: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
+	9,  // 66: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
+	11, // 67: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
+	13, // 68: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
+	15, // 69: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
+	17, // 70: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
+	24, // 71: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
+	26, // 72: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
+	28, // 73: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
+	32, // 74: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
+	34, // 75: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
+	66, // [66:76] is the sub-list for method output_type
+	56, // [56:66] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_perdure_admin_v1_admin_proto_init() }
@@ -2452,8 +3190,8 @@ func file_perdure_admin_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_admin_v1_admin_proto_rawDesc), len(file_perdure_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   27,
+			NumEnums:      3,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
