@@ -59,7 +59,7 @@ race: ## The Go tests with the race detector, or an error
 	$(GO) test -race $(TESTFLAGS) ./...
 
 .PHONY: sim
-sim: ## Simulate nodes under faults for SIM_FOR (10m), on new seeds
+sim: ## Simulate nodes under faults for SIM_FOR (10m; SIM_FOR=1h before a release), on new seeds
 	$(GO) test ./internal/sim -run '^TestSeed$$' -count=1 -timeout $(SIM_TIMEOUT) -v -args -sim.for=$(SIM_FOR)
 
 .PHONY: planted

@@ -98,8 +98,28 @@ func (accounts) Deposit(ctx bank.AccountTxContext, req *bankv1.DepositRequest) (
 		return nil, nil
 	case "plain-error":
 		return nil, errors.New("no code")
-	case "other-object":
-		return bank.Account(ctx, "another").Deposit(ctx, &bankv1.DepositRequest{Amount: 1})
+	case "call-itself":
+		return bank.Account(ctx, ctx.Key()).Deposit(ctx, &bankv1.DepositRequest{Amount: 1})
+	case "call-around":
+		return bank.Account(ctx, "call-home").Deposit(ctx, &bankv1.DepositRequest{Amount: 5})
+	case "call-home":
+		return bank.Account(ctx, "call-around").Deposit(ctx, &bankv1.DepositRequest{Amount: 5})
+	case "call-durable":
+		_, err := bank.Account(ctx, "another").CloseOut(ctx, &bankv1.CloseOutRequest{Iban: "plain"})
+		return nil, err
+	case "call-panic":
+		return bank.Account(ctx, "panic").Deposit(ctx, &bankv1.DepositRequest{Amount: 5})
+	case "call-and-fail":
+		if _, err := bank.Account(ctx, "called-in-vain").Deposit(ctx, &bankv1.DepositRequest{Amount: 5}); err != nil {
+			return nil, err
+		}
+		return nil, actor.Errorf(actor.Aborted, "on purpose")
+	case "call-large":
+		for i := range 10 {
+			if _, err := bank.Account(ctx, fmt.Sprint("large-state/", i)).Deposit(ctx, &bankv1.DepositRequest{Amount: req.Amount}); err != nil {
+				return nil, err
+			}
+		}
 	case "run":
 		return nil, actor.Do(ctx, "pay", func(context.Context) error { return nil })
 	case "sleep":
@@ -179,6 +199,35 @@ func (accounts) CloseOut(ctx bank.AccountDurableContext, req *bankv1.CloseOutReq
 	return &bankv1.CloseOutResponse{PayoutId: "plain"}, nil
 }
 
-type transfers struct {
-	bank.UnimplementedTransferHandler
+type transfers struct{}
+
+// Transfer is one transaction.
+func (transfers) Transfer(ctx actor.Context, req *bankv1.TransferRequest) (*bankv1.TransferResponse, error) {
+	given := bank.Account(ctx, req.To).DepositAsync(ctx, &bankv1.DepositRequest{Amount: req.Amount})
+	if _, err := bank.Account(ctx, req.From).Withdraw(ctx, &bankv1.WithdrawRequest{Amount: req.Amount}); err != nil {
+		return nil, err
+	}
+	_, err := given.Await(ctx)
+	return nil, err
+}
+
+type backOffice struct {
+	bank.UnimplementedBackOfficeHandler
+}
+
+// Total is one transaction that only reads.
+func (backOffice) Total(ctx actor.Context, req *bankv1.TotalRequest) (*bankv1.TotalResponse, error) {
+	var balances []actor.Future[*bankv1.BalanceResponse]
+	for _, id := range req.AccountIds {
+		balances = append(balances, bank.Account(ctx, id).BalanceAsync(ctx, &bankv1.BalanceRequest{}))
+	}
+	total := &bankv1.TotalResponse{}
+	for _, balance := range balances {
+		response, err := balance.Await(ctx)
+		if err != nil {
+			return nil, err
+		}
+		total.Sum += response.Balance
+	}
+	return total, nil
 }

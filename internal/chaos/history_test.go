@@ -21,8 +21,8 @@ type operation struct {
 // unanswered is the output of an Add that may have happened or not.
 const unanswered = int64(-1)
 
-// history is what callers saw.
-type history struct {
+// counterHistory is what callers saw.
+type counterHistory struct {
 	began time.Time
 	mu    struct {
 		sync.Mutex
@@ -30,11 +30,11 @@ type history struct {
 	}
 }
 
-func (h *history) now() int64 { return int64(time.Since(h.began)) }
+func (h *counterHistory) now() int64 { return int64(time.Since(h.began)) }
 
 // record notes a call that began at called. An Add without an answer may take effect at any
 // time later, or never, which is the same as after everything else.
-func (h *history) record(client int, op operation, called, value int64) {
+func (h *counterHistory) record(client int, op operation, called, value int64) {
 	returned := h.now()
 	if value == unanswered {
 		returned = math.MaxInt64
@@ -76,7 +76,7 @@ var counterModel = porcupine.Model{
 
 // check proves the history: linearizable, and each Add counted once. final is each key's value
 // after all calls had ended.
-func (h *history) check(t *testing.T, final map[string]int64) {
+func (h *counterHistory) check(t *testing.T, final map[string]int64) {
 	t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()

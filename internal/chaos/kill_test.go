@@ -66,7 +66,7 @@ func TestKillUnderLoad(t *testing.T) {
 	defer giveUp()
 
 	keys := []string{"a", "b", "c", "d", "e", "f"}
-	seen := &history{began: time.Now()}
+	seen := &counterHistory{began: time.Now()}
 	var callers sync.WaitGroup
 	var adds, gets, lost atomic.Int64
 	for client := range 32 {

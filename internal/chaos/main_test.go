@@ -17,6 +17,7 @@ import (
 	bench "github.com/perdure/perdure/bench/gen/bench/v1/benchv1perdure"
 	"github.com/perdure/perdure/cluster"
 	bank "github.com/perdure/perdure/examples/bank/gen/bank/v1/bankv1perdure"
+	lists "github.com/perdure/perdure/internal/chaos/gen/chaos/v1/chaosv1perdure"
 )
 
 var (
@@ -61,6 +62,9 @@ func TestMain(m *testing.M) {
 		bench.RegisterStepsHandler(n, steps{effects})
 		bank.RegisterAccountHandler(n, accounts{})
 		bank.RegisterTransferHandler(n, transfers{})
+		bank.RegisterBackOfficeHandler(n, backOffice{})
+		lists.RegisterListHandler(n, listed{})
+		lists.RegisterBatchHandler(n, batches{})
 	}, cluster.WithConfig(cluster.Config{
 		Partitions: settings.Partitions, MaxMessageBytes: settings.MaxMessageBytes, MemoryBytes: settings.MemoryBytes,
 		TransactionTimeout: settings.TransactionTimeout, InactivityTimeout: settings.InactivityTimeout,

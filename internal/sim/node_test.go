@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing/synctest"
@@ -103,6 +104,7 @@ type node struct {
 	world  *world
 	runner *runner
 	host   *replica.Host
+	groups []*group // of partition i+1
 	log    *nodelog.Log
 	// dead is set in the instant of the crash: whatever the process still says is not heard.
 	dead   atomic.Bool
@@ -110,6 +112,30 @@ type node struct {
 	ended  chan struct{} // the host's Run returned
 	cancel context.CancelFunc
 	all    sync.WaitGroup
+}
+
+// watcher fails the simulation when a partition says what none ever should.
+type watcher struct {
+	slog.Handler
+	node *node
+}
+
+func (h watcher) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelError || h.Handler.Enabled(ctx, level)
+}
+
+func (h watcher) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == "event failed" || strings.HasPrefix(r.Message, "damaged row") {
+		text := r.Message
+		r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
+		if !strings.Contains(text, "closed") { // the process is being ended
+			h.node.world.fail("%s", text)
+		}
+	}
+	if !h.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
 }
 
 func logger() *slog.Logger {
@@ -140,8 +166,9 @@ func (w *world) open(at disks) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, n.log.Close())
 	}
-	n.Router, err = partition.NewRouter(partition.Config{Invoker: n.runner, Partitions: partitions, Logger: logger(), MaxInbox: 1000},
-		func(id uint32, p *partition.Partition) partition.Group { return n.host.Attach(replica.GroupID(id), p) })
+	n.Router, err = partition.NewRouter(partition.Config{
+		Invoker: n.runner, Partitions: partitions, Logger: slog.New(watcher{logger().Handler(), n}), MaxInbox: 1000, Between: n.between,
+	}, n.attach)
 	if err != nil {
 		return nil, errors.Join(err, n.log.Close())
 	}

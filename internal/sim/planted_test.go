@@ -19,6 +19,7 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 	}
 	const (
 		model  = "../engine -run TestModel -rapid.checks=2000 -rapid.nofailfile -rapid.shrinktime=1s"
+		worlds = "../engine -run TestTransactions$ -model.for=15s"
 		faults = "../partition -run Leadership|TestReplyWaits"
 		crash  = "../../cluster/replica -run TestCrashAtEveryStep|TestPowerCut"
 		whole  = ". -run TestSeed -sim.from 1 -sim.for 20s"
@@ -29,6 +30,8 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 		// Not dedup: ids that follow from the caller's journal make a repeated message harmless to
 		// everything that the simulation's handlers do. A signal would count twice: see the model.
 		{"gate", whole}, {"idempotency", whole}, {"timer", whole},
+		{"decision", worlds}, {"unlock", worlds}, {"prepared", worlds}, {"wound", worlds},
+		{"decision", whole}, {"unlock", whole}, {"prepared", whole}, {"wound", whole},
 	} {
 		t.Run(bug.tag+" "+strings.Fields(bug.suites)[0], func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)

@@ -63,7 +63,7 @@ func (r *runner) Start(a *invoker.Attempt) invoker.Running {
 	return h
 }
 
-// Read implements invoker.Invoker: Get returns the counter.
+// Read implements invoker.Invoker: Get returns the state.
 func (r *runner) Read(_ context.Context, read *invoker.Read) *recordv1.Result {
 	return &recordv1.Result{Value: read.State}
 }
@@ -148,15 +148,38 @@ func (h *handler) run() (outcome *invoker.Outcome) {
 			return &invoker.Outcome{Result: &recordv1.Result{Error: &recordv1.Error{Code: codeFailedPrecondition, Message: "not enough"}}}
 		}
 		return &invoker.Outcome{Result: &recordv1.Result{Value: value(balance)}, Entries: []*recordv1.Entry{setState(value(balance))}}
-	case "Transfer":
-		done := make(chan *invoker.Outcome, 1)
-		go func() { // Unwound by Goexit where it waits.
-			defer close(done)
-			done <- h.transfer(done)
-		}()
-		return <-done
+	case "Balance":
+		return success(a.State)
 	}
-	return &invoker.Outcome{Result: &recordv1.Result{Error: &recordv1.Error{Code: 12, Message: a.Target.Handler}}}
+	done := make(chan *invoker.Outcome, 1)
+	go func() { // Unwound by Goexit where it waits.
+		defer close(done)
+		done <- h.runWaiting(done)
+	}()
+	return <-done
+}
+
+// runWaiting is of the handlers that wait for something.
+func (h *handler) runWaiting(done chan<- *invoker.Outcome) *invoker.Outcome {
+	switch t := h.attempt.Target; t.Service + "." + t.Handler {
+	case "sim.Transfers.Transfer":
+		return h.transfer(done)
+	case "sim.Errands.Errand":
+		return h.errand(done)
+	case "sim.List.Slow":
+		return h.slow(done)
+	case "sim.Lists.Batch", "sim.List.Batch":
+		return h.runBatch()
+	case "sim.Mover.Move", "sim.Account.Pay":
+		return h.move()
+	case "sim.Mover.Total":
+		return h.total()
+	default:
+		if t.Service == "sim.List" {
+			return h.runList()
+		}
+	}
+	return failed(12, h.attempt.Target.Handler)
 }
 
 func setState(v []byte) *recordv1.Entry {
@@ -216,9 +239,13 @@ func (h *handler) step(entry *recordv1.Entry) uint32 {
 }
 
 func (h *handler) call(done chan<- *invoker.Outcome, account, method string, amount []byte) *recordv1.Result {
+	return h.callStep(done, invocation.Target{Service: "sim.Account", Key: account, Handler: method}, amount)
+}
+
+// callStep calls a TRANSACTION as a step of a DURABLE handler.
+func (h *handler) callStep(done chan<- *invoker.Outcome, t invocation.Target, input []byte) *recordv1.Result {
 	a := h.attempt
-	t := invocation.Target{Service: "sim.Account", Key: account, Handler: method}
-	in := invoke(t, invocation.ModeTransaction, amount, "")
+	in := invoke(t, invocation.ModeTransaction, input, "")
 	id := invocation.DerivedID(t, "call", a.ID.String(), fmt.Sprint(h.index+1))
 	in.InvocationId, in.Chain = id[:], a.Chain
 	in.Caller = &recordv1.Caller{InvocationId: a.ID[:], Entry: h.index + 1}

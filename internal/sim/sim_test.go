@@ -93,6 +93,10 @@ func (w *world) fund() {
 	for i := range accounts {
 		w.request(fmt.Sprint("fund", i), account(i), invocation.ModeTransaction, value(funds), newChance(w.seed, 50+uint64(i)))
 	}
+	for i := range purses {
+		t := invocation.Target{Service: "sim.Account", Key: purse(i), Handler: "Deposit"}
+		w.request(fmt.Sprint("purse", i), t, invocation.ModeTransaction, value(funds), newChance(w.seed, 70+uint64(i)))
+	}
 }
 
 // check holds what is there against what callers were told.
@@ -111,6 +115,7 @@ func (w *world) check(n *node) {
 	w.mu.Unlock()
 
 	sums, oneWay, sent := map[string][]int64{}, map[string]int64{}, int64(0)
+	moves := map[string]int64{}
 	for key, a := range acks {
 		if a.oneWay {
 			oneWay[a.target.Key]++
@@ -130,6 +135,11 @@ func (w *world) check(n *node) {
 			fallthrough
 		case "Add":
 			sums[a.target.Key] = append(sums[a.target.Key], number([]byte(a.result)))
+		case "Move", "Pay":
+			if detail.Row.Status == recordv1.Status_STATUS_SUCCEEDED {
+				sent++
+				moves[a.target.Key]++
+			}
 		case "Transfer":
 			w.checkTransfer(key, a, detail.Row.Status, executed)
 		}
@@ -158,12 +168,20 @@ func (w *world) check(n *node) {
 	if got != sent {
 		w.fail("%d adds were sent by transactions that committed, %d arrived", sent, got)
 	}
+	for i := range movers {
+		if got, want := state("sim.Mover", mover(i)), moves[mover(i)]; got != want {
+			w.fail("%s has counted %d transfers, %d were acknowledged", mover(i), got, want)
+		}
+	}
 	money := int64(0)
 	for i := range accounts {
 		money += state("sim.Account", fmt.Sprint("a", i))
 	}
-	if money != accounts*funds {
-		w.fail("there is %d of money, it was %d", money, accounts*funds)
+	for i := range purses {
+		money += state("sim.Account", purse(i))
+	}
+	if money != (accounts+purses)*funds {
+		w.fail("there is %d of money, it was %d", money, (accounts+purses)*funds)
 	}
 }
 

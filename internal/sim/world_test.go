@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/perdure/perdure/internal/history"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
@@ -27,6 +29,10 @@ type world struct {
 	disk  *chance // how long syncs and commits take
 	plan  *chance // which fault strikes when
 	began time.Time
+
+	network *chance     // what becomes of messages between partitions
+	calm    atomic.Bool // they arrive at once
+	lists   lists
 
 	mu struct {
 		sync.Mutex
@@ -59,6 +65,8 @@ type execution struct {
 // Bounds of a simulation, in fake time.
 const (
 	workers       = 10
+	transactors   = 8
+	watchers      = 2
 	callsPerActor = 25
 	longest       = 10 * time.Minute
 	funds         = 1000
@@ -67,7 +75,10 @@ const (
 )
 
 func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, seed: seed, disk: newChance(seed, 1), plan: newChance(seed, 2), began: time.Now()}
+	w := &world{t: t, seed: seed, disk: newChance(seed, 1), plan: newChance(seed, 2), network: newChance(seed, 3), began: time.Now()}
+	w.calm.Store(seed%4 == 0)
+	w.lists.history = history.NewRecorder()
+	w.lists.mu.acked = map[string][]int64{}
 	w.mu.changed = make(chan struct{})
 	w.mu.acked, w.mu.executed, w.mu.highest = map[string]*acked{}, map[execution][]string{}, map[string]int64{}
 	return w
@@ -184,14 +195,20 @@ func (w *world) add(key, counter, handler string, random *chance) {
 
 // request calls with an idempotency key, and sometimes asks again: the answer stays the same.
 func (w *world) request(key string, t invocation.Target, mode invocation.Mode, input []byte, random *chance) *recordv1.Result {
-	in := func() *recordv1.Invoke { return invoke(t, mode, input, key) }
-	id, _ := invocation.IDFromBytes(in().InvocationId)
+	return w.requestThis(key, func() *recordv1.Invoke { return invoke(t, mode, input, key) }, random)
+}
+
+// requestThis is request for something that is made anew each time.
+func (w *world) requestThis(key string, in func() *recordv1.Invoke, random *chance) *recordv1.Result {
+	first := in()
+	id, _ := invocation.IDFromBytes(first.InvocationId)
+	t := target(first.Target.Service, first.Target.Key, first.Target.Handler)
 	result, ok := w.call(func(ctx context.Context, n *node) (*recordv1.Result, error) { return n.Call(ctx, in()) })
 	if !ok {
 		return nil
 	}
 	w.mu.Lock()
-	w.mu.acked[key] = &acked{id: id, target: t, amount: number(input), result: text(result)}
+	w.mu.acked[key] = &acked{id: id, target: t, amount: number(first.Input), result: text(result)}
 	w.mu.Unlock()
 	again := random.intn(6)
 	if again > 1 {
@@ -288,6 +305,7 @@ func (w *world) drive(done <-chan struct{}) {
 		// The callers are done: on good disks all that is left must end by itself.
 		at = n.stop()
 		at.log.ClearFaults()
+		w.calm.Store(true)
 		if n, err = w.open(at); err != nil {
 			w.fail("the node does not open: %v", err)
 			return
@@ -314,7 +332,7 @@ func (w *world) strike(n *node, done <-chan struct{}) (disks, error) {
 		if w.failure() != "" {
 			return disks{}, errDone
 		}
-		switch w.plan.intn(10) {
+		switch w.plan.intn(18) {
 		case 0, 1, 2, 3:
 			w.trace("power cut")
 			return n.crash(uint64(w.plan.intn(1 << 30))), nil
@@ -344,6 +362,10 @@ func (w *world) strike(n *node, done <-chan struct{}) (disks, error) {
 			w.pause(n)
 			n.disks.store.NoSpace(false)
 			w.trace("there is space again")
+		default:
+			partition := w.plan.intn(partitions)
+			w.trace("partition %d loses its leader", partition+1)
+			n.loseLeader(partition, w.plan)
 		}
 	}
 }
@@ -400,7 +422,11 @@ func (w *world) settle(n *node) {
 	// Messages may still be on their way to a partition that has no row of them yet.
 	time.Sleep(3 * time.Second)
 	if w.failure() == "" {
+		w.checkNothingIsHeld(n)
+	}
+	if w.failure() == "" {
 		w.check(n)
+		w.checkLists(n)
 	}
 }
 
@@ -416,6 +442,12 @@ func run(t *testing.T, seed uint64) (violation string, trace []string) {
 		callers.Wait()
 		for number := range workers {
 			callers.Go(func() { w.worker(number) })
+		}
+		for number := range transactors {
+			callers.Go(func() { w.transactor(number) })
+		}
+		for number := range watchers {
+			callers.Go(func() { w.watcher(transactors + number) })
 		}
 		callers.Wait()
 		close(done)
