@@ -30,6 +30,11 @@ Try it in another terminal:
   curl %[1]s/bank.v1.AccountService/Withdraw -H 'Content-Type: application/json' -d '{"accountId":"alice","amount":"7"}'
   curl %[1]s/bank.v1.AccountService/Balance  -H 'Content-Type: application/json' -d '{"accountId":"alice"}'
 
+Two accounts at once, or neither:
+
+  curl %[1]s/bank.v1.TransferService/Transfer  -H 'Content-Type: application/json' -d '{"transferId":"t-1","from":"alice","to":"bob","amount":"3"}'
+  curl %[1]s/bank.v1.BackOfficeService/Total   -H 'Content-Type: application/json' -d '{"accountIds":["alice","bob"]}'
+
 Then kill it, start it again and look at the balance. Ctrl-C stops it.
 
 `, url)
@@ -38,6 +43,7 @@ Then kill it, start it again and look at the balance. Ctrl-C stops it.
 func register(n *cluster.Node) {
 	bank.RegisterAccountHandler(n, Accounts{Payouts: logPayouts{}})
 	bank.RegisterTransferHandler(n, Transfers{})
+	bank.RegisterBackOfficeHandler(n, BackOffice{})
 }
 
 // logPayouts is an outside bank that writes down what it was asked for.

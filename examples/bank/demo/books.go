@@ -22,13 +22,21 @@ const (
 
 // books is what the callers know: what each account must hold, from the answers they got.
 type books struct {
-	client                      *actor.Client
-	answered, refused, repeated atomic.Int64
-	mu                          struct {
+	client                                        *actor.Client
+	answered, refused, repeated, payRolls, audits atomic.Int64
+	mu                                            struct {
 		sync.Mutex
-		expected  [accounts]int64
-		transfers []*bankv1.TransferRequest // that were answered with success
+		expected [accounts]int64
+		made     []*movement // that were answered with success
 	}
+}
+
+// movement takes money from one account and puts the same amount on each of some others.
+type movement struct {
+	id     string
+	from   int
+	to     []int
+	amount int64
 }
 
 func newBooks(url string) *books { return &books{client: cluster.Dial(nil, url)} }
@@ -47,15 +55,15 @@ func (b *books) open(ctx context.Context) error {
 	return nil
 }
 
-// transfer moves money at random until work ends; each transfer that was begun is repeated
-// until it is answered.
-func (b *books) transfer(work, ctx context.Context, callers int) error {
+// move moves money at random until work ends; each movement that was begun is repeated until it
+// is answered.
+func (b *books) move(work, ctx context.Context, callers int) error {
 	failed := make([]error, callers)
 	var all sync.WaitGroup
 	for c := range callers {
 		all.Go(func() {
 			for n := 0; work.Err() == nil && failed[c] == nil; n++ {
-				failed[c] = b.one(ctx, fmt.Sprintf("transfer-%d-%d", c, n))
+				failed[c] = b.one(ctx, invent(c, n))
 			}
 		})
 	}
@@ -63,42 +71,98 @@ func (b *books) transfer(work, ctx context.Context, callers int) error {
 	return errors.Join(failed...)
 }
 
-func (b *books) one(ctx context.Context, id string) error {
-	from := rand.IntN(accounts)
-	to := (from + 1 + rand.IntN(accounts-1)) % accounts
-	request := &bankv1.TransferRequest{TransferId: id, From: name(from), To: name(to), Amount: 1 + rand.Int64N(300)}
+// invent makes a transfer up or, as every tenth movement, a pay roll.
+func invent(caller, n int) *movement {
+	who := rand.Perm(accounts)
+	m := &movement{id: fmt.Sprintf("%d-%d", caller, n), from: who[0], to: who[1:2], amount: 1 + rand.Int64N(300)}
+	if n%10 == 9 {
+		m.to, m.amount = who[1:6], 1+rand.Int64N(100)
+	}
+	return m
+}
+
+// call makes a movement. Its id makes it one movement, however often it is called.
+func (b *books) call(ctx context.Context, m *movement) error {
+	if len(m.to) == 1 {
+		_, err := bank.Transfer(b.client).Transfer(ctx, &bankv1.TransferRequest{TransferId: m.id, From: name(m.from), To: name(m.to[0]), Amount: m.amount})
+		return err
+	}
+	roll := &bankv1.PayRollRequest{PayrollId: m.id, From: name(m.from)}
+	for _, to := range m.to {
+		roll.Payments = append(roll.Payments, &bankv1.Payment{To: name(to), Amount: m.amount})
+	}
+	_, err := bank.BackOffice(b.client).PayRoll(ctx, roll)
+	return err
+}
+
+func (b *books) one(ctx context.Context, m *movement) error {
 	for {
 		// The stub repeats what failed with unavailable by itself; what it gives up on is
-		// repeated here. The transfer id makes all of them one transfer.
-		_, err := bank.Transfer(b.client).Transfer(ctx, request)
+		// repeated here.
+		err := b.call(ctx, m)
 		switch {
 		case err == nil:
 			b.mu.Lock()
-			b.mu.expected[from] -= request.Amount
-			b.mu.expected[to] += request.Amount
-			b.mu.transfers = append(b.mu.transfers, request)
+			for _, to := range m.to {
+				b.mu.expected[m.from] -= m.amount
+				b.mu.expected[to] += m.amount
+			}
+			b.mu.made = append(b.mu.made, m)
 			b.mu.Unlock()
 		case actor.CodeOf(err) == actor.FailedPrecondition:
 			b.refused.Add(1)
 		case ctx.Err() != nil:
-			return fmt.Errorf("%s was not answered in time: %w", id, err)
-		case actor.CodeOf(err) == actor.Unavailable || actor.CodeOf(err) == actor.DeadlineExceeded:
+			return fmt.Errorf("movement %s was not answered in time: %w", m.id, err)
+		case again(err):
 			b.repeated.Add(1)
 			continue
 		default:
-			return fmt.Errorf("%s: %w", id, err)
+			return fmt.Errorf("movement %s: %w", m.id, err)
+		}
+		if len(m.to) > 1 {
+			b.payRolls.Add(1)
 		}
 		b.answered.Add(1)
 		return nil
 	}
 }
 
-// awaitProgress waits until more transfers are answered than before.
+// again reports whether an error says nothing about what happened, so that one asks again.
+func again(err error) bool {
+	return actor.CodeOf(err) == actor.Unavailable || actor.CodeOf(err) == actor.DeadlineExceeded
+}
+
+// audit adds up all accounts, again and again until work ends. Money is on the move and the node
+// dies meanwhile; no audit may see more or less than was paid in.
+func (b *books) audit(work, ctx context.Context) error {
+	everything := &bankv1.TotalRequest{}
+	for i := range accounts {
+		everything.AccountIds = append(everything.AccountIds, name(i))
+	}
+	for {
+		total, err := bank.BackOffice(b.client).Total(ctx, everything)
+		switch {
+		case err == nil && total.Sum != accounts*start:
+			return fmt.Errorf("an audit found %d in the bank, %d was paid in: it saw half of a transfer", total.Sum, accounts*start)
+		case err == nil:
+			b.audits.Add(1)
+		case ctx.Err() != nil || !again(err):
+			return fmt.Errorf("audit: %w", err)
+		}
+		select {
+		case <-work.Done():
+			return nil
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// awaitProgress waits until more movements are answered than before.
 func (b *books) awaitProgress(ctx context.Context, before int64) error {
 	for b.answered.Load() <= before {
 		select {
 		case <-ctx.Done():
-			return errors.New("no transfer was answered after the restart")
+			return errors.New("nothing was answered after the restart")
 		case <-time.After(time.Millisecond):
 		}
 	}
@@ -134,13 +198,13 @@ func (b *books) prove(ctx context.Context) error {
 			return fmt.Errorf("%s holds %d; by the answers it must hold %d", name(i), held[i], b.mu.expected[i])
 		}
 	}
-	done("%d accounts, each to the cent: no answered transfer was lost, none happened twice", accounts)
+	done("%d accounts, each to the cent: nothing answered was lost, nothing happened twice or by half", accounts)
 
-	step("the last transfers, once more")
-	again := b.mu.transfers[max(0, len(b.mu.transfers)-200):]
-	for _, request := range again {
-		if _, err := bank.Transfer(b.client).Transfer(ctx, request); err != nil {
-			return fmt.Errorf("%s, repeated: %w", request.TransferId, err)
+	step("the last ones, once more")
+	last := b.mu.made[max(0, len(b.mu.made)-200):]
+	for _, m := range last {
+		if err := b.call(ctx, m); err != nil {
+			return fmt.Errorf("movement %s, repeated: %w", m.id, err)
 		}
 	}
 	after, _, err := balances()
@@ -148,8 +212,8 @@ func (b *books) prove(ctx context.Context) error {
 		return err
 	}
 	if after != held {
-		return errors.New("repeating answered transfers moved money")
+		return errors.New("repeating answered calls moved money")
 	}
-	done("%d repeated with their ids: answered again, no money moved", len(again))
+	done("%d repeated with their ids: answered again, no money moved", len(last))
 	return nil
 }

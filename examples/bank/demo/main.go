@@ -1,6 +1,7 @@
-// Command demo shows that Perdure does not lose money: it builds the bank example, runs it as
-// a process, calls it in three ways, kills it again and again in the middle of transfers, and
-// then proves from the balances that every call that was answered happened exactly once.
+// Command demo shows that Perdure does not lose money: it builds the bank example, runs it as a
+// process, calls it in three ways, and kills it again and again in the middle of transfers. Audits
+// that add up all accounts meanwhile must never see half of a transfer, and the balances prove in
+// the end that every call that was answered happened exactly once, and wholly.
 //
 //	go run ./examples/bank/demo
 //
@@ -20,7 +21,7 @@ import (
 
 func main() {
 	rounds := flag.Int("kills", 5, "how many times the node is killed")
-	callers := flag.Int("callers", 32, "how many callers transfer money at once")
+	callers := flag.Int("callers", 32, "how many callers move money at once")
 	pause := flag.Duration("every", 2*time.Second, "time between two kills")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -63,22 +64,22 @@ func demo(ctx context.Context, kills, callers int, pause time.Duration) error {
 		return err
 	}
 
-	say("\nTransfers between %d accounts by %d callers, while the node is killed %d times", accounts, callers, kills)
+	say("\nTransfers and pay rolls between %d accounts by %d callers, while the node is killed %d times", accounts, callers, kills)
 	b := newBooks(node.url)
 	if err := b.open(ctx); err != nil {
 		return err
 	}
 	work, stopWork := context.WithCancel(ctx)
-	finished := make(chan error, 1)
-	go func() { finished <- b.transfer(work, ctx, callers) }()
+	defer stopWork()
+	finished := make(chan error, 2)
+	go func() { finished <- b.move(work, ctx, callers) }()
+	go func() { finished <- b.audit(work, ctx) }()
 	for i := range kills {
 		select {
 		case <-time.After(pause):
 		case err := <-finished:
-			stopWork()
-			return errors.Join(errors.New("the callers ended early"), err)
+			return errors.Join(errors.New("callers or auditor ended early"), err)
 		case <-ctx.Done():
-			stopWork()
 			return ctx.Err()
 		}
 		before := b.answered.Load()
@@ -90,10 +91,9 @@ func demo(ctx context.Context, kills, callers int, pause time.Duration) error {
 			err = b.awaitProgress(ctx, before)
 		}
 		if err != nil {
-			stopWork()
 			return err
 		}
-		done("%d transfers answered before; ready again in %d ms, first answer %d ms after the kill",
+		done("%d answered before; ready again in %d ms, first answer %d ms after the kill",
 			before, up.Milliseconds(), time.Since(killed).Milliseconds())
 	}
 	select {
@@ -102,16 +102,21 @@ func demo(ctx context.Context, kills, callers int, pause time.Duration) error {
 	}
 	stopWork()
 	step("letting the last ones finish")
-	if err := <-finished; err != nil {
-		return err
+	for range 2 {
+		if err := <-finished; err != nil {
+			return err
+		}
 	}
-	done("%d transfers answered, %d of them refused for lack of money, %d attempts had to be repeated",
-		b.answered.Load(), b.refused.Load(), b.repeated.Load())
+	done("%d answered, %d of them pay rolls; %d attempts had to be repeated", b.answered.Load(), b.payRolls.Load(), b.repeated.Load())
+	step("refused, after the deposit")
+	done("%d, for lack of money: their deposits never happened", b.refused.Load())
+	step("audits all the while")
+	done("%d, and each saw exactly %d: never half of a transfer", b.audits.Load(), accounts*start)
 
 	say("\nProof")
 	if err := b.prove(ctx); err != nil {
 		return err
 	}
-	say("\n%s in %.0f s: %d transfers, %d kills, nothing lost, nothing doubled.", good("All of it holds"), time.Since(began).Seconds(), b.answered.Load(), kills)
+	say("\n%s in %.0f s: %d transfers and pay rolls, %d audits, %d kills: nothing lost, nothing doubled, nothing by half.", good("All of it holds"), time.Since(began).Seconds(), b.answered.Load(), b.audits.Load(), kills)
 	return nil
 }

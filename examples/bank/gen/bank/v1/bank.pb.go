@@ -11,6 +11,7 @@ import (
 	_ "github.com/perdure/perdure/proto/perdure/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -614,11 +615,402 @@ func (*TransferResponse) Descriptor() ([]byte, []int) {
 	return file_bank_v1_bank_proto_rawDescGZIP(), []int{11}
 }
 
+type PayRollRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the pay roll: a second one with the same id is the same pay roll.
+	PayrollId string `protobuf:"bytes,1,opt,name=payroll_id,json=payrollId" json:"payroll_id,omitempty"`
+	// Account id.
+	From          string     `protobuf:"bytes,2,opt,name=from" json:"from,omitempty"`
+	Payments      []*Payment `protobuf:"bytes,3,rep,name=payments" json:"payments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PayRollRequest) Reset() {
+	*x = PayRollRequest{}
+	mi := &file_bank_v1_bank_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PayRollRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PayRollRequest) ProtoMessage() {}
+
+func (x *PayRollRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bank_v1_bank_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PayRollRequest.ProtoReflect.Descriptor instead.
+func (*PayRollRequest) Descriptor() ([]byte, []int) {
+	return file_bank_v1_bank_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PayRollRequest) GetPayrollId() string {
+	if x != nil {
+		return x.PayrollId
+	}
+	return ""
+}
+
+func (x *PayRollRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *PayRollRequest) GetPayments() []*Payment {
+	if x != nil {
+		return x.Payments
+	}
+	return nil
+}
+
+// Payment is one line of a pay roll.
+type Payment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Account id.
+	To string `protobuf:"bytes,1,opt,name=to" json:"to,omitempty"`
+	// At most a million millions, so that 1000 of them can be added up.
+	Amount        int64 `protobuf:"varint,2,opt,name=amount" json:"amount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Payment) Reset() {
+	*x = Payment{}
+	mi := &file_bank_v1_bank_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Payment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Payment) ProtoMessage() {}
+
+func (x *Payment) ProtoReflect() protoreflect.Message {
+	mi := &file_bank_v1_bank_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Payment.ProtoReflect.Descriptor instead.
+func (*Payment) Descriptor() ([]byte, []int) {
+	return file_bank_v1_bank_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Payment) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Payment) GetAmount() int64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+type PayRollResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was paid altogether.
+	Sum           int64 `protobuf:"varint,1,opt,name=sum" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PayRollResponse) Reset() {
+	*x = PayRollResponse{}
+	mi := &file_bank_v1_bank_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PayRollResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PayRollResponse) ProtoMessage() {}
+
+func (x *PayRollResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bank_v1_bank_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PayRollResponse.ProtoReflect.Descriptor instead.
+func (*PayRollResponse) Descriptor() ([]byte, []int) {
+	return file_bank_v1_bank_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PayRollResponse) GetSum() int64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+type TotalRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AccountIds    []string               `protobuf:"bytes,1,rep,name=account_ids,json=accountIds" json:"account_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TotalRequest) Reset() {
+	*x = TotalRequest{}
+	mi := &file_bank_v1_bank_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TotalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TotalRequest) ProtoMessage() {}
+
+func (x *TotalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bank_v1_bank_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TotalRequest.ProtoReflect.Descriptor instead.
+func (*TotalRequest) Descriptor() ([]byte, []int) {
+	return file_bank_v1_bank_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *TotalRequest) GetAccountIds() []string {
+	if x != nil {
+		return x.AccountIds
+	}
+	return nil
+}
+
+type TotalResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sum           int64                  `protobuf:"varint,1,opt,name=sum" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TotalResponse) Reset() {
+	*x = TotalResponse{}
+	mi := &file_bank_v1_bank_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TotalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TotalResponse) ProtoMessage() {}
+
+func (x *TotalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bank_v1_bank_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TotalResponse.ProtoReflect.Descriptor instead.
+func (*TotalResponse) Descriptor() ([]byte, []int) {
+	return file_bank_v1_bank_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *TotalResponse) GetSum() int64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+type StandingOrderRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the order: a second one with the same id is the same order.
+	OrderId string `protobuf:"bytes,1,opt,name=order_id,json=orderId" json:"order_id,omitempty"`
+	// Account ids.
+	From   string `protobuf:"bytes,2,opt,name=from" json:"from,omitempty"`
+	To     string `protobuf:"bytes,3,opt,name=to" json:"to,omitempty"`
+	Amount int64  `protobuf:"varint,4,opt,name=amount" json:"amount,omitempty"`
+	// How many transfers, the first at once.
+	Times int32 `protobuf:"varint,5,opt,name=times" json:"times,omitempty"`
+	// The time between two of them.
+	Every         *durationpb.Duration `protobuf:"bytes,6,opt,name=every" json:"every,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingOrderRequest) Reset() {
+	*x = StandingOrderRequest{}
+	mi := &file_bank_v1_bank_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingOrderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingOrderRequest) ProtoMessage() {}
+
+func (x *StandingOrderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bank_v1_bank_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingOrderRequest.ProtoReflect.Descriptor instead.
+func (*StandingOrderRequest) Descriptor() ([]byte, []int) {
+	return file_bank_v1_bank_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *StandingOrderRequest) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *StandingOrderRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *StandingOrderRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *StandingOrderRequest) GetAmount() int64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+func (x *StandingOrderRequest) GetTimes() int32 {
+	if x != nil {
+		return x.Times
+	}
+	return 0
+}
+
+func (x *StandingOrderRequest) GetEvery() *durationpb.Duration {
+	if x != nil {
+		return x.Every
+	}
+	return nil
+}
+
+type StandingOrderResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Made  int32                  `protobuf:"varint,1,opt,name=made" json:"made,omitempty"`
+	// There was too little money, or an account was closed.
+	Refused       int32 `protobuf:"varint,2,opt,name=refused" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingOrderResponse) Reset() {
+	*x = StandingOrderResponse{}
+	mi := &file_bank_v1_bank_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingOrderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingOrderResponse) ProtoMessage() {}
+
+func (x *StandingOrderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bank_v1_bank_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingOrderResponse.ProtoReflect.Descriptor instead.
+func (*StandingOrderResponse) Descriptor() ([]byte, []int) {
+	return file_bank_v1_bank_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *StandingOrderResponse) GetMade() int32 {
+	if x != nil {
+		return x.Made
+	}
+	return 0
+}
+
+func (x *StandingOrderResponse) GetRefused() int32 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
 var File_bank_v1_bank_proto protoreflect.FileDescriptor
 
 const file_bank_v1_bank_proto_rawDesc = "" +
 	"\n" +
-	"\x12bank/v1/bank.proto\x12\abank.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18perdure/v1/options.proto\"@\n" +
+	"\x12bank/v1/bank.proto\x12\abank.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x18perdure/v1/options.proto\"@\n" +
 	"\fAccountState\x12\x18\n" +
 	"\abalance\x18\x01 \x01(\x03R\abalance\x12\x16\n" +
 	"\x06closed\x18\x02 \x01(\bR\x06closed\"9\n" +
@@ -654,7 +1046,34 @@ const file_bank_v1_bank_proto_rawDesc = "" +
 	"\x04from\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04from\x12\x17\n" +
 	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\x12\x1f\n" +
 	"\x06amount\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06amount\"\x12\n" +
-	"\x10TransferResponse2\xce\x02\n" +
+	"\x10TransferResponse\"\x8f\x01\n" +
+	"\x0ePayRollRequest\x12%\n" +
+	"\n" +
+	"payroll_id\x18\x01 \x01(\tB\x06Ҁ$\x02\x10\x01R\tpayrollId\x12\x1b\n" +
+	"\x04from\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04from\x129\n" +
+	"\bpayments\x18\x03 \x03(\v2\x10.bank.v1.PaymentB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\bpayments\"J\n" +
+	"\aPayment\x12\x17\n" +
+	"\x02to\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\x12&\n" +
+	"\x06amount\x18\x02 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d \x00R\x06amount\"#\n" +
+	"\x0fPayRollResponse\x12\x10\n" +
+	"\x03sum\x18\x01 \x01(\x03R\x03sum\">\n" +
+	"\fTotalRequest\x12.\n" +
+	"\vaccount_ids\x18\x01 \x03(\tB\r\xbaH\n" +
+	"\x92\x01\a\b\x01\x10\xe8\a\x18\x01R\n" +
+	"accountIds\"!\n" +
+	"\rTotalResponse\x12\x10\n" +
+	"\x03sum\x18\x01 \x01(\x03R\x03sum\"\xeb\x01\n" +
+	"\x14StandingOrderRequest\x12!\n" +
+	"\border_id\x18\x01 \x01(\tB\x06Ҁ$\x02\x10\x01R\aorderId\x12\x1b\n" +
+	"\x04from\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04from\x12\x17\n" +
+	"\x02to\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02to\x12\x1f\n" +
+	"\x06amount\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06amount\x12 \n" +
+	"\x05times\x18\x05 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a \x00R\x05times\x127\n" +
+	"\x05every\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x06\xbaH\x03\xc8\x01\x01R\x05every\"E\n" +
+	"\x15StandingOrderResponse\x12\x12\n" +
+	"\x04made\x18\x01 \x01(\x05R\x04made\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\x05R\arefused2\xce\x02\n" +
 	"\x0eAccountService\x12<\n" +
 	"\aDeposit\x12\x17.bank.v1.DepositRequest\x1a\x18.bank.v1.DepositResponse\x12?\n" +
 	"\bWithdraw\x12\x18.bank.v1.WithdrawRequest\x1a\x19.bank.v1.WithdrawResponse\x12G\n" +
@@ -662,7 +1081,11 @@ const file_bank_v1_bank_proto_rawDesc = "" +
 	"\bCloseOut\x12\x18.bank.v1.CloseOutRequest\x1a\x19.bank.v1.CloseOutResponse\"\x06Ҁ$\x02\b\x01\x1a+Ҁ$'\b\x02\x12\fAccountState\x1a\x15\n" +
 	"\x06ledger\x12\vLedgerEntry2b\n" +
 	"\x0fTransferService\x12G\n" +
-	"\bTransfer\x12\x18.bank.v1.TransferRequest\x1a\x19.bank.v1.TransferResponse\"\x06Ҁ$\x02\b\x01\x1a\x06Ҁ$\x02\b\x01BBZ;github.com/perdure/perdure/examples/bank/gen/bank/v1;bankv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
+	"\bTransfer\x12\x18.bank.v1.TransferRequest\x1a\x19.bank.v1.TransferResponse\"\x06Ҁ$\x02\b\x03\x1a\x06Ҁ$\x02\b\x012\xf9\x01\n" +
+	"\x11BackOfficeService\x12D\n" +
+	"\aPayRoll\x12\x17.bank.v1.PayRollRequest\x1a\x18.bank.v1.PayRollResponse\"\x06Ҁ$\x02\b\x03\x12>\n" +
+	"\x05Total\x12\x15.bank.v1.TotalRequest\x1a\x16.bank.v1.TotalResponse\"\x06Ҁ$\x02\b\x03\x12V\n" +
+	"\rStandingOrder\x12\x1d.bank.v1.StandingOrderRequest\x1a\x1e.bank.v1.StandingOrderResponse\"\x06Ҁ$\x02\b\x01\x1a\x06Ҁ$\x02\b\x01BBZ;github.com/perdure/perdure/examples/bank/gen/bank/v1;bankv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
 	file_bank_v1_bank_proto_rawDescOnce sync.Once
@@ -676,37 +1099,53 @@ func file_bank_v1_bank_proto_rawDescGZIP() []byte {
 	return file_bank_v1_bank_proto_rawDescData
 }
 
-var file_bank_v1_bank_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_bank_v1_bank_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_bank_v1_bank_proto_goTypes = []any{
-	(*AccountState)(nil),     // 0: bank.v1.AccountState
-	(*LedgerEntry)(nil),      // 1: bank.v1.LedgerEntry
-	(*DepositRequest)(nil),   // 2: bank.v1.DepositRequest
-	(*DepositResponse)(nil),  // 3: bank.v1.DepositResponse
-	(*WithdrawRequest)(nil),  // 4: bank.v1.WithdrawRequest
-	(*WithdrawResponse)(nil), // 5: bank.v1.WithdrawResponse
-	(*BalanceRequest)(nil),   // 6: bank.v1.BalanceRequest
-	(*BalanceResponse)(nil),  // 7: bank.v1.BalanceResponse
-	(*CloseOutRequest)(nil),  // 8: bank.v1.CloseOutRequest
-	(*CloseOutResponse)(nil), // 9: bank.v1.CloseOutResponse
-	(*TransferRequest)(nil),  // 10: bank.v1.TransferRequest
-	(*TransferResponse)(nil), // 11: bank.v1.TransferResponse
+	(*AccountState)(nil),          // 0: bank.v1.AccountState
+	(*LedgerEntry)(nil),           // 1: bank.v1.LedgerEntry
+	(*DepositRequest)(nil),        // 2: bank.v1.DepositRequest
+	(*DepositResponse)(nil),       // 3: bank.v1.DepositResponse
+	(*WithdrawRequest)(nil),       // 4: bank.v1.WithdrawRequest
+	(*WithdrawResponse)(nil),      // 5: bank.v1.WithdrawResponse
+	(*BalanceRequest)(nil),        // 6: bank.v1.BalanceRequest
+	(*BalanceResponse)(nil),       // 7: bank.v1.BalanceResponse
+	(*CloseOutRequest)(nil),       // 8: bank.v1.CloseOutRequest
+	(*CloseOutResponse)(nil),      // 9: bank.v1.CloseOutResponse
+	(*TransferRequest)(nil),       // 10: bank.v1.TransferRequest
+	(*TransferResponse)(nil),      // 11: bank.v1.TransferResponse
+	(*PayRollRequest)(nil),        // 12: bank.v1.PayRollRequest
+	(*Payment)(nil),               // 13: bank.v1.Payment
+	(*PayRollResponse)(nil),       // 14: bank.v1.PayRollResponse
+	(*TotalRequest)(nil),          // 15: bank.v1.TotalRequest
+	(*TotalResponse)(nil),         // 16: bank.v1.TotalResponse
+	(*StandingOrderRequest)(nil),  // 17: bank.v1.StandingOrderRequest
+	(*StandingOrderResponse)(nil), // 18: bank.v1.StandingOrderResponse
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
 }
 var file_bank_v1_bank_proto_depIdxs = []int32{
-	2,  // 0: bank.v1.AccountService.Deposit:input_type -> bank.v1.DepositRequest
-	4,  // 1: bank.v1.AccountService.Withdraw:input_type -> bank.v1.WithdrawRequest
-	6,  // 2: bank.v1.AccountService.Balance:input_type -> bank.v1.BalanceRequest
-	8,  // 3: bank.v1.AccountService.CloseOut:input_type -> bank.v1.CloseOutRequest
-	10, // 4: bank.v1.TransferService.Transfer:input_type -> bank.v1.TransferRequest
-	3,  // 5: bank.v1.AccountService.Deposit:output_type -> bank.v1.DepositResponse
-	5,  // 6: bank.v1.AccountService.Withdraw:output_type -> bank.v1.WithdrawResponse
-	7,  // 7: bank.v1.AccountService.Balance:output_type -> bank.v1.BalanceResponse
-	9,  // 8: bank.v1.AccountService.CloseOut:output_type -> bank.v1.CloseOutResponse
-	11, // 9: bank.v1.TransferService.Transfer:output_type -> bank.v1.TransferResponse
-	5,  // [5:10] is the sub-list for method output_type
-	0,  // [0:5] is the sub-list for method input_type
-	0,  // [0:0] is the sub-list for extension type_name
-	0,  // [0:0] is the sub-list for extension extendee
-	0,  // [0:0] is the sub-list for field type_name
+	13, // 0: bank.v1.PayRollRequest.payments:type_name -> bank.v1.Payment
+	19, // 1: bank.v1.StandingOrderRequest.every:type_name -> google.protobuf.Duration
+	2,  // 2: bank.v1.AccountService.Deposit:input_type -> bank.v1.DepositRequest
+	4,  // 3: bank.v1.AccountService.Withdraw:input_type -> bank.v1.WithdrawRequest
+	6,  // 4: bank.v1.AccountService.Balance:input_type -> bank.v1.BalanceRequest
+	8,  // 5: bank.v1.AccountService.CloseOut:input_type -> bank.v1.CloseOutRequest
+	10, // 6: bank.v1.TransferService.Transfer:input_type -> bank.v1.TransferRequest
+	12, // 7: bank.v1.BackOfficeService.PayRoll:input_type -> bank.v1.PayRollRequest
+	15, // 8: bank.v1.BackOfficeService.Total:input_type -> bank.v1.TotalRequest
+	17, // 9: bank.v1.BackOfficeService.StandingOrder:input_type -> bank.v1.StandingOrderRequest
+	3,  // 10: bank.v1.AccountService.Deposit:output_type -> bank.v1.DepositResponse
+	5,  // 11: bank.v1.AccountService.Withdraw:output_type -> bank.v1.WithdrawResponse
+	7,  // 12: bank.v1.AccountService.Balance:output_type -> bank.v1.BalanceResponse
+	9,  // 13: bank.v1.AccountService.CloseOut:output_type -> bank.v1.CloseOutResponse
+	11, // 14: bank.v1.TransferService.Transfer:output_type -> bank.v1.TransferResponse
+	14, // 15: bank.v1.BackOfficeService.PayRoll:output_type -> bank.v1.PayRollResponse
+	16, // 16: bank.v1.BackOfficeService.Total:output_type -> bank.v1.TotalResponse
+	18, // 17: bank.v1.BackOfficeService.StandingOrder:output_type -> bank.v1.StandingOrderResponse
+	10, // [10:18] is the sub-list for method output_type
+	2,  // [2:10] is the sub-list for method input_type
+	2,  // [2:2] is the sub-list for extension type_name
+	2,  // [2:2] is the sub-list for extension extendee
+	0,  // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_bank_v1_bank_proto_init() }
@@ -720,9 +1159,9 @@ func file_bank_v1_bank_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bank_v1_bank_proto_rawDesc), len(file_bank_v1_bank_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   19,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_bank_v1_bank_proto_goTypes,
 		DependencyIndexes: file_bank_v1_bank_proto_depIdxs,

@@ -280,11 +280,10 @@ const TransferServiceName = "bank.v1.TransferService"
 // TransferHandler is what you implement to serve bank.v1.TransferService. One value serves all
 // calls at once.
 //
-// TransferService moves money between two accounts.
+// TransferService moves money between two accounts, all or nothing.
 type TransferHandler interface {
-	// Transfer takes money from one account and puts it on the other. It is DURABLE: a crash in
-	// the middle goes on from where it was, so the money arrives, but for a moment it is on
-	// neither account. Atomic across objects (mode TRANSACTION) comes with the next release.
+	// Transfer takes money from one account and puts it on the other: both change, or neither
+	// does. It fails with failed_precondition if there is too little or an account is closed.
 	Transfer(ctx actor.Context, req *v1.TransferRequest) (*v1.TransferResponse, error)
 }
 
@@ -311,9 +310,8 @@ type TransferStub struct {
 // calls are steps of it.
 func Transfer(c actor.Caller) TransferStub { return TransferStub{c} }
 
-// Transfer takes money from one account and puts it on the other. It is DURABLE: a crash in
-// the middle goes on from where it was, so the money arrives, but for a moment it is on
-// neither account. Atomic across objects (mode TRANSACTION) comes with the next release.
+// Transfer takes money from one account and puts it on the other: both change, or neither
+// does. It fails with failed_precondition if there is too little or an account is closed.
 func (s TransferStub) Transfer(ctx context.Context, req *v1.TransferRequest, opts ...actor.CallOption) (*v1.TransferResponse, error) {
 	return actor.Invoke[*v1.TransferResponse](ctx, s.c, transferDesc.Methods[0], "", req, opts)
 }
@@ -337,7 +335,7 @@ var transferDesc = actor.ServiceDesc{
 			Service:          TransferServiceName,
 			Name:             "Transfer",
 			Kind:             actor.KindService,
-			Mode:             actor.ModeDurable,
+			Mode:             actor.ModeTransaction,
 			IdempotencyField: 1,
 			NewRequest:       func() proto.Message { return new(v1.TransferRequest) },
 			NewResponse:      func() proto.Message { return new(v1.TransferResponse) },
@@ -346,6 +344,154 @@ var transferDesc = actor.ServiceDesc{
 			},
 			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
 				return handler.(TransferHandler).Transfer(ctx, req.(*v1.TransferRequest))
+			},
+		},
+	},
+}
+
+// BackOfficeServiceName is the full name of the service BackOfficeService.
+const BackOfficeServiceName = "bank.v1.BackOfficeService"
+
+// BackOfficeHandler is what you implement to serve bank.v1.BackOfficeService. One value serves all
+// calls at once.
+//
+// BackOfficeService does what takes many accounts, or a long time.
+type BackOfficeHandler interface {
+	// PayRoll pays many accounts from one: all of them, or none.
+	PayRoll(ctx actor.Context, req *v1.PayRollRequest) (*v1.PayRollResponse, error)
+	// Total is what some accounts hold together at one instant, however much money is on the move.
+	Total(ctx actor.Context, req *v1.TotalRequest) (*v1.TotalResponse, error)
+	// StandingOrder makes the same transfer again and again, for years if need be: DURABLE, with
+	// transactions as its steps.
+	StandingOrder(ctx actor.Context, req *v1.StandingOrderRequest) (*v1.StandingOrderResponse, error)
+}
+
+// UnimplementedBackOfficeHandler, embedded in your handler, fails the rpcs that you do not
+// implement with unimplemented. Without it, a new rpc is a compile error.
+type UnimplementedBackOfficeHandler struct{}
+
+// PayRoll fails with unimplemented.
+func (UnimplementedBackOfficeHandler) PayRoll(actor.Context, *v1.PayRollRequest) (*v1.PayRollResponse, error) {
+	return nil, actor.Errorf(actor.Unimplemented, "bank.v1.BackOfficeService.PayRoll is not implemented")
+}
+
+// Total fails with unimplemented.
+func (UnimplementedBackOfficeHandler) Total(actor.Context, *v1.TotalRequest) (*v1.TotalResponse, error) {
+	return nil, actor.Errorf(actor.Unimplemented, "bank.v1.BackOfficeService.Total is not implemented")
+}
+
+// StandingOrder fails with unimplemented.
+func (UnimplementedBackOfficeHandler) StandingOrder(actor.Context, *v1.StandingOrderRequest) (*v1.StandingOrderResponse, error) {
+	return nil, actor.Errorf(actor.Unimplemented, "bank.v1.BackOfficeService.StandingOrder is not implemented")
+}
+
+// RegisterBackOfficeHandler makes r run h.
+func RegisterBackOfficeHandler(r actor.Registrar, h BackOfficeHandler) {
+	r.RegisterService(&backOfficeDesc, h)
+}
+
+// BackOfficeStub calls bank.v1.BackOfficeService.
+type BackOfficeStub struct {
+	c actor.Caller
+}
+
+// BackOffice is bank.v1.BackOfficeService. c is an *actor.Client or a handler's ctx: in a handler,
+// the calls are steps of it.
+func BackOffice(c actor.Caller) BackOfficeStub { return BackOfficeStub{c} }
+
+// PayRoll pays many accounts from one: all of them, or none.
+func (s BackOfficeStub) PayRoll(ctx context.Context, req *v1.PayRollRequest, opts ...actor.CallOption) (*v1.PayRollResponse, error) {
+	return actor.Invoke[*v1.PayRollResponse](ctx, s.c, backOfficeDesc.Methods[0], "", req, opts)
+}
+
+// PayRollAsync calls without waiting.
+func (s BackOfficeStub) PayRollAsync(ctx context.Context, req *v1.PayRollRequest, opts ...actor.CallOption) actor.Future[*v1.PayRollResponse] {
+	return actor.InvokeAsync[*v1.PayRollResponse](ctx, s.c, backOfficeDesc.Methods[0], "", req, opts)
+}
+
+// PayRollSend starts the call, at once or after a Delay, and does not wait for its result.
+func (s BackOfficeStub) PayRollSend(ctx context.Context, req *v1.PayRollRequest, opts ...actor.SendOption) (*actor.Invocation[*v1.PayRollResponse], error) {
+	return actor.InvokeSend[*v1.PayRollResponse](ctx, s.c, backOfficeDesc.Methods[0], "", req, opts)
+}
+
+// Total is what some accounts hold together at one instant, however much money is on the move.
+func (s BackOfficeStub) Total(ctx context.Context, req *v1.TotalRequest, opts ...actor.CallOption) (*v1.TotalResponse, error) {
+	return actor.Invoke[*v1.TotalResponse](ctx, s.c, backOfficeDesc.Methods[1], "", req, opts)
+}
+
+// TotalAsync calls without waiting.
+func (s BackOfficeStub) TotalAsync(ctx context.Context, req *v1.TotalRequest, opts ...actor.CallOption) actor.Future[*v1.TotalResponse] {
+	return actor.InvokeAsync[*v1.TotalResponse](ctx, s.c, backOfficeDesc.Methods[1], "", req, opts)
+}
+
+// TotalSend starts the call, at once or after a Delay, and does not wait for its result.
+func (s BackOfficeStub) TotalSend(ctx context.Context, req *v1.TotalRequest, opts ...actor.SendOption) (*actor.Invocation[*v1.TotalResponse], error) {
+	return actor.InvokeSend[*v1.TotalResponse](ctx, s.c, backOfficeDesc.Methods[1], "", req, opts)
+}
+
+// StandingOrder makes the same transfer again and again, for years if need be: DURABLE, with
+// transactions as its steps.
+func (s BackOfficeStub) StandingOrder(ctx context.Context, req *v1.StandingOrderRequest, opts ...actor.CallOption) (*v1.StandingOrderResponse, error) {
+	return actor.Invoke[*v1.StandingOrderResponse](ctx, s.c, backOfficeDesc.Methods[2], "", req, opts)
+}
+
+// StandingOrderAsync calls without waiting.
+func (s BackOfficeStub) StandingOrderAsync(ctx context.Context, req *v1.StandingOrderRequest, opts ...actor.CallOption) actor.Future[*v1.StandingOrderResponse] {
+	return actor.InvokeAsync[*v1.StandingOrderResponse](ctx, s.c, backOfficeDesc.Methods[2], "", req, opts)
+}
+
+// StandingOrderSend starts the call, at once or after a Delay, and does not wait for its result.
+func (s BackOfficeStub) StandingOrderSend(ctx context.Context, req *v1.StandingOrderRequest, opts ...actor.SendOption) (*actor.Invocation[*v1.StandingOrderResponse], error) {
+	return actor.InvokeSend[*v1.StandingOrderResponse](ctx, s.c, backOfficeDesc.Methods[2], "", req, opts)
+}
+
+var backOfficeDesc = actor.ServiceDesc{
+	Name: BackOfficeServiceName,
+	Kind: actor.KindService,
+	File: v1.File_bank_v1_bank_proto,
+	Methods: []*actor.MethodDesc{
+		{
+			Service:          BackOfficeServiceName,
+			Name:             "PayRoll",
+			Kind:             actor.KindService,
+			Mode:             actor.ModeTransaction,
+			IdempotencyField: 1,
+			NewRequest:       func() proto.Message { return new(v1.PayRollRequest) },
+			NewResponse:      func() proto.Message { return new(v1.PayRollResponse) },
+			Schema: func() protoreflect.MethodDescriptor {
+				return v1.File_bank_v1_bank_proto.Services().ByName("BackOfficeService").Methods().ByName("PayRoll")
+			},
+			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
+				return handler.(BackOfficeHandler).PayRoll(ctx, req.(*v1.PayRollRequest))
+			},
+		},
+		{
+			Service:     BackOfficeServiceName,
+			Name:        "Total",
+			Kind:        actor.KindService,
+			Mode:        actor.ModeTransaction,
+			NewRequest:  func() proto.Message { return new(v1.TotalRequest) },
+			NewResponse: func() proto.Message { return new(v1.TotalResponse) },
+			Schema: func() protoreflect.MethodDescriptor {
+				return v1.File_bank_v1_bank_proto.Services().ByName("BackOfficeService").Methods().ByName("Total")
+			},
+			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
+				return handler.(BackOfficeHandler).Total(ctx, req.(*v1.TotalRequest))
+			},
+		},
+		{
+			Service:          BackOfficeServiceName,
+			Name:             "StandingOrder",
+			Kind:             actor.KindService,
+			Mode:             actor.ModeDurable,
+			IdempotencyField: 1,
+			NewRequest:       func() proto.Message { return new(v1.StandingOrderRequest) },
+			NewResponse:      func() proto.Message { return new(v1.StandingOrderResponse) },
+			Schema: func() protoreflect.MethodDescriptor {
+				return v1.File_bank_v1_bank_proto.Services().ByName("BackOfficeService").Methods().ByName("StandingOrder")
+			},
+			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
+				return handler.(BackOfficeHandler).StandingOrder(ctx, req.(*v1.StandingOrderRequest))
 			},
 		},
 	},
