@@ -1,7 +1,8 @@
 // Command bench measures Perdure, and Restate beside it, on the machine at hand and prints one set of tables.
 //
-//	go run ./bench/cmd/bench            about 12 minutes
-//	go run ./bench/cmd/bench -quick     about 2 minutes, coarser
+//	go run ./bench/cmd/bench                  about 20 minutes
+//	go run ./bench/cmd/bench -quick           about 3 minutes, coarser
+//	go run ./bench/cmd/bench -transactions    about 10 minutes: SmallBank and mixes of several keys, Perdure alone
 //
 // It needs Go. Restate is fetched with npm, once, into a cache directory; without npm the tables have no Restate. All
 // servers listen on the loopback device only, run on throw-away directories, and are gone when it ends, however it ends.
@@ -36,6 +37,7 @@ const floorServer = "serve-http-floor"
 // options are the flags.
 type options struct {
 	quick          bool
+	transactions   bool
 	rounds         int
 	window, warmup time.Duration
 	timeout        time.Duration
@@ -56,11 +58,12 @@ func main() {
 		return
 	}
 	var o options
-	flag.BoolVar(&o.quick, "quick", false, "about 2 minutes: fewer and shorter windows, one server for all of a round")
-	flag.IntVar(&o.rounds, "rounds", 0, "how often each system has its turn, and is killed; 0: 3 rounds, or with -quick 2 rounds and 1 kill")
-	flag.DurationVar(&o.window, "window", 0, "length of each window; 0: 4s, or 1.2s with -quick")
-	flag.DurationVar(&o.warmup, "warmup", 0, "calls before each window that do not count; 0: 1.5s, or 500ms with -quick")
-	flag.DurationVar(&o.timeout, "timeout", 15*time.Minute, "stop measuring after this long and report what there is")
+	flag.BoolVar(&o.quick, "quick", false, "about 3 minutes: fewer and shorter windows, one server for all of a round")
+	flag.BoolVar(&o.transactions, "transactions", false, "measure transactions across objects on Perdure instead (SmallBank, and mixes of 2 to 8 keys): about 10 minutes, or 90 seconds with -quick")
+	flag.IntVar(&o.rounds, "rounds", 0, "how often each system has its turn, and is killed; 0: 3 rounds, or with -quick 2 rounds and 1 kill, or with -quick -transactions 1 round")
+	flag.DurationVar(&o.window, "window", 0, "length of each window; 0: 4s, or 1.2s with -quick; with -transactions 2s or 800ms")
+	flag.DurationVar(&o.warmup, "warmup", 0, "calls before each window that do not count; 0: 1.5s, or 500ms with -quick; with -transactions 500ms or 200ms")
+	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "stop measuring after this long and report what there is")
 	flag.StringVar(&o.systems, "systems", "perdure,restate-default,restate-best,http-floor", "what to measure, comma-separated")
 	flag.StringVar(&o.workloads, "workloads", "", `only workloads whose "name/callers" matches this regular expression, such as 'Add.*/64|recovery'`)
 	flag.StringVar(&o.dir, "dir", "", "where data and Restate's download go, on the disk to be measured; empty: perdure-bench in the user's cache directory")
@@ -78,12 +81,22 @@ func main() {
 }
 
 func (o options) plan() (measure.Plan, error) {
-	plan := measure.Full()
-	if o.quick {
+	var plan measure.Plan
+	switch {
+	case o.transactions && o.quick:
+		plan = measure.QuickTransactions()
+	case o.transactions:
+		plan = measure.FullTransactions()
+	case o.quick:
 		plan = measure.Quick()
+	default:
+		plan = measure.Full()
 	}
 	if o.rounds > 0 {
-		plan.Rounds, plan.RecoveryRounds = o.rounds, o.rounds
+		plan.Rounds = o.rounds
+		if plan.RecoveryRounds > 0 {
+			plan.RecoveryRounds = o.rounds
+		}
 	}
 	if o.window > 0 {
 		plan.Window = o.window
@@ -127,6 +140,7 @@ func run(ctx context.Context, o options) (err error) {
 	bench := &measure.Run{Plan: plan, Dir: scratch, Raw: raw, Progress: os.Stderr}
 	records := &bench.Records
 	records.Started = time.Now()
+	records.Transactions = o.transactions
 	records.Machine = procfs.Model()
 	records.Command = command()
 	records.Versions = []string{runtime.Version()}
@@ -166,6 +180,9 @@ func prepare(ctx context.Context, o options, bench *measure.Run, cache, scratch 
 		return err
 	}
 	wanted := strings.Split(o.systems, ",")
+	if o.transactions {
+		wanted = []string{"perdure"}
+	}
 	known := []string{"perdure", "restate-default", "restate-best", "http-floor"}
 	for _, name := range wanted {
 		if !slices.Contains(known, name) {
@@ -188,6 +205,7 @@ func prepare(ctx context.Context, o options, bench *measure.Run, cache, scratch 
 		if perdure, err := system.BuildPerdure(ctx, root, scratch); err != nil {
 			absent("Perdure", err)
 		} else {
+			perdure.Metrics = o.transactions
 			bench.Systems = append(bench.Systems, perdure)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/perdure/perdure/actor"
 	benchv1 "github.com/perdure/perdure/bench/gen/bench/v1"
 	"github.com/perdure/perdure/bench/gen/bench/v1/benchv1perdure"
+	"github.com/perdure/perdure/bench/gen/smallbank/v1/smallbankv1perdure"
+	"github.com/perdure/perdure/bench/gen/ycsb/v1/ycsbv1perdure"
 )
 
 // defaultSteps is how many steps Run10 takes when the request does not say.
@@ -17,6 +19,13 @@ const defaultSteps = 10
 func Register(r actor.Registrar) {
 	benchv1perdure.RegisterCounterHandler(r, counter{})
 	benchv1perdure.RegisterStepsHandler(r, steps{})
+	benchv1perdure.RegisterAccountHandler(r, account{})
+	benchv1perdure.RegisterTransferHandler(r, transfer{})
+	benchv1perdure.RegisterFanOutHandler(r, fanOut{})
+	smallbankv1perdure.RegisterAccountHandler(r, bankAccount{})
+	smallbankv1perdure.RegisterBankHandler(r, bank{})
+	ycsbv1perdure.RegisterEntryHandler(r, entry{})
+	ycsbv1perdure.RegisterMixHandler(r, mix{})
 }
 
 type counter struct{}

@@ -1,12 +1,14 @@
 package load
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -25,15 +27,20 @@ const (
 type Plan struct {
 	// Addr is the server's IPv4 address and port.
 	Addr netip.AddrPort
-	// Requests are complete HTTP requests; each call sends one of them.
-	Requests [][]byte
+	// Calls are what callers ask for. Start may change the bytes of requests with an AnyKey, so these belong to one plan.
+	Calls []Call
 	// Callers is how many calls are in flight at any time, each on a connection of its own.
 	Callers int
 	// Timeout is how long one call may take before it counts as failed and its connection is dropped. Defaults to 10 s.
 	Timeout time.Duration
-	// Limit, when positive, sends the requests in order, that many in all, and then ends by itself. Otherwise each call
-	// draws its request at random until Stop.
+	// Limit, when positive, makes the calls in order, that many in all, and then ends by itself. Otherwise each call is
+	// drawn at random until Stop.
 	Limit int
+	// Change, when not nil, reads from an answer with status 200 by how much its request changed the sum of all objects.
+	Change func(body []byte) (int64, error)
+	// Refusal, when not empty, is what the body of an answer holds that is no failure although its status is not 200: the
+	// handler did not want to, and changed nothing. The call ends there and counts as completed and as refused.
+	Refusal string
 }
 
 // Generator keeps calls in flight from one operating system thread. Its methods may be called from any goroutine.
@@ -43,12 +50,16 @@ type Generator struct {
 	stopping  atomic.Bool
 	completed atomic.Uint64
 	failed    atomic.Uint64
+	refused   atomic.Uint64
+	rejected  atomic.Uint64
 	done      chan struct{} // closed by the loop when it has ended
 
 	// Owned by the loop; others read them only after done is closed.
 	latency    histogram.Histogram
 	firstError error
+	changed    int64
 	random     *rand.Rand
+	anyKey     [len(AnyKey)]byte // the last key that was made up
 	issued     int
 	inFlight   int
 	epoll      int
@@ -60,7 +71,8 @@ type Generator struct {
 type conn struct {
 	fd       int // -1 while there is no connection
 	busy     bool
-	sentAt   time.Time
+	rest     Call      // what of its call was not sent yet
+	sentAt   time.Time // of the first request of its call
 	dialAt   time.Time // when fd is -1: not before
 	leftover []byte    // start of a response that is not complete
 }
@@ -69,16 +81,24 @@ type conn struct {
 type Result struct {
 	// Latency holds the calls that succeeded while recording was on.
 	Latency *histogram.Histogram
-	// Completed and Failed count all calls since the start. A call whose outcome is unknown counts as failed.
-	Completed, Failed uint64
+	// Completed and Failed count all calls since the start. A call whose outcome is unknown counts as failed. Refused is
+	// how many of the completed ones ended with the plan's refusal, Rejected how many of the failed ones ended with an
+	// answer after which a transaction changed nothing: 4xx but for 499 (the caller left), 501 (no such thing here) or 504
+	// (it took too long and was rolled back).
+	Completed, Failed, Refused, Rejected uint64
+	// Changed is the sum of what the plan's Change read from all answers, those of calls that failed later included.
+	Changed int64
 	// FirstError is why the first failed call failed; nil when none did.
 	FirstError error
 }
 
 // Start connects all callers and begins to call. The caller must call Stop, or Wait when the plan has a limit.
 func Start(plan Plan) (*Generator, error) {
-	if len(plan.Requests) == 0 || plan.Callers < 1 || !plan.Addr.Addr().Is4() {
-		return nil, fmt.Errorf("load: plan has %d requests, %d callers, address %s; want at least 1, 1 and IPv4", len(plan.Requests), plan.Callers, plan.Addr)
+	if len(plan.Calls) == 0 || plan.Callers < 1 || !plan.Addr.Addr().Is4() {
+		return nil, fmt.Errorf("load: plan has %d calls, %d callers, address %s; want at least 1, 1 and IPv4", len(plan.Calls), plan.Callers, plan.Addr)
+	}
+	if i := slices.IndexFunc(plan.Calls, func(c Call) bool { return len(c) == 0 }); i >= 0 {
+		return nil, fmt.Errorf("load: call %d of the plan has no request; want at least 1", i)
 	}
 	if plan.Timeout == 0 {
 		plan.Timeout = 10 * time.Second
@@ -95,6 +115,8 @@ func Start(plan Plan) (*Generator, error) {
 		conns:  make([]conn, plan.Callers),
 		buffer: make([]byte, 64<<10),
 	}
+	// Two generators must not make up the same key, so each begins at another one.
+	copy(g.anyKey[:], fmt.Sprintf("%08x%012d", g.random.Uint32(), 0))
 	for i := range g.conns {
 		g.conns[i].fd = -1
 	}
@@ -114,6 +136,9 @@ func (g *Generator) Record(on bool) { g.recording.Store(on) }
 // Completed is how many calls have succeeded since the start.
 func (g *Generator) Completed() uint64 { return g.completed.Load() }
 
+// Refused is how many of them ended with the plan's refusal.
+func (g *Generator) Refused() uint64 { return g.refused.Load() }
+
 // Stop sends no further call, waits for those in flight (at most the plan's timeout) and returns the result.
 func (g *Generator) Stop() Result {
 	g.stopping.Store(true)
@@ -132,7 +157,10 @@ func (g *Generator) Wait(ctx context.Context) Result {
 
 func (g *Generator) result() Result {
 	<-g.done
-	return Result{Latency: &g.latency, Completed: g.completed.Load(), Failed: g.failed.Load(), FirstError: g.firstError}
+	return Result{
+		Latency: &g.latency, Completed: g.completed.Load(), Failed: g.failed.Load(), Refused: g.refused.Load(),
+		Rejected: g.rejected.Load(), Changed: g.changed, FirstError: g.firstError,
+	}
 }
 
 // loop owns every connection. It blocks in epoll_wait on a thread of its own: going through the runtime's poller would
@@ -193,16 +221,25 @@ func (g *Generator) send(i int, now time.Time) {
 	if g.stopping.Load() || g.plan.Limit > 0 && g.issued >= g.plan.Limit {
 		return
 	}
-	request := g.plan.Requests[0]
+	call := g.plan.Calls[0]
 	if g.plan.Limit > 0 {
-		request = g.plan.Requests[g.issued%len(g.plan.Requests)]
-	} else if len(g.plan.Requests) > 1 {
-		request = g.plan.Requests[g.random.IntN(len(g.plan.Requests))]
+		call = g.plan.Calls[g.issued%len(g.plan.Calls)]
+	} else if len(g.plan.Calls) > 1 {
+		call = g.plan.Calls[g.random.IntN(len(g.plan.Calls))]
 	}
 	c := &g.conns[i]
 	g.issued++
 	g.inFlight++
-	c.busy, c.sentAt = true, now
+	c.busy, c.sentAt, c.rest = true, now, call
+	g.sendNext(i)
+}
+
+// sendNext sends the next request of the call of caller i.
+func (g *Generator) sendNext(i int) {
+	c := &g.conns[i]
+	request := c.rest[0]
+	c.rest = c.rest[1:]
+	g.makeKey(request)
 	// A request is far smaller than a socket's buffer and the last one was answered, so it goes out in one piece.
 	if n, err := syscall.Write(c.fd, request); err != nil || n < len(request) {
 		g.drop(i, fmt.Errorf("wrote %d of %d bytes: %v", n, len(request), err))
@@ -245,23 +282,68 @@ func (g *Generator) receive(i int) {
 		g.drop(i, fmt.Errorf("%d bytes that no request asked for", len(received)-taken))
 		return
 	}
+	refused, err := g.judge(response)
+	more := err == nil && !refused && len(c.rest) > 0
+	c.leftover = c.leftover[:0]
+	if more && !response.Close {
+		g.sendNext(i)
+		return
+	}
 	now := time.Now()
 	c.busy = false
 	g.inFlight--
-	if response.Status == 200 {
+	switch {
+	case more:
+		g.fail(errors.New("the server closes the connection before the call is complete"))
+	case err != nil:
+		g.fail(err)
+	default:
 		g.completed.Add(1)
+		if refused {
+			g.refused.Add(1)
+		}
 		if g.recording.Load() {
 			g.latency.Record(now.Sub(c.sentAt))
 		}
-	} else {
-		g.fail(fmt.Errorf("status %d: %.200s", response.Status, response.Body))
 	}
-	c.leftover = c.leftover[:0]
 	if response.Close {
 		g.disconnect(i)
 		return
 	}
 	g.send(i, now)
+}
+
+// judge says whether an answer is a success, a refusal or neither, and adds up what it changed.
+func (g *Generator) judge(response Response) (refused bool, err error) {
+	switch {
+	case response.Status != 200 && g.plan.Refusal != "" && bytes.Contains(response.Body, []byte(g.plan.Refusal)):
+		return true, nil
+	case response.Status != 200:
+		if s := response.Status; s/100 == 4 && s != 499 || s == 501 || s == 504 {
+			g.rejected.Add(1)
+		}
+		return false, fmt.Errorf("status %d: %.200s", response.Status, response.Body)
+	case g.plan.Change == nil:
+		return false, nil
+	}
+	change, err := g.plan.Change(response.Body)
+	g.changed += change
+	return false, err
+}
+
+// makeKey writes a key that was not there before over the AnyKey of a request, or over the key that took its place.
+func (g *Generator) makeKey(request []byte) {
+	at, found := keyAt(request)
+	if !found {
+		return
+	}
+	for digit := len(g.anyKey) - 1; ; digit-- {
+		if g.anyKey[digit]++; g.anyKey[digit] <= '9' {
+			break
+		}
+		g.anyKey[digit] = '0'
+	}
+	copy(request[at:], g.anyKey[:])
 }
 
 // drop fails the call of caller i and closes its connection.

@@ -38,7 +38,7 @@ func TestGeneratorCountsWhatTheServerAnswered(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	g, err := Start(Plan{Addr: addrOf(server), Requests: [][]byte{Post("a", "/", `{"k":0}`), Post("a", "/", `{"k":1}`)}, Callers: 4})
+	g, err := Start(Plan{Addr: addrOf(server), Calls: Single(Post("a", "/", `{"k":0}`), Post("a", "/", `{"k":1}`)), Callers: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestGeneratorLimitSendsEachRequestInOrder(t *testing.T) {
 	for i := range 50 {
 		requests = append(requests, Post("a", "/", fmt.Sprint(i)))
 	}
-	g, err := Start(Plan{Addr: addrOf(server), Requests: requests, Callers: 8, Limit: 50})
+	g, err := Start(Plan{Addr: addrOf(server), Calls: Single(requests...), Callers: 8, Limit: 50})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,17 +101,58 @@ func TestGeneratorSurvivesErrorsSilenceAndClosedConnections(t *testing.T) {
 	}))
 	defer server.Close()
 	defer close(release)
-	g, err := Start(Plan{Addr: addrOf(server), Requests: [][]byte{Post("a", "/", "{}")}, Callers: 2, Timeout: 50 * time.Millisecond})
+	g, err := Start(Plan{Addr: addrOf(server), Calls: Single(Post("a", "/", "{}")), Callers: 2, Timeout: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool { return g.Completed() > 50 && g.failed.Load() >= 3 })
 	result := g.Stop()
-	if result.FirstError == nil || result.Failed < 3 {
+	if result.FirstError == nil || result.Failed < 3 || result.Rejected != 0 {
 		t.Errorf("failed %d, first error %v, want the 503, the closed connection and the silence", result.Failed, result.FirstError)
 	}
-	if _, err := Start(Plan{Addr: netip.MustParseAddrPort("127.0.0.1:1"), Requests: [][]byte{nil}, Callers: 1}); err == nil {
+	if _, err := Start(Plan{Addr: netip.MustParseAddrPort("127.0.0.1:1"), Calls: Single(nil), Callers: 1}); err == nil {
 		t.Error("Start connected to a closed port")
+	}
+}
+
+// TestGeneratorSendsACallOneByOne calls a server on which every second call is refused in the middle.
+func TestGeneratorSendsACallOneByOne(t *testing.T) {
+	var mu sync.Mutex
+	seen, keys := map[string]int{}, map[string]bool{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		seen[string(body)]++
+		keys[r.Header.Get(KeyHeader)] = true
+		if string(body) == "refused" {
+			http.Error(w, `{"code":"failed_precondition"}`, http.StatusBadRequest)
+			return
+		}
+		io.WriteString(w, `{"change":"2"}`)
+	}))
+	defer server.Close()
+	post := func(body string) []byte { return Post("a", "/", body, KeyHeader, AnyKey) }
+	g, err := Start(Plan{
+		Addr: addrOf(server), Callers: 3, Limit: 40, Refusal: `"failed_precondition"`,
+		Calls:  []Call{{post("first"), post("second")}, {post("third"), post("refused"), post("never")}},
+		Change: func(body []byte) (int64, error) { return Number(body, "change") },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Record(true)
+	result := g.Wait(t.Context())
+	if result.Completed != 40 || result.Refused != 20 || result.Failed != 0 || result.Changed != 120 {
+		t.Errorf("completed %d, refused %d, failed %d (%v), changed %d", result.Completed, result.Refused, result.Failed, result.FirstError, result.Changed)
+	}
+	for body, want := range map[string]int{"first": 20, "second": 20, "third": 20, "refused": 20, "never": 0} {
+		if seen[body] != want {
+			t.Errorf("request %q arrived %d times, want %d", body, seen[body], want)
+		}
+	}
+	if len(keys) != 80 {
+		t.Errorf("80 requests had %d different keys", len(keys))
 	}
 }
 
@@ -224,7 +265,7 @@ func TestLatencyIsFromSendToAnswer(t *testing.T) {
 	const delay = 3 * time.Millisecond
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(delay) }))
 	defer server.Close()
-	g, err := Start(Plan{Addr: addrOf(server), Requests: [][]byte{Post("a", "/", "{}")}, Callers: 2})
+	g, err := Start(Plan{Addr: addrOf(server), Calls: Single(Post("a", "/", "{}")), Callers: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -114,10 +114,13 @@ func equalFold(got []byte, lower string) bool {
 	return true
 }
 
-// Value is the number in the field "value" of a JSON object. Protobuf's JSON writes 64-bit integers as strings and leaves
-// zero out; both are understood.
-func Value(body []byte) (int64, error) {
-	_, rest, found := bytes.Cut(body, []byte(`"value"`))
+// Value is the number in the field "value" of a JSON object; see Number.
+func Value(body []byte) (int64, error) { return Number(body, "value") }
+
+// Number is the number in the named field of a JSON object without nested ones. Protobuf's JSON writes 64-bit integers as
+// strings and leaves zero out; both are understood.
+func Number(body []byte, field string) (int64, error) {
+	_, rest, found := bytes.Cut(body, []byte(`"`+field+`"`))
 	if !found {
 		if body = bytes.TrimSpace(body); len(body) > 1 && body[0] == '{' && body[len(body)-1] == '}' {
 			return 0, nil
@@ -131,7 +134,7 @@ func Value(body []byte) (int64, error) {
 	}
 	value, err := strconv.ParseInt(string(rest[:end]), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("field value in %.80q is not an integer", body)
+		return 0, fmt.Errorf("field %s in %.80q is not an integer", field, body)
 	}
 	return value, nil
 }

@@ -3,21 +3,26 @@ package measure
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 
-	"github.com/perdure/perdure/bench/internal/system"
+	"github.com/perdure/perdure/bench/internal/workload"
 )
 
-// Cell is one call mix: what is called, on how many keys, by how many callers at once.
+// Cell is one call mix: what is called, and by how many callers at once.
 type Cell struct {
-	Workload string
-	Op       system.Op
-	Keys     int
-	Callers  int
+	workload.Workload
+	Callers int
 }
 
-// manyKeys is over how many counters the callers spread.
-const manyKeys = 1000
+// cells are one workload by different numbers of callers.
+func cells(w workload.Workload, callers ...int) []Cell {
+	all := make([]Cell, len(callers))
+	for i, count := range callers {
+		all[i] = Cell{w, count}
+	}
+	return all
+}
 
 // Plan says what one run measures and for how long.
 type Plan struct {
@@ -36,34 +41,69 @@ type Plan struct {
 	RecoveryLoad   time.Duration
 }
 
-// Full is what the tables in docs are made from. It takes about 12 minutes with three systems.
+// Full is what the tables in docs are made from. It takes about 20 minutes with three systems.
 func Full() Plan {
 	return Plan{
 		Rounds: 3, Warmup: 1500 * time.Millisecond, Window: 4 * time.Second,
 		Groups: [][]Cell{
-			{{WorkloadAdd, system.Add, manyKeys, 1}, {WorkloadAdd, system.Add, manyKeys, 64}, {WorkloadAdd, system.Add, manyKeys, 256}},
-			{{WorkloadHot, system.Add, 1, 1}, {WorkloadHot, system.Add, 1, 64}, {WorkloadHot, system.Add, 1, 256}},
-			{{WorkloadGet, system.Get, manyKeys, 1}, {WorkloadGet, system.Get, manyKeys, 64}},
-			{{WorkloadSteps, system.Run10, 1, 1}, {WorkloadSteps, system.Run10, 1, 64}},
+			cells(workload.Adds(), 1, 64, 256),
+			cells(workload.Hot(), 1, 64, 256),
+			cells(workload.Gets(), 1, 64),
+			cells(workload.Steps(), 1, 64),
+			slices.Concat(cells(workload.Transfers(), 1, 64, 256), cells(workload.KeyedTransfers(), 64)),
+			slices.Concat(cells(workload.FanOut(), 1, 16), cells(workload.FanOutAtomic(), 1, 16)),
 		},
 		Idle: 5 * time.Second, Floor: 2 * time.Second,
 		RecoveryRounds: 3, RecoveryLoad: 3 * time.Second,
 	}
 }
 
-// Quick takes about two minutes with three systems: fewer and shorter windows, one server for all of them.
+// Quick takes about three minutes with three systems: fewer and shorter windows, one server for all of them.
 func Quick() Plan {
 	return Plan{
 		Rounds: 2, Warmup: 500 * time.Millisecond, Window: 1200 * time.Millisecond,
-		Groups: [][]Cell{{
-			{WorkloadAdd, system.Add, manyKeys, 1}, {WorkloadAdd, system.Add, manyKeys, 64}, {WorkloadAdd, system.Add, manyKeys, 256},
-			{WorkloadHot, system.Add, 1, 64},
-			{WorkloadGet, system.Get, manyKeys, 64},
-			{WorkloadSteps, system.Run10, 1, 1}, {WorkloadSteps, system.Run10, 1, 64},
-		}},
+		Groups: [][]Cell{slices.Concat(
+			cells(workload.Adds(), 1, 64, 256),
+			cells(workload.Hot(), 64),
+			cells(workload.Gets(), 64),
+			cells(workload.Steps(), 1, 64),
+			cells(workload.Transfers(), 64), cells(workload.KeyedTransfers(), 64),
+			cells(workload.FanOut(), 16), cells(workload.FanOutAtomic(), 16),
+		)},
 		Idle: 2 * time.Second, Floor: 500 * time.Millisecond,
 		RecoveryRounds: 1, RecoveryLoad: 1500 * time.Millisecond,
 	}
+}
+
+// FullTransactions is SmallBank and mixes of 2 to 8 keys, each beside the same work by calls of single objects. It measures
+// Perdure only and takes about ten minutes.
+func FullTransactions() Plan {
+	return Plan{
+		Rounds: 3, Warmup: 500 * time.Millisecond, Window: 2 * time.Second, Floor: time.Second,
+		Groups: transactions([]int{2, 4, 8}, []workload.Choice{{}, {Zipf: 0.9}, {Zipf: 0.99}}, 1, 64, 256),
+	}
+}
+
+// QuickTransactions is the same in about a minute and a half: one round, short windows.
+func QuickTransactions() Plan {
+	p := FullTransactions()
+	p.Rounds, p.Warmup, p.Window, p.Floor = 1, 200*time.Millisecond, 800*time.Millisecond, 500*time.Millisecond
+	return p
+}
+
+// transactions has a group for SmallBank and one for each size of a mix. What is compared runs one after the other.
+func transactions(sizes []int, choices []workload.Choice, callers ...int) [][]Cell {
+	var bank []Cell
+	mixes := make([][]Cell, len(sizes))
+	for _, choice := range choices {
+		for _, count := range callers {
+			bank = append(bank, Cell{workload.SmallBank(choice), count}, Cell{workload.SmallBankOneByOne(choice), count})
+			for i, size := range sizes {
+				mixes[i] = append(mixes[i], Cell{workload.Mix(size, choice), count}, Cell{workload.MixOneByOne(size, choice), count})
+			}
+		}
+	}
+	return append([][]Cell{bank}, mixes...)
 }
 
 // Only keeps the cells whose "workload/callers" matches, and recovery when "recovery" does.
@@ -76,7 +116,7 @@ func (p Plan) Only(pattern string) (Plan, error) {
 	for _, group := range p.Groups {
 		var kept []Cell
 		for _, cell := range group {
-			if match.MatchString(fmt.Sprintf("%s/%d", cell.Workload, cell.Callers)) {
+			if match.MatchString(fmt.Sprintf("%s/%d", cell.Name, cell.Callers)) {
 				kept = append(kept, cell)
 			}
 		}

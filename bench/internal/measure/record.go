@@ -3,28 +3,24 @@ package measure
 
 import "time"
 
-// The workloads, as the tables call them.
-const (
-	WorkloadAdd   = "Add, 1,000 keys"
-	WorkloadHot   = "Add, one key"
-	WorkloadGet   = "Get (READ)"
-	WorkloadSteps = "10 Run steps (DURABLE)"
-	WorkloadHTTP  = "empty HTTP call"
-)
+// WorkloadHTTP is what the tables call the floor's calls.
+const WorkloadHTTP = "empty HTTP call"
 
 // Records is everything one run measured, in the order it was measured.
 type Records struct {
-	Machine    string // one line
-	Disk       string // file system of the data directories
-	Started    time.Time
-	Took       time.Duration
-	Command    string // what the user typed, without paths
-	Versions   []string
-	Windows    []Window
-	Floors     []Floor
-	Starts     []Start
-	Idles      []Idle
-	Recoveries []Recovery
+	Machine  string // one line
+	Disk     string // file system of the data directories
+	Started  time.Time
+	Took     time.Duration
+	Command  string // what the user typed, without paths
+	Versions []string
+	// Transactions says that the plan was FullTransactions or QuickTransactions, which has tables of its own.
+	Transactions bool
+	Windows      []Window
+	Floors       []Floor
+	Starts       []Start
+	Idles        []Idle
+	Recoveries   []Recovery
 	// Notes are sentences about what was left out or went wrong.
 	Notes []string
 }
@@ -39,7 +35,8 @@ type Window struct {
 
 	Seconds    float64 `json:"seconds"`
 	Calls      uint64  `json:"calls"`
-	Errors     uint64  `json:"errors"` // since the callers connected, so warm-up too
+	Errors     uint64  `json:"errors"`            // since the callers connected, so warm-up too
+	Refused    uint64  `json:"refused,omitempty"` // calls that a handler declined; they are among Calls
 	FirstError string  `json:"first_error,omitempty"`
 	PerSecond  float64 `json:"calls_per_second"`
 	P50MS      float64 `json:"p50_ms"`
@@ -66,6 +63,17 @@ type Window struct {
 	WrittenPerCall       float64 `json:"written_bytes_per_call"`
 	DeviceWrittenPerCall float64 `json:"device_written_bytes_per_call"`
 	FlushesPerCall       float64 `json:"device_flushes_per_call"`
+
+	// Transactions is what the server counted meanwhile; nil where it counts none.
+	Transactions *Transactions `json:"transactions,omitempty"`
+}
+
+// Transactions is what a Perdure node counted of transactions during a window.
+type Transactions struct {
+	Committed  float64 `json:"committed"`
+	RolledBack float64 `json:"rolled_back"`
+	// Retries are tries that were given up and begun again, by reason.
+	Retries map[string]float64 `json:"retries"`
 }
 
 // Clean says whether the window may be compared: at most one call in a thousand failed, and some succeeded.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"github.com/perdure/perdure/bench/internal/floor"
 	"github.com/perdure/perdure/bench/internal/load"
 	"github.com/perdure/perdure/bench/internal/system"
+	"github.com/perdure/perdure/bench/internal/workload"
 )
 
 const (
@@ -115,7 +117,7 @@ func (r *Run) turn(ctx context.Context, s system.System, round int, do func(*sys
 }
 
 func (r *Run) cells(ctx context.Context, s system.System, instance *system.Instance, group []Cell, round int, dir string) error {
-	if r.Plan.Idle > 0 && round == 0 && group[0].Workload == r.Plan.Groups[0][0].Workload {
+	if r.Plan.Idle > 0 && round == 0 && group[0].Name == r.Plan.Groups[0][0].Name {
 		idled, err := idle(ctx, instance, r.Plan.Idle, dir)
 		if err != nil {
 			return err
@@ -123,50 +125,35 @@ func (r *Run) cells(ctx context.Context, s system.System, instance *system.Insta
 		idled.System = s.Name()
 		r.Records.Idles = append(r.Records.Idles, record(r, idled))
 	}
-	var hot uint64
-	certain := true
+	sums := books{}
 	for _, cell := range group {
-		w, completed, err := window(ctx, instance, cell, r.Plan, dir)
-		if err != nil {
-			return fmt.Errorf("%s with %d callers: %w", cell.Workload, cell.Callers, err)
+		if cell.System != "" && cell.System != s.Name() {
+			continue
 		}
+		if err := sums.open(ctx, instance, cell.Ledger); err != nil {
+			return fmt.Errorf("%s: %w", cell.Name, err)
+		}
+		w, result, err := window(ctx, instance, cell, r.Plan, dir)
+		if err != nil {
+			return fmt.Errorf("%s with %d callers: %w", cell.Name, cell.Callers, err)
+		}
+		sums.enter(cell, result)
 		w.System, w.Round = s.Name(), round
 		r.Records.Windows = append(r.Records.Windows, record(r, w))
-		r.progress("round %d  %-24s %4d callers  %-16s %9.0f calls/s  p50 %8.2f ms  p99 %8.2f ms  others %.2f cores", round+1,
-			cell.Workload, cell.Callers, s.Name(), w.PerSecond, w.P50MS, w.P99MS, w.OtherCores)
+		r.progress("round %d  %-28s %4d callers  %-16s %9.0f calls/s  p50 %8.2f ms  p99 %8.2f ms  others %.2f cores", round+1,
+			cell.Name, cell.Callers, s.Name(), w.PerSecond, w.P50MS, w.P99MS, w.OtherCores)
 		if !w.Clean() {
 			r.note("%s: %s with %d callers: %d of %d calls failed, the window is left out: %s",
-				s.Name(), cell.Workload, cell.Callers, w.Errors, w.Calls+w.Errors, w.FirstError)
-		}
-		if cell.Workload == WorkloadHot {
-			hot += completed
-			certain = certain && w.Errors == 0
+				s.Name(), cell.Name, cell.Callers, w.Errors, w.Calls+w.Errors, w.FirstError)
 		}
 	}
-	if hot > 0 && certain {
-		return r.checkHot(ctx, s, instance, hot)
-	}
-	return nil
-}
-
-// checkHot compares the one hot counter with the calls that were acknowledged.
-func (r *Run) checkHot(ctx context.Context, s system.System, instance *system.Instance, want uint64) error {
-	got, err := instance.Value(ctx, "hot")
-	if err != nil {
-		return fmt.Errorf("reading the hot counter: %w", err)
-	}
-	if got != int64(want) {
-		r.note("WRONG: %s: the hot counter reads %d after %d acknowledged Adds", s.Name(), got, want)
-	}
-	return nil
+	return sums.check(ctx, s.Name(), instance, r.note)
 }
 
 func (r *Run) recover(ctx context.Context, s system.System, instance *system.Instance, round int) error {
 	calls := load.StartRecovery(load.RecoveryPlan{
-		Addr: instance.Addr.String(), Keys: manyKeys, Callers: recoveryCallers,
-		Add: func(key int, idempotencyKey string) []byte {
-			return instance.Request(system.Add, keyName(key), "Idempotency-Key", idempotencyKey)
-		},
+		Addr: instance.Addr.String(), Keys: workload.Counters, Callers: recoveryCallers,
+		Add:  func(key int, idempotencyKey string) []byte { return instance.Add(keyName(key), idempotencyKey) },
 		Read: func(key int) []byte { return instance.Request(system.Get, keyName(key)) },
 	})
 	sleep(ctx, r.Plan.RecoveryLoad)
@@ -195,13 +182,23 @@ func (r *Run) recover(ctx context.Context, s system.System, instance *system.Ins
 		GapMS: ms(outcome.Gap), AllResumedMS: ms(outcome.AllResumed), ServingMS: ms(instance.Serving),
 		Problems: outcome.Problems,
 	}))
-	r.progress("round %d  %-24s %4d callers  %-16s %9d acknowledged  gap %.2f s  all back %.2f s  %d problems", round+1,
+	r.progress("round %d  %-28s %4d callers  %-16s %9d acknowledged  gap %.2f s  all back %.2f s  %d problems", round+1,
 		"SIGKILL and restart", recoveryCallers, s.Name(), outcome.Acknowledged, outcome.Gap.Seconds(), outcome.AllResumed.Seconds(), len(outcome.Problems))
 	for _, problem := range outcome.Problems {
 		r.note("WRONG: %s after SIGKILL: %s", s.Name(), problem)
 	}
 	return nil
 }
+
+func keyName(i int) string { return "k" + strconv.Itoa(i) }
+
+// empty is the floor's call.
+var empty = Cell{Callers: 64, Workload: workload.Workload{
+	Name: WorkloadHTTP,
+	Calls: func(instance *system.Instance, _ *rand.Rand) []load.Call {
+		return load.Single(instance.Request(system.Add, "floor"))
+	},
+}}
 
 // floor measures what the disk and the loopback device can do.
 func (r *Run) floor(ctx context.Context, round int) error {
@@ -216,13 +213,13 @@ func (r *Run) floor(ctx context.Context, round int) error {
 		return nil
 	}
 	return r.turn(ctx, r.HTTP, round, func(instance *system.Instance, dir string) error {
-		w, _, err := window(ctx, instance, Cell{Workload: WorkloadHTTP, Op: system.Add, Keys: 1, Callers: 64}, r.Plan, dir)
+		w, _, err := window(ctx, instance, empty, r.Plan, dir)
 		if err != nil {
 			return err
 		}
 		w.System, w.Round = r.HTTP.Name(), round
 		r.Records.Windows = append(r.Records.Windows, record(r, w))
-		r.progress("round %d  %-24s %4d callers  %-16s %9.0f calls/s  p50 %8.2f ms  p99 %8.2f ms  generator %.2f cores", round+1,
+		r.progress("round %d  %-28s %4d callers  %-16s %9.0f calls/s  p50 %8.2f ms  p99 %8.2f ms  generator %.2f cores", round+1,
 			w.Workload, w.Callers, w.System, w.PerSecond, w.P50MS, w.P99MS, w.GeneratorCores)
 		return nil
 	})

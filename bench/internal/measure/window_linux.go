@@ -3,6 +3,7 @@ package measure
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"syscall"
 	"time"
 
@@ -10,6 +11,13 @@ import (
 	"github.com/perdure/perdure/bench/internal/load"
 	"github.com/perdure/perdure/bench/internal/procfs"
 	"github.com/perdure/perdure/bench/internal/system"
+)
+
+const (
+	// seed draws the calls: the same ones in each round and for each system.
+	seed = 20080609
+	// callTimeout is longer than a transaction may take, so that a call that ends so is answered.
+	callTimeout = 40 * time.Second
 )
 
 // sample is every counter at one moment.
@@ -22,9 +30,12 @@ type sample struct {
 	self      time.Duration
 	device    procfs.Device
 	noDevice  bool // the file system has no device of its own
+	refused   uint64
+	// transactions is nil where none were counted yet.
+	transactions *system.Transactions
 }
 
-func take(instance *system.Instance, generator *load.Generator, dir string) (s sample, err error) {
+func take(ctx context.Context, instance *system.Instance, generator *load.Generator, dir string) (s sample, err error) {
 	if s.server, s.service, err = instance.Usage(); err != nil {
 		return s, fmt.Errorf("the server is gone: %w", err)
 	}
@@ -39,8 +50,11 @@ func take(instance *system.Instance, generator *load.Generator, dir string) (s s
 	if s.device, err = procfs.ReadDevice(dir); err != nil {
 		s.noDevice = true
 	}
+	if s.transactions, err = instance.Transactions(ctx); err != nil {
+		return s, err
+	}
 	if generator != nil {
-		s.completed = generator.Completed()
+		s.completed, s.refused = generator.Completed(), generator.Refused()
 	}
 	s.at = time.Now()
 	return s, nil
@@ -51,70 +65,45 @@ func cores(d, elapsed time.Duration) float64 { return d.Seconds() / elapsed.Seco
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1e3 }
 
-func keyName(i int) string { return fmt.Sprintf("k%d", i) }
-
-// window measures one cell on a running system whose data lies in dir. The calls that succeeded, warm-up and all, are
+// window measures one cell on a running system whose data lies in dir. The result of all its calls, warm-up included, is
 // returned too.
-func window(ctx context.Context, instance *system.Instance, cell Cell, plan Plan, dir string) (Window, uint64, error) {
-	requests := make([][]byte, cell.Keys)
-	for i := range requests {
-		name := keyName(i)
-		if cell.Keys == 1 {
-			name = "hot"
-		}
-		requests[i] = instance.Request(cell.Op, name)
-	}
-	if cell.Op == system.Get {
-		if err := fill(ctx, instance, cell.Keys); err != nil {
-			return Window{}, 0, err
-		}
-	}
-	generator, err := load.Start(load.Plan{Addr: instance.Addr, Requests: requests, Callers: cell.Callers})
+func window(ctx context.Context, instance *system.Instance, cell Cell, plan Plan, dir string) (Window, load.Result, error) {
+	generator, err := load.Start(load.Plan{
+		Addr: instance.Addr, Calls: cell.Calls(instance, rand.New(rand.NewPCG(seed, uint64(cell.Callers)))), Callers: cell.Callers,
+		Change: cell.Change, Refusal: cell.Refusal, Timeout: callTimeout,
+	})
 	if err != nil {
-		return Window{}, 0, err
+		return Window{}, load.Result{}, err
 	}
-	if !sleep(ctx, plan.Warmup) {
-		generator.Stop()
-		return Window{}, 0, ctx.Err()
-	}
-	before, err := take(instance, generator, dir)
-	if err != nil {
-		generator.Stop()
-		return Window{}, 0, err
-	}
-	generator.Record(true)
-	slept := sleep(ctx, plan.Window)
-	generator.Record(false)
-	after, err := take(instance, generator, dir)
+	before, after, err := watch(ctx, instance, generator, plan, dir)
 	result := generator.Stop()
 	if err != nil {
-		return Window{}, 0, err
-	}
-	if !slept {
-		return Window{}, 0, ctx.Err()
+		return Window{}, result, err
 	}
 	w := between(before, after, result.Latency)
-	w.Workload, w.Callers, w.Errors = cell.Workload, cell.Callers, result.Failed
+	w.Workload, w.Callers, w.Errors = cell.Name, cell.Callers, result.Failed
 	if result.FirstError != nil {
 		w.FirstError = result.FirstError.Error()
 	}
-	return w, result.Completed, nil
+	return w, result, nil
 }
 
-// fill makes every counter exist, so that reads find something.
-func fill(ctx context.Context, instance *system.Instance, keys int) error {
-	requests := make([][]byte, keys)
-	for i := range requests {
-		requests[i] = instance.Request(system.Add, keyName(i))
+// watch lets the generator warm up, and then record for a while.
+func watch(ctx context.Context, instance *system.Instance, generator *load.Generator, plan Plan, dir string) (before, after sample, err error) {
+	if !sleep(ctx, plan.Warmup) {
+		return before, after, ctx.Err()
 	}
-	generator, err := load.Start(load.Plan{Addr: instance.Addr, Requests: requests, Callers: min(keys, 64), Limit: keys})
-	if err != nil {
-		return err
+	if before, err = take(ctx, instance, generator, dir); err != nil {
+		return before, after, err
 	}
-	if result := generator.Wait(ctx); result.Completed != uint64(keys) {
-		return fmt.Errorf("%d of %d counters made: %v", result.Completed, keys, result.FirstError)
+	generator.Record(true)
+	defer generator.Record(false)
+	if !sleep(ctx, plan.Window) {
+		return before, after, ctx.Err()
 	}
-	return nil
+	generator.Record(false)
+	after, err = take(ctx, instance, generator, dir)
+	return before, after, err
 }
 
 func between(before, after sample, latency *histogram.Histogram) Window {
@@ -131,7 +120,15 @@ func between(before, after sample, latency *histogram.Histogram) Window {
 		OtherCores:  max(0, cores(after.host.Busy-before.host.Busy-server-service-self, elapsed)),
 		StealCores:  cores(after.host.Steal-before.host.Steal, elapsed),
 		ServerBytes: after.server.ResidentBytes, ServiceBytes: after.service.ResidentBytes,
-		DeviceWrittenPerCall: -1, FlushesPerCall: -1,
+		DeviceWrittenPerCall: -1, FlushesPerCall: -1, Refused: after.refused - before.refused,
+	}
+	if after.transactions != nil {
+		var counted system.Transactions
+		if before.transactions != nil {
+			counted = *before.transactions
+		}
+		counted = after.transactions.Minus(counted)
+		w.Transactions = &Transactions{Committed: counted.Committed, RolledBack: counted.RolledBack, Retries: counted.Retries}
 	}
 	if calls > 0 {
 		w.CPUPerCallUS = (server + service).Seconds() * 1e6 / float64(calls)
@@ -150,14 +147,14 @@ func idle(ctx context.Context, instance *system.Instance, lasting time.Duration,
 	if !sleep(ctx, lasting/2) {
 		return Idle{}, ctx.Err()
 	}
-	before, err := take(instance, nil, dir)
+	before, err := take(ctx, instance, nil, dir)
 	if err != nil {
 		return Idle{}, err
 	}
 	if !sleep(ctx, lasting) {
 		return Idle{}, ctx.Err()
 	}
-	after, err := take(instance, nil, dir)
+	after, err := take(ctx, instance, nil, dir)
 	if err != nil {
 		return Idle{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/perdure/perdure/bench/internal/measure"
+	"github.com/perdure/perdure/bench/internal/workload"
 )
 
 // verdicts of a budget.
@@ -17,9 +18,10 @@ const (
 func budgets(records *measure.Records) *table {
 	t := &table{title: "Budgets", header: []string{"what", "budget", "measured", "verdict"}, textColumns: 4}
 
-	add1, add64, add256 := mix{measure.WorkloadAdd, 1}, mix{measure.WorkloadAdd, 64}, mix{measure.WorkloadAdd, 256}
-	hot64, get64 := mix{measure.WorkloadHot, 64}, mix{measure.WorkloadGet, 64}
-	steps1, steps64 := mix{measure.WorkloadSteps, 1}, mix{measure.WorkloadSteps, 64}
+	add1, add64, add256 := mix{workload.NameAdd, 1}, mix{workload.NameAdd, 64}, mix{workload.NameAdd, 256}
+	hot64, get64 := mix{workload.NameHot, 64}, mix{workload.NameGet, 64}
+	steps1, steps64 := mix{workload.NameSteps, 1}, mix{workload.NameSteps, 64}
+	transfer64, fanOut16 := mix{workload.NameTransfer, 64}, mix{workload.NameFanOut, 16}
 
 	sync, haveSync := floors(records, func(f measure.Floor) float64 { return f.P50MS })
 	latency, haveLatency := middle(records, perdure, add1, p50)
@@ -34,11 +36,13 @@ func budgets(records *measure.Records) *table {
 	t.times(records, "Add, one key, 64 callers", restateDefault, hot64, 30)
 	hot, ok := ratio(records, perdure, perdure, hot64, add64, perSecond)
 	t.atLeast("Add, one key, 64 callers", "≥ 0.5 × the spread keys", hot, 0.5, "%.2f ×", ok)
-	t.add("transfer over two objects", "≥ 10 × Restate", "–", notMeasured)
+	t.times(records, "transfer over two objects, atomic, 64 callers", restateDefault, transfer64, 10)
+	share, ok := ratio(records, perdure, perdure, transfer64, add64, perSecond)
+	t.atLeast("transfer over two objects, atomic, 64 callers", "≥ 40 % of Add, 1,000 keys", share*100, 40, "%.0f %%", ok)
 	t.add("10 Run steps, durable records", "≤ 11", "–", notMeasured)
 	t.times(records, "10 Run steps, 64 callers", restateDefault, steps64, 5)
 	t.times(records, "10 Run steps, one caller", restateDefault, steps1, 4)
-	t.add("fan-out to 100 objects", "≥ 20 × Restate", "–", notMeasured)
+	t.times(records, "fan-out to 100 objects and join, 16 callers", restateDefault, fanOut16, 20)
 
 	written, ok := middle(records, perdure, add64, func(w measure.Window) float64 { return w.WrittenPerCall })
 	t.limit("bytes written per Add, 64 callers", "≤ 1,024", written, 1024, "%.0f", ok)

@@ -28,8 +28,12 @@ func Text(w io.Writer, records *measure.Records) {
 
 // Markdown writes the tables as a page for docs.
 func Markdown(w io.Writer, records *measure.Records) {
-	fmt.Fprintf(w, "# Benchmark\n\nMade by `%s` on %s in %s. Do not edit: run it again.\n\n",
-		records.Command, records.Started.UTC().Format("2 January 2006"), records.Took.Round(1e9))
+	title := "Benchmark"
+	if records.Transactions {
+		title += ": transactions across objects"
+	}
+	fmt.Fprintf(w, "# %s\n\nMade by `%s` on %s in %s. Do not edit: run it again.\n\n",
+		title, records.Command, records.Started.UTC().Format("2 January 2006"), records.Took.Round(1e9))
 	for _, line := range head(records) {
 		fmt.Fprintln(w, "- "+line)
 	}
@@ -51,6 +55,9 @@ func head(records *measure.Records) []string {
 }
 
 func tables(records *measure.Records) []*table {
+	if records.Transactions {
+		return append([]*table{floorTable(records)}, transactionTables(records)...)
+	}
 	all := []*table{floorTable(records), calls(records), lifecycle(records)}
 	all = slices.DeleteFunc(all, func(t *table) bool { return len(t.rows) == 0 })
 	if slices.Contains(systems(records), perdure) {
@@ -93,10 +100,7 @@ func calls(records *measure.Records) *table {
 				value, _ := middle(records, name, m, figure)
 				return value
 			}
-			lowest, highest := windows[0].PerSecond, windows[0].PerSecond
-			for _, w := range windows {
-				lowest, highest = min(lowest, w.PerSecond), max(highest, w.PerSecond)
-			}
+			lowest, highest := extremes(windows)
 			others := cell(func(w measure.Window) float64 { return w.OtherCores })
 			mark := ""
 			if others > noisy {
@@ -117,8 +121,8 @@ func calls(records *measure.Records) *table {
 			if flushes >= 0 {
 				flushed = number(flushes)
 			}
-			t.add(m.workload, name, fmt.Sprint(m.callers), mark+number(cell(perSecond)), number(lowest)+"–"+number(highest),
-				number(cell(p50)), number(cell(func(w measure.Window) float64 { return w.P99MS })),
+			t.add(m.workload, name, fmt.Sprint(m.callers), mark+number(cell(perSecond)), lowest+"–"+highest,
+				number(cell(p50)), number(cell(p99)),
 				number(cell(func(w measure.Window) float64 { return w.CPUPerCallUS })),
 				number(cell(func(w measure.Window) float64 { return w.WrittenPerCall })),
 				flushed, resident, number(others), versus)
@@ -171,13 +175,20 @@ func lifecycle(records *measure.Records) *table {
 	return t
 }
 
-func foot(records *measure.Records) []string {
-	var busiest float64
+// busiest is how many cores the load generator took at most.
+func busiest(records *measure.Records) (cores float64) {
 	for _, w := range records.Windows {
-		busiest = max(busiest, w.GeneratorCores)
+		cores = max(cores, w.GeneratorCores)
+	}
+	return cores
+}
+
+func foot(records *measure.Records) []string {
+	if records.Transactions {
+		return transactionFoot(records)
 	}
 	lines := []string{
-		fmt.Sprintf("Load generator, servers and Restate's handlers share the machine; the generator took up to %.2f cores. Closed loop, one keep-alive HTTP/1.1 connection per caller, JSON.", busiest),
+		fmt.Sprintf("Load generator, servers and Restate's handlers share the machine; the generator took up to %.2f cores. Closed loop, one keep-alive HTTP/1.1 connection per caller, JSON.", busiest(records)),
 		"Systems take turns on freshly started servers; \"Perdure is\" is the median of the quotients of windows of the same round.",
 		"RSS and CPU of Restate include the process with its handlers on the Go SDK (after the plus sign).",
 		"flushes/call: how often the disk's write cache was flushed, by whatever runs on the machine, for each call; one group-committed sync serves many calls.",

@@ -1,10 +1,12 @@
 package report
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/perdure/perdure/bench/internal/measure"
+	"github.com/perdure/perdure/bench/internal/workload"
 )
 
 // fixture is a machine that runs twice as fast in its second round, with Perdure 12 times Restate in both.
@@ -16,7 +18,7 @@ func fixture() *measure.Records {
 		for _, callers := range []int{1, 64} {
 			for name, rate := range map[string]float64{perdure: 12000, restateDefault: 1000, restateBest: 3000} {
 				records.Windows = append(records.Windows, measure.Window{
-					System: name, Workload: measure.WorkloadAdd, Callers: callers, Round: round, Calls: 10_000,
+					System: name, Workload: workload.NameAdd, Callers: callers, Round: round, Calls: 10_000,
 					PerSecond: rate * speed, P50MS: 0.7, P99MS: 2, CPUPerCallUS: 80, WrittenPerCall: 900, ServerBytes: 100 << 20,
 				})
 			}
@@ -32,8 +34,8 @@ func fixture() *measure.Records {
 func TestRatiosArePairedByRound(t *testing.T) {
 	records := fixture()
 	// A third round in which only Restate was measured, on a far faster machine, must not move the ratio.
-	records.Windows = append(records.Windows, measure.Window{System: restateDefault, Workload: measure.WorkloadAdd, Callers: 64, Round: 2, Calls: 1, PerSecond: 1e6})
-	m := mix{measure.WorkloadAdd, 64}
+	records.Windows = append(records.Windows, measure.Window{System: restateDefault, Workload: workload.NameAdd, Callers: 64, Round: 2, Calls: 1, PerSecond: 1e6})
+	m := mix{workload.NameAdd, 64}
 	if got, ok := ratio(records, perdure, restateDefault, m, m, perSecond); !ok || got != 12 {
 		t.Errorf("ratio %v, %v, want 12", got, ok)
 	}
@@ -87,6 +89,66 @@ func TestTextAndMarkdown(t *testing.T) {
 	empty := &measure.Records{}
 	Text(&text, empty)
 	Markdown(&markdown, empty)
+}
+
+func TestTransfersAndFanOutsAreJudged(t *testing.T) {
+	records := fixture()
+	for name, rate := range map[string]float64{perdure: 6000, restateDefault: 300} {
+		records.Windows = append(records.Windows,
+			measure.Window{System: name, Workload: workload.NameTransfer, Callers: 64, Calls: 1000, PerSecond: rate},
+			measure.Window{System: name, Workload: workload.NameFanOut, Callers: 16, Calls: 1000, PerSecond: rate})
+	}
+	verdicts := map[string]string{}
+	for _, row := range budgets(records).rows {
+		verdicts[row[0]+" "+row[1]] = row[2] + " " + row[3]
+	}
+	for what, want := range map[string]string{
+		"transfer over two objects, atomic, 64 callers ≥ 10 × Restate default":    "20.0 × met",
+		"transfer over two objects, atomic, 64 callers ≥ 40 % of Add, 1,000 keys": "50 % met",
+		"fan-out to 100 objects and join, 16 callers ≥ 20 × Restate default":      "20.0 × met",
+	} {
+		if verdicts[what] != want {
+			t.Errorf("%s: %q, want %q", what, verdicts[what], want)
+		}
+	}
+}
+
+func TestTransactionsStandBesideTheSameWorkOneByOne(t *testing.T) {
+	records := &measure.Records{Transactions: true}
+	name := workload.MixName(4, workload.Choice{Zipf: 0.9})
+	for round := range 2 {
+		rate := 1000 * float64(round+1)
+		records.Windows = append(records.Windows,
+			measure.Window{System: perdure, Workload: name, Callers: 64, Round: round, Calls: 1000, PerSecond: rate,
+				Transactions: &measure.Transactions{Committed: 900, RolledBack: 100, Retries: map[string]float64{"wound": 300, "new": 100}}},
+			measure.Window{System: perdure, Workload: name + workload.OneByOne, Callers: 64, Round: round, Calls: 1000, PerSecond: 2 * rate},
+			measure.Window{System: perdure, Workload: name, Callers: 1, Round: round, Calls: 1000, PerSecond: rate})
+	}
+	tables := transactionTables(records)
+	if len(tables) != 1 || tables[0].title != "YCSB-T, 4 keys" || len(tables[0].rows) != 2 {
+		t.Fatalf("tables %+v, want one of two rows", tables)
+	}
+	for callers, want := range map[string]map[string]string{
+		"64": {"keys": "zipfian 0.9", "transactions/s": "1,500", "retries each": "0.400", "wound / blocked / lost / other %": "75 / 0 / 0 / 25",
+			"rolled back %": "10.0", "one by one/s": "3,000", "transactions are": "0.50 ×"},
+		"1": {"retries each": "–", "rolled back %": "–", "one by one/s": "–", "transactions are": "–"},
+	} {
+		for _, row := range tables[0].rows {
+			if row[1] != callers {
+				continue
+			}
+			for column, cell := range want {
+				if got := row[slices.Index(tables[0].header, column)]; got != cell {
+					t.Errorf("%s callers, %s: %q, want %q", callers, column, got, cell)
+				}
+			}
+		}
+	}
+	var markdown strings.Builder
+	Markdown(&markdown, records)
+	if text := markdown.String(); !strings.Contains(text, "10,000 customers") || strings.Contains(text, "Budgets") {
+		t.Errorf("the page is not one of transactions:\n%s", text)
+	}
 }
 
 func TestNumberAndMedian(t *testing.T) {

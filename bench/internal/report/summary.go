@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/perdure/perdure/bench/internal/measure"
@@ -69,6 +70,13 @@ func ratio(records *measure.Records, a, b string, am, bm mix, figure func(measur
 
 func perSecond(w measure.Window) float64 { return w.PerSecond }
 func p50(w measure.Window) float64       { return w.P50MS }
+func p99(w measure.Window) float64       { return w.P99MS }
+
+// extremes are the lowest and the highest throughput of windows, of which there is at least one.
+func extremes(windows []measure.Window) (lowest, highest string) {
+	byRate := func(a, b measure.Window) int { return cmp.Compare(a.PerSecond, b.PerSecond) }
+	return number(slices.MinFunc(windows, byRate).PerSecond), number(slices.MaxFunc(windows, byRate).PerSecond)
+}
 
 // mixes are the cells in the order they were first measured.
 func mixes(records *measure.Records) (all []mix) {

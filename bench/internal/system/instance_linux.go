@@ -22,16 +22,22 @@ const (
 	startTimeout = 30 * time.Second
 	// pollEvery is the resolution of start times.
 	pollEvery = 2 * time.Millisecond
+	// maxAnswerBytes is how much of an answer is read. A page of metrics is far below it.
+	maxAnswerBytes = 4 << 20
 )
 
 // Op is a call that every system can serve.
 type Op int
 
-// The calls. A key names a counter; Run10 has none.
+// The calls, and what their keys name.
 const (
-	Add Op = iota
-	Get
-	Run10
+	Add      Op = iota // a counter
+	Get                // a counter
+	Run10              // none
+	Deposit            // an account
+	Balance            // an account
+	Transfer           // the account to take from and the one to give to
+	AddAll             // counters
 )
 
 // System is something that can be measured.
@@ -57,14 +63,31 @@ type Instance struct {
 	ready func(ctx context.Context) error
 	// register is done once, between the first ready and the first call; nil when nothing is needed.
 	register func(ctx context.Context) error
-	request  func(op Op, key string) (path, body string)
+	request  func(op Op, keys []string) (path, body string)
+	// metrics is the path of its Prometheus metrics; empty when it serves none.
+	metrics string
 }
 
-// Request is the HTTP request for one call, with further headers as name, value pairs.
-func (i *Instance) Request(op Op, key string, headers ...string) []byte {
-	path, body := i.request(op, key)
-	return load.Post(i.Addr.String(), path, body, headers...)
+// Request is the HTTP request for one call.
+func (i *Instance) Request(op Op, keys ...string) []byte {
+	path, body := i.request(op, keys)
+	return load.Post(i.Addr.String(), path, body)
 }
+
+// Keyed is a request that load.Generator gives another idempotency key each time it sends it.
+func (i *Instance) Keyed(op Op, keys ...string) []byte {
+	path, body := i.request(op, keys)
+	return load.Post(i.Addr.String(), path, body, load.KeyHeader, load.AnyKey)
+}
+
+// Add is the HTTP request that adds one to a counter once, however often it is sent with idempotencyKey.
+func (i *Instance) Add(key, idempotencyKey string) []byte {
+	path, body := i.request(Add, []string{key})
+	return load.Post(i.Addr.String(), path, body, load.KeyHeader, idempotencyKey)
+}
+
+// Post is the HTTP request for a call that only this system has.
+func (i *Instance) Post(path, body string) []byte { return load.Post(i.Addr.String(), path, body) }
 
 // start runs the server and waits until it has answered a call.
 func (i *Instance) start(ctx context.Context) (err error) {
@@ -98,7 +121,7 @@ func (i *Instance) start(ctx context.Context) (err error) {
 
 // call makes one real call.
 func (i *Instance) call(ctx context.Context) error {
-	path, body := i.request(Add, "first")
+	path, body := i.request(Add, []string{"first"})
 	_, err := post(ctx, "http://"+i.Addr.String()+path, body)
 	return err
 }
@@ -156,13 +179,12 @@ func post(ctx context.Context, url, body string) (answer []byte, err error) {
 	return exchange(request)
 }
 
-func get(ctx context.Context, url string) error {
+func get(ctx context.Context, url string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = exchange(request)
-	return err
+	return exchange(request)
 }
 
 func exchange(request *http.Request) ([]byte, error) {
@@ -171,7 +193,7 @@ func exchange(request *http.Request) ([]byte, error) {
 		return nil, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 4096))
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes))
 	if err != nil {
 		return nil, err
 	}
@@ -203,14 +225,4 @@ func makeDirs(dirs ...string) error {
 		}
 	}
 	return nil
-}
-
-// Value reads the counter key.
-func (i *Instance) Value(ctx context.Context, key string) (int64, error) {
-	path, body := i.request(Get, key)
-	answer, err := post(ctx, "http://"+i.Addr.String()+path, body)
-	if err != nil {
-		return 0, err
-	}
-	return load.Value(answer)
 }

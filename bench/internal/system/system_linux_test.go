@@ -108,3 +108,35 @@ func waitFor(t *testing.T, condition func() bool) {
 		}
 	}
 }
+
+func TestParseTransactions(t *testing.T) {
+	if counted, err := parseTransactions("perdure_records_total 1\n"); counted != nil || err != nil {
+		t.Errorf("counted %+v, %v where there are no transactions", counted, err)
+	}
+	page := func(committed int) string {
+		return "# TYPE perdure_transactions_total counter\n" +
+			"perdure_transactions_total{otel_scope_name=\"perdure\",outcome=\"committed\"} " + strconv.Itoa(committed) + "\n" +
+			"perdure_transactions_total{outcome=\"rolled_back\"} 3 1700000000\n" +
+			"perdure_transaction_retries_total{reason=\"wound\"} 1e+02\n" +
+			"perdure_transaction_retries_total{reason=\"lost\"} 1\n"
+	}
+	before, err := parseTransactions(page(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before.RolledBack != 3 || before.Retries["wound"] != 100 || before.Retries["lost"] != 1 {
+		t.Errorf("counted %+v", before)
+	}
+	after, err := parseTransactions(page(25))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := after.Minus(*before); d.Committed != 20 || d.RolledBack != 0 || d.Retries["wound"] != 0 {
+		t.Errorf("difference %+v, want 20 committed and no more", d)
+	}
+	for _, bad := range []string{"perdure_transactions_total{outcome=\"committed\"}\n", "perdure_transactions_total{outcome=\"committed\"} x\n"} {
+		if _, err := parseTransactions(bad); err == nil {
+			t.Errorf("%q was read", bad)
+		}
+	}
+}

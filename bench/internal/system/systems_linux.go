@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // HTTP is the loopback floor: net/http with a handler that does nothing, in a process of its own.
@@ -24,7 +25,7 @@ func (h HTTP) Start(ctx context.Context, dir string) (*Instance, error) {
 	}
 	i := &Instance{
 		Addr:    ports[0],
-		request: func(Op, string) (string, string) { return "/", "{}" },
+		request: func(Op, []string) (string, string) { return "/", "{}" },
 	}
 	argv := append(h.Command[:len(h.Command):len(h.Command)], ports[0].String())
 	i.relaunch = func() (*process, error) { return launch(dir, filepath.Join(dir, "log"), argv...) }
@@ -35,6 +36,8 @@ func (h HTTP) Start(ctx context.Context, dir string) (*Instance, error) {
 type Perdure struct {
 	// Binary is the built bench/cmd/benchnode.
 	Binary string
+	// Metrics makes the node count, and Instance.Transactions work. Without, as shipped, it counts nothing.
+	Metrics bool
 }
 
 // Name implements System.
@@ -51,22 +54,45 @@ func (p Perdure) Start(ctx context.Context, dir string) (*Instance, error) {
 		return nil, err
 	}
 	i := &Instance{
-		Addr: ports[0],
-		request: func(op Op, key string) (string, string) {
-			switch op {
-			case Add:
-				return "/bench.v1.CounterService/Add", fmt.Sprintf(`{"name":%q,"amount":"1"}`, key)
-			case Get:
-				return "/bench.v1.CounterService/Get", fmt.Sprintf(`{"name":%q}`, key)
-			default:
-				return "/bench.v1.StepsService/Run10", `{"steps":10}`
-			}
-		},
+		Addr:    ports[0],
+		request: perdureRequest,
+	}
+	arguments := []string{p.Binary, "--data", data, "--listen", ports[0].String()}
+	if p.Metrics {
+		i.metrics = "/metrics"
+		arguments = append(arguments, "--prometheus")
 	}
 	i.relaunch = func() (*process, error) {
-		return launch(dir, filepath.Join(dir, "log"), p.Binary, "--data", data, "--listen", ports[0].String())
+		return launch(dir, filepath.Join(dir, "log"), arguments...)
 	}
 	return started(ctx, i)
+}
+
+func perdureRequest(op Op, keys []string) (path, body string) {
+	switch op {
+	case Add:
+		return "/bench.v1.CounterService/Add", fmt.Sprintf(`{"name":%q,"amount":"1"}`, keys[0])
+	case Get:
+		return "/bench.v1.CounterService/Get", fmt.Sprintf(`{"name":%q}`, keys[0])
+	case Deposit:
+		return "/bench.v1.AccountService/Deposit", fmt.Sprintf(`{"name":%q,"amount":"%d"}`, keys[0], DepositAmount)
+	case Balance:
+		return "/bench.v1.AccountService/Balance", fmt.Sprintf(`{"name":%q}`, keys[0])
+	case Transfer:
+		return "/bench.v1.TransferService/Transfer", fmt.Sprintf(`{"from":%q,"to":%q,"amount":"1"}`, keys[0], keys[1])
+	case AddAll:
+		return "/bench.v1.FanOutService/AddAll", Names(keys)
+	default:
+		return "/bench.v1.StepsService/Run10", `{"steps":10}`
+	}
+}
+
+// DepositAmount is what Deposit puts on an account: more than a benchmark moves away again, one by one.
+const DepositAmount = 1_000_000_000
+
+// Names is the body of AddAll.
+func Names(keys []string) string {
+	return fmt.Sprintf(`{"names":["%s"]}`, strings.Join(keys, `","`))
 }
 
 // RestateTuning is a configuration of Restate.
@@ -120,6 +146,25 @@ default-journal-retention = "0s"
 max-command-batch-size = 256
 `
 
+func restateRequest(op Op, keys []string) (path, body string) {
+	switch op {
+	case Add:
+		return "/CounterService/" + keys[0] + "/Add", `{"amount":1}`
+	case Get:
+		return "/CounterService/" + keys[0] + "/Get", `{}`
+	case Deposit:
+		return "/AccountService/" + keys[0] + "/Deposit", fmt.Sprintf(`{"amount":%d}`, DepositAmount)
+	case Balance:
+		return "/AccountService/" + keys[0] + "/Balance", `{}`
+	case Transfer:
+		return "/TransferService/Transfer", fmt.Sprintf(`{"from":%q,"to":%q,"amount":1}`, keys[0], keys[1])
+	case AddAll:
+		return "/FanOutService/AddAll", Names(keys)
+	default:
+		return "/StepsService/Run10", `{"steps":10}`
+	}
+}
+
 // Start implements System.
 func (r Restate) Start(ctx context.Context, dir string) (*Instance, error) {
 	ports, err := freePorts(4)
@@ -141,18 +186,12 @@ func (r Restate) Start(ctx context.Context, dir string) (*Instance, error) {
 		return nil, err
 	}
 	i := &Instance{
-		Addr: ingress,
-		request: func(op Op, key string) (string, string) {
-			switch op {
-			case Add:
-				return "/CounterService/" + key + "/Add", `{"amount":1}`
-			case Get:
-				return "/CounterService/" + key + "/Get", `{}`
-			default:
-				return "/StepsService/Run10", `{"steps":10}`
-			}
+		Addr:    ingress,
+		request: restateRequest,
+		ready: func(ctx context.Context) error {
+			_, err := get(ctx, "http://"+ingress.String()+"/restate/health")
+			return err
 		},
-		ready: func(ctx context.Context) error { return get(ctx, "http://"+ingress.String()+"/restate/health") },
 		register: func(ctx context.Context) error {
 			_, err := post(ctx, "http://"+admin.String()+"/deployments", fmt.Sprintf(`{"uri":"http://%s"}`, service))
 			return err

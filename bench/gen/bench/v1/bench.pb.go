@@ -350,6 +350,623 @@ func (x *Run10Response) GetSteps() uint32 {
 	return 0
 }
 
+// AccountState is what an account remembers.
+type AccountState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Balance       int64                  `protobuf:"varint,1,opt,name=balance" json:"balance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountState) Reset() {
+	*x = AccountState{}
+	mi := &file_bench_v1_bench_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountState) ProtoMessage() {}
+
+func (x *AccountState) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountState.ProtoReflect.Descriptor instead.
+func (*AccountState) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AccountState) GetBalance() int64 {
+	if x != nil {
+		return x.Balance
+	}
+	return 0
+}
+
+type WithdrawRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	Amount        int64                  `protobuf:"varint,2,opt,name=amount" json:"amount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawRequest) Reset() {
+	*x = WithdrawRequest{}
+	mi := &file_bench_v1_bench_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawRequest) ProtoMessage() {}
+
+func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
+func (*WithdrawRequest) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *WithdrawRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WithdrawRequest) GetAmount() int64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+type WithdrawResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Balance int64                  `protobuf:"varint,1,opt,name=balance" json:"balance,omitempty"`
+	// Of the sum of all accounts: minus the amount.
+	Change        int64 `protobuf:"varint,2,opt,name=change" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawResponse) Reset() {
+	*x = WithdrawResponse{}
+	mi := &file_bench_v1_bench_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawResponse) ProtoMessage() {}
+
+func (x *WithdrawResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawResponse.ProtoReflect.Descriptor instead.
+func (*WithdrawResponse) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WithdrawResponse) GetBalance() int64 {
+	if x != nil {
+		return x.Balance
+	}
+	return 0
+}
+
+func (x *WithdrawResponse) GetChange() int64 {
+	if x != nil {
+		return x.Change
+	}
+	return 0
+}
+
+type DepositRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	Amount        int64                  `protobuf:"varint,2,opt,name=amount" json:"amount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DepositRequest) Reset() {
+	*x = DepositRequest{}
+	mi := &file_bench_v1_bench_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DepositRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DepositRequest) ProtoMessage() {}
+
+func (x *DepositRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DepositRequest.ProtoReflect.Descriptor instead.
+func (*DepositRequest) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DepositRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DepositRequest) GetAmount() int64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+type DepositResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Balance int64                  `protobuf:"varint,1,opt,name=balance" json:"balance,omitempty"`
+	// Of the sum of all accounts: the amount.
+	Change        int64 `protobuf:"varint,2,opt,name=change" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DepositResponse) Reset() {
+	*x = DepositResponse{}
+	mi := &file_bench_v1_bench_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DepositResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DepositResponse) ProtoMessage() {}
+
+func (x *DepositResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DepositResponse.ProtoReflect.Descriptor instead.
+func (*DepositResponse) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DepositResponse) GetBalance() int64 {
+	if x != nil {
+		return x.Balance
+	}
+	return 0
+}
+
+func (x *DepositResponse) GetChange() int64 {
+	if x != nil {
+		return x.Change
+	}
+	return 0
+}
+
+type BalanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BalanceRequest) Reset() {
+	*x = BalanceRequest{}
+	mi := &file_bench_v1_bench_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BalanceRequest) ProtoMessage() {}
+
+func (x *BalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BalanceRequest.ProtoReflect.Descriptor instead.
+func (*BalanceRequest) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *BalanceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type BalanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Balance       int64                  `protobuf:"varint,1,opt,name=balance" json:"balance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BalanceResponse) Reset() {
+	*x = BalanceResponse{}
+	mi := &file_bench_v1_bench_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BalanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BalanceResponse) ProtoMessage() {}
+
+func (x *BalanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BalanceResponse.ProtoReflect.Descriptor instead.
+func (*BalanceResponse) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *BalanceResponse) GetBalance() int64 {
+	if x != nil {
+		return x.Balance
+	}
+	return 0
+}
+
+type TransferRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to" json:"to,omitempty"`
+	Amount        int64                  `protobuf:"varint,3,opt,name=amount" json:"amount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRequest) Reset() {
+	*x = TransferRequest{}
+	mi := &file_bench_v1_bench_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRequest) ProtoMessage() {}
+
+func (x *TransferRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
+func (*TransferRequest) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TransferRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *TransferRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *TransferRequest) GetAmount() int64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+type TransferResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferResponse) Reset() {
+	*x = TransferResponse{}
+	mi := &file_bench_v1_bench_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferResponse) ProtoMessage() {}
+
+func (x *TransferResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
+func (*TransferResponse) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{15}
+}
+
+type AddAllRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Names         []string               `protobuf:"bytes,1,rep,name=names" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddAllRequest) Reset() {
+	*x = AddAllRequest{}
+	mi := &file_bench_v1_bench_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddAllRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddAllRequest) ProtoMessage() {}
+
+func (x *AddAllRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddAllRequest.ProtoReflect.Descriptor instead.
+func (*AddAllRequest) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AddAllRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+type AddAllResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the sum of all counters: how many were added to.
+	Change        int64 `protobuf:"varint,1,opt,name=change" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddAllResponse) Reset() {
+	*x = AddAllResponse{}
+	mi := &file_bench_v1_bench_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddAllResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddAllResponse) ProtoMessage() {}
+
+func (x *AddAllResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddAllResponse.ProtoReflect.Descriptor instead.
+func (*AddAllResponse) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AddAllResponse) GetChange() int64 {
+	if x != nil {
+		return x.Change
+	}
+	return 0
+}
+
+type AddAllOrNoneRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Names         []string               `protobuf:"bytes,1,rep,name=names" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddAllOrNoneRequest) Reset() {
+	*x = AddAllOrNoneRequest{}
+	mi := &file_bench_v1_bench_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddAllOrNoneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddAllOrNoneRequest) ProtoMessage() {}
+
+func (x *AddAllOrNoneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddAllOrNoneRequest.ProtoReflect.Descriptor instead.
+func (*AddAllOrNoneRequest) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AddAllOrNoneRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+type AddAllOrNoneResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the sum of all counters: how many were added to.
+	Change        int64 `protobuf:"varint,1,opt,name=change" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddAllOrNoneResponse) Reset() {
+	*x = AddAllOrNoneResponse{}
+	mi := &file_bench_v1_bench_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddAllOrNoneResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddAllOrNoneResponse) ProtoMessage() {}
+
+func (x *AddAllOrNoneResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bench_v1_bench_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddAllOrNoneResponse.ProtoReflect.Descriptor instead.
+func (*AddAllOrNoneResponse) Descriptor() ([]byte, []int) {
+	return file_bench_v1_bench_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *AddAllOrNoneResponse) GetChange() int64 {
+	if x != nil {
+		return x.Change
+	}
+	return 0
+}
+
 var File_bench_v1_bench_proto protoreflect.FileDescriptor
 
 const file_bench_v1_bench_proto_rawDesc = "" +
@@ -372,12 +989,52 @@ const file_bench_v1_bench_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05steps\x18\x02 \x01(\rR\x05steps\"%\n" +
 	"\rRun10Response\x12\x14\n" +
-	"\x05steps\x18\x01 \x01(\rR\x05steps2\x99\x01\n" +
+	"\x05steps\x18\x01 \x01(\rR\x05steps\"(\n" +
+	"\fAccountState\x12\x18\n" +
+	"\abalance\x18\x01 \x01(\x03R\abalance\"E\n" +
+	"\x0fWithdrawRequest\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06Ҁ$\x02\b\x01R\x04name\x12\x16\n" +
+	"\x06amount\x18\x02 \x01(\x03R\x06amount\"D\n" +
+	"\x10WithdrawResponse\x12\x18\n" +
+	"\abalance\x18\x01 \x01(\x03R\abalance\x12\x16\n" +
+	"\x06change\x18\x02 \x01(\x03R\x06change\"D\n" +
+	"\x0eDepositRequest\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06Ҁ$\x02\b\x01R\x04name\x12\x16\n" +
+	"\x06amount\x18\x02 \x01(\x03R\x06amount\"C\n" +
+	"\x0fDepositResponse\x12\x18\n" +
+	"\abalance\x18\x01 \x01(\x03R\abalance\x12\x16\n" +
+	"\x06change\x18\x02 \x01(\x03R\x06change\",\n" +
+	"\x0eBalanceRequest\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06Ҁ$\x02\b\x01R\x04name\"+\n" +
+	"\x0fBalanceResponse\x12\x18\n" +
+	"\abalance\x18\x01 \x01(\x03R\abalance\"M\n" +
+	"\x0fTransferRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x16\n" +
+	"\x06amount\x18\x03 \x01(\x03R\x06amount\"\x12\n" +
+	"\x10TransferResponse\"%\n" +
+	"\rAddAllRequest\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"(\n" +
+	"\x0eAddAllResponse\x12\x16\n" +
+	"\x06change\x18\x01 \x01(\x03R\x06change\"+\n" +
+	"\x13AddAllOrNoneRequest\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\".\n" +
+	"\x14AddAllOrNoneResponse\x12\x16\n" +
+	"\x06change\x18\x01 \x01(\x03R\x06change2\x99\x01\n" +
 	"\x0eCounterService\x122\n" +
 	"\x03Add\x12\x14.bench.v1.AddRequest\x1a\x15.bench.v1.AddResponse\x12=\n" +
 	"\x03Get\x12\x14.bench.v1.GetRequest\x1a\x15.bench.v1.GetResponse\"\tҀ$\x02\b\x02\x90\x02\x01\x1a\x14Ҁ$\x10\b\x02\x12\fCounterState2P\n" +
 	"\fStepsService\x128\n" +
-	"\x05Run10\x12\x16.bench.v1.Run10Request\x1a\x17.bench.v1.Run10Response\x1a\x06Ҁ$\x02\b\x01B<Z5github.com/perdure/perdure/bench/gen/bench/v1;benchv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
+	"\x05Run10\x12\x16.bench.v1.Run10Request\x1a\x17.bench.v1.Run10Response\x1a\x06Ҁ$\x02\b\x012\xf4\x01\n" +
+	"\x0eAccountService\x12A\n" +
+	"\bWithdraw\x12\x19.bench.v1.WithdrawRequest\x1a\x1a.bench.v1.WithdrawResponse\x12>\n" +
+	"\aDeposit\x12\x18.bench.v1.DepositRequest\x1a\x19.bench.v1.DepositResponse\x12I\n" +
+	"\aBalance\x12\x18.bench.v1.BalanceRequest\x1a\x19.bench.v1.BalanceResponse\"\tҀ$\x02\b\x02\x90\x02\x01\x1a\x14Ҁ$\x10\b\x02\x12\fAccountState2d\n" +
+	"\x0fTransferService\x12I\n" +
+	"\bTransfer\x12\x19.bench.v1.TransferRequest\x1a\x1a.bench.v1.TransferResponse\"\x06Ҁ$\x02\b\x03\x1a\x06Ҁ$\x02\b\x012\xab\x01\n" +
+	"\rFanOutService\x12;\n" +
+	"\x06AddAll\x12\x17.bench.v1.AddAllRequest\x1a\x18.bench.v1.AddAllResponse\x12U\n" +
+	"\fAddAllOrNone\x12\x1d.bench.v1.AddAllOrNoneRequest\x1a\x1e.bench.v1.AddAllOrNoneResponse\"\x06Ҁ$\x02\b\x03\x1a\x06Ҁ$\x02\b\x01B<Z5github.com/perdure/perdure/bench/gen/bench/v1;benchv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
 	file_bench_v1_bench_proto_rawDescOnce sync.Once
@@ -391,28 +1048,53 @@ func file_bench_v1_bench_proto_rawDescGZIP() []byte {
 	return file_bench_v1_bench_proto_rawDescData
 }
 
-var file_bench_v1_bench_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_bench_v1_bench_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_bench_v1_bench_proto_goTypes = []any{
-	(*CounterState)(nil),  // 0: bench.v1.CounterState
-	(*AddRequest)(nil),    // 1: bench.v1.AddRequest
-	(*AddResponse)(nil),   // 2: bench.v1.AddResponse
-	(*GetRequest)(nil),    // 3: bench.v1.GetRequest
-	(*GetResponse)(nil),   // 4: bench.v1.GetResponse
-	(*Run10Request)(nil),  // 5: bench.v1.Run10Request
-	(*Run10Response)(nil), // 6: bench.v1.Run10Response
+	(*CounterState)(nil),         // 0: bench.v1.CounterState
+	(*AddRequest)(nil),           // 1: bench.v1.AddRequest
+	(*AddResponse)(nil),          // 2: bench.v1.AddResponse
+	(*GetRequest)(nil),           // 3: bench.v1.GetRequest
+	(*GetResponse)(nil),          // 4: bench.v1.GetResponse
+	(*Run10Request)(nil),         // 5: bench.v1.Run10Request
+	(*Run10Response)(nil),        // 6: bench.v1.Run10Response
+	(*AccountState)(nil),         // 7: bench.v1.AccountState
+	(*WithdrawRequest)(nil),      // 8: bench.v1.WithdrawRequest
+	(*WithdrawResponse)(nil),     // 9: bench.v1.WithdrawResponse
+	(*DepositRequest)(nil),       // 10: bench.v1.DepositRequest
+	(*DepositResponse)(nil),      // 11: bench.v1.DepositResponse
+	(*BalanceRequest)(nil),       // 12: bench.v1.BalanceRequest
+	(*BalanceResponse)(nil),      // 13: bench.v1.BalanceResponse
+	(*TransferRequest)(nil),      // 14: bench.v1.TransferRequest
+	(*TransferResponse)(nil),     // 15: bench.v1.TransferResponse
+	(*AddAllRequest)(nil),        // 16: bench.v1.AddAllRequest
+	(*AddAllResponse)(nil),       // 17: bench.v1.AddAllResponse
+	(*AddAllOrNoneRequest)(nil),  // 18: bench.v1.AddAllOrNoneRequest
+	(*AddAllOrNoneResponse)(nil), // 19: bench.v1.AddAllOrNoneResponse
 }
 var file_bench_v1_bench_proto_depIdxs = []int32{
-	1, // 0: bench.v1.CounterService.Add:input_type -> bench.v1.AddRequest
-	3, // 1: bench.v1.CounterService.Get:input_type -> bench.v1.GetRequest
-	5, // 2: bench.v1.StepsService.Run10:input_type -> bench.v1.Run10Request
-	2, // 3: bench.v1.CounterService.Add:output_type -> bench.v1.AddResponse
-	4, // 4: bench.v1.CounterService.Get:output_type -> bench.v1.GetResponse
-	6, // 5: bench.v1.StepsService.Run10:output_type -> bench.v1.Run10Response
-	3, // [3:6] is the sub-list for method output_type
-	0, // [0:3] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	1,  // 0: bench.v1.CounterService.Add:input_type -> bench.v1.AddRequest
+	3,  // 1: bench.v1.CounterService.Get:input_type -> bench.v1.GetRequest
+	5,  // 2: bench.v1.StepsService.Run10:input_type -> bench.v1.Run10Request
+	8,  // 3: bench.v1.AccountService.Withdraw:input_type -> bench.v1.WithdrawRequest
+	10, // 4: bench.v1.AccountService.Deposit:input_type -> bench.v1.DepositRequest
+	12, // 5: bench.v1.AccountService.Balance:input_type -> bench.v1.BalanceRequest
+	14, // 6: bench.v1.TransferService.Transfer:input_type -> bench.v1.TransferRequest
+	16, // 7: bench.v1.FanOutService.AddAll:input_type -> bench.v1.AddAllRequest
+	18, // 8: bench.v1.FanOutService.AddAllOrNone:input_type -> bench.v1.AddAllOrNoneRequest
+	2,  // 9: bench.v1.CounterService.Add:output_type -> bench.v1.AddResponse
+	4,  // 10: bench.v1.CounterService.Get:output_type -> bench.v1.GetResponse
+	6,  // 11: bench.v1.StepsService.Run10:output_type -> bench.v1.Run10Response
+	9,  // 12: bench.v1.AccountService.Withdraw:output_type -> bench.v1.WithdrawResponse
+	11, // 13: bench.v1.AccountService.Deposit:output_type -> bench.v1.DepositResponse
+	13, // 14: bench.v1.AccountService.Balance:output_type -> bench.v1.BalanceResponse
+	15, // 15: bench.v1.TransferService.Transfer:output_type -> bench.v1.TransferResponse
+	17, // 16: bench.v1.FanOutService.AddAll:output_type -> bench.v1.AddAllResponse
+	19, // 17: bench.v1.FanOutService.AddAllOrNone:output_type -> bench.v1.AddAllOrNoneResponse
+	9,  // [9:18] is the sub-list for method output_type
+	0,  // [0:9] is the sub-list for method input_type
+	0,  // [0:0] is the sub-list for extension type_name
+	0,  // [0:0] is the sub-list for extension extendee
+	0,  // [0:0] is the sub-list for field type_name
 }
 
 func init() { file_bench_v1_bench_proto_init() }
@@ -426,9 +1108,9 @@ func file_bench_v1_bench_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bench_v1_bench_proto_rawDesc), len(file_bench_v1_bench_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   20,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   5,
 		},
 		GoTypes:           file_bench_v1_bench_proto_goTypes,
 		DependencyIndexes: file_bench_v1_bench_proto_depIdxs,

@@ -233,3 +233,365 @@ var stepsDesc = actor.ServiceDesc{
 		},
 	},
 }
+
+// AccountServiceName is the full name of the object AccountService.
+const AccountServiceName = "bench.v1.AccountService"
+
+// AccountTxContext is what TRANSACTION handlers get: all they change and send takes effect
+// together, or not at all. Steps that wait return an error.
+type AccountTxContext interface {
+	actor.Context
+	// Key is the key of the object that was called: the request's name.
+	Key() string
+	// State is what the object remembers.
+	State() actor.State[*v1.AccountState]
+}
+
+// AccountReadContext is what READ handlers get: the last committed state, which they cannot
+// change.
+type AccountReadContext interface {
+	actor.Context
+	// Key is the key of the object that was called: the request's name.
+	Key() string
+	// State is what the object remembers.
+	State() actor.StateReader[*v1.AccountState]
+}
+
+// AccountHandler is what you implement to serve bench.v1.AccountService. One value serves every
+// key, so it holds dependencies, never state.
+//
+// AccountService is one account per name.
+type AccountHandler interface {
+	// Withdraw takes money, or fails with failed_precondition when there is too little.
+	Withdraw(ctx AccountTxContext, req *v1.WithdrawRequest) (*v1.WithdrawResponse, error)
+	// Deposit adds money.
+	Deposit(ctx AccountTxContext, req *v1.DepositRequest) (*v1.DepositResponse, error)
+	// Balance is one read.
+	Balance(ctx AccountReadContext, req *v1.BalanceRequest) (*v1.BalanceResponse, error)
+}
+
+// UnimplementedAccountHandler, embedded in your handler, fails the rpcs that you do not implement
+// with unimplemented. Without it, a new rpc is a compile error.
+type UnimplementedAccountHandler struct{}
+
+// Withdraw fails with unimplemented.
+func (UnimplementedAccountHandler) Withdraw(AccountTxContext, *v1.WithdrawRequest) (*v1.WithdrawResponse, error) {
+	return nil, actor.Errorf(actor.Unimplemented, "bench.v1.AccountService.Withdraw is not implemented")
+}
+
+// Deposit fails with unimplemented.
+func (UnimplementedAccountHandler) Deposit(AccountTxContext, *v1.DepositRequest) (*v1.DepositResponse, error) {
+	return nil, actor.Errorf(actor.Unimplemented, "bench.v1.AccountService.Deposit is not implemented")
+}
+
+// Balance fails with unimplemented.
+func (UnimplementedAccountHandler) Balance(AccountReadContext, *v1.BalanceRequest) (*v1.BalanceResponse, error) {
+	return nil, actor.Errorf(actor.Unimplemented, "bench.v1.AccountService.Balance is not implemented")
+}
+
+// RegisterAccountHandler makes r run h.
+func RegisterAccountHandler(r actor.Registrar, h AccountHandler) {
+	r.RegisterService(&accountDesc, h)
+}
+
+// AccountStub calls one object of bench.v1.AccountService.
+type AccountStub struct {
+	c   actor.Caller
+	key string
+}
+
+// Account is the object name. c is an *actor.Client or a handler's ctx: in a handler, the calls
+// are steps of it.
+func Account(c actor.Caller, name string) AccountStub {
+	return AccountStub{c, name}
+}
+
+// Withdraw takes money, or fails with failed_precondition when there is too little.
+func (s AccountStub) Withdraw(ctx context.Context, req *v1.WithdrawRequest, opts ...actor.CallOption) (*v1.WithdrawResponse, error) {
+	return actor.Invoke[*v1.WithdrawResponse](ctx, s.c, accountDesc.Methods[0], s.key, req, opts)
+}
+
+// WithdrawAsync calls without waiting.
+func (s AccountStub) WithdrawAsync(ctx context.Context, req *v1.WithdrawRequest, opts ...actor.CallOption) actor.Future[*v1.WithdrawResponse] {
+	return actor.InvokeAsync[*v1.WithdrawResponse](ctx, s.c, accountDesc.Methods[0], s.key, req, opts)
+}
+
+// WithdrawSend starts the call, at once or after a Delay, and does not wait for its result.
+func (s AccountStub) WithdrawSend(ctx context.Context, req *v1.WithdrawRequest, opts ...actor.SendOption) (*actor.Invocation[*v1.WithdrawResponse], error) {
+	return actor.InvokeSend[*v1.WithdrawResponse](ctx, s.c, accountDesc.Methods[0], s.key, req, opts)
+}
+
+// Deposit adds money.
+func (s AccountStub) Deposit(ctx context.Context, req *v1.DepositRequest, opts ...actor.CallOption) (*v1.DepositResponse, error) {
+	return actor.Invoke[*v1.DepositResponse](ctx, s.c, accountDesc.Methods[1], s.key, req, opts)
+}
+
+// DepositAsync calls without waiting.
+func (s AccountStub) DepositAsync(ctx context.Context, req *v1.DepositRequest, opts ...actor.CallOption) actor.Future[*v1.DepositResponse] {
+	return actor.InvokeAsync[*v1.DepositResponse](ctx, s.c, accountDesc.Methods[1], s.key, req, opts)
+}
+
+// DepositSend starts the call, at once or after a Delay, and does not wait for its result.
+func (s AccountStub) DepositSend(ctx context.Context, req *v1.DepositRequest, opts ...actor.SendOption) (*actor.Invocation[*v1.DepositResponse], error) {
+	return actor.InvokeSend[*v1.DepositResponse](ctx, s.c, accountDesc.Methods[1], s.key, req, opts)
+}
+
+// Balance is one read.
+func (s AccountStub) Balance(ctx context.Context, req *v1.BalanceRequest, opts ...actor.CallOption) (*v1.BalanceResponse, error) {
+	return actor.Invoke[*v1.BalanceResponse](ctx, s.c, accountDesc.Methods[2], s.key, req, opts)
+}
+
+// BalanceAsync calls without waiting.
+func (s AccountStub) BalanceAsync(ctx context.Context, req *v1.BalanceRequest, opts ...actor.CallOption) actor.Future[*v1.BalanceResponse] {
+	return actor.InvokeAsync[*v1.BalanceResponse](ctx, s.c, accountDesc.Methods[2], s.key, req, opts)
+}
+
+var accountDesc = actor.ServiceDesc{
+	Name:      AccountServiceName,
+	Kind:      actor.KindObject,
+	File:      v1.File_bench_v1_bench_proto,
+	StateType: func() proto.Message { return new(v1.AccountState) },
+	Methods: []*actor.MethodDesc{
+		{
+			Service:     AccountServiceName,
+			Name:        "Withdraw",
+			Kind:        actor.KindObject,
+			Mode:        actor.ModeTransaction,
+			KeyField:    1,
+			NewRequest:  func() proto.Message { return new(v1.WithdrawRequest) },
+			NewResponse: func() proto.Message { return new(v1.WithdrawResponse) },
+			Schema: func() protoreflect.MethodDescriptor {
+				return v1.File_bench_v1_bench_proto.Services().ByName("AccountService").Methods().ByName("Withdraw")
+			},
+			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
+				return handler.(AccountHandler).Withdraw(accountTxContext{ctx}, req.(*v1.WithdrawRequest))
+			},
+		},
+		{
+			Service:     AccountServiceName,
+			Name:        "Deposit",
+			Kind:        actor.KindObject,
+			Mode:        actor.ModeTransaction,
+			KeyField:    1,
+			NewRequest:  func() proto.Message { return new(v1.DepositRequest) },
+			NewResponse: func() proto.Message { return new(v1.DepositResponse) },
+			Schema: func() protoreflect.MethodDescriptor {
+				return v1.File_bench_v1_bench_proto.Services().ByName("AccountService").Methods().ByName("Deposit")
+			},
+			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
+				return handler.(AccountHandler).Deposit(accountTxContext{ctx}, req.(*v1.DepositRequest))
+			},
+		},
+		{
+			Service:     AccountServiceName,
+			Name:        "Balance",
+			Kind:        actor.KindObject,
+			Mode:        actor.ModeRead,
+			KeyField:    1,
+			NewRequest:  func() proto.Message { return new(v1.BalanceRequest) },
+			NewResponse: func() proto.Message { return new(v1.BalanceResponse) },
+			Schema: func() protoreflect.MethodDescriptor {
+				return v1.File_bench_v1_bench_proto.Services().ByName("AccountService").Methods().ByName("Balance")
+			},
+			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
+				return handler.(AccountHandler).Balance(accountReadContext{ctx}, req.(*v1.BalanceRequest))
+			},
+		},
+	},
+}
+
+type accountTxContext struct{ actor.Context }
+
+func (c accountTxContext) Key() string { return actor.KeyOf[string](c.Context) }
+
+func (c accountTxContext) State() actor.State[*v1.AccountState] {
+	return actor.StateOf[*v1.AccountState](c.Context)
+}
+
+type accountReadContext struct{ actor.Context }
+
+func (c accountReadContext) Key() string { return actor.KeyOf[string](c.Context) }
+
+func (c accountReadContext) State() actor.StateReader[*v1.AccountState] {
+	return actor.StateReaderOf[*v1.AccountState](c.Context)
+}
+
+// TransferServiceName is the full name of the service TransferService.
+const TransferServiceName = "bench.v1.TransferService"
+
+// TransferHandler is what you implement to serve bench.v1.TransferService. One value serves all
+// calls at once.
+//
+// TransferService moves money between two accounts.
+type TransferHandler interface {
+	// Transfer withdraws from one account and deposits on the other, both or neither.
+	Transfer(ctx actor.Context, req *v1.TransferRequest) (*v1.TransferResponse, error)
+}
+
+// UnimplementedTransferHandler, embedded in your handler, fails the rpcs that you do not implement
+// with unimplemented. Without it, a new rpc is a compile error.
+type UnimplementedTransferHandler struct{}
+
+// Transfer fails with unimplemented.
+func (UnimplementedTransferHandler) Transfer(actor.Context, *v1.TransferRequest) (*v1.TransferResponse, error) {
+	return nil, actor.Errorf(actor.Unimplemented, "bench.v1.TransferService.Transfer is not implemented")
+}
+
+// RegisterTransferHandler makes r run h.
+func RegisterTransferHandler(r actor.Registrar, h TransferHandler) {
+	r.RegisterService(&transferDesc, h)
+}
+
+// TransferStub calls bench.v1.TransferService.
+type TransferStub struct {
+	c actor.Caller
+}
+
+// Transfer is bench.v1.TransferService. c is an *actor.Client or a handler's ctx: in a handler,
+// the calls are steps of it.
+func Transfer(c actor.Caller) TransferStub { return TransferStub{c} }
+
+// Transfer withdraws from one account and deposits on the other, both or neither.
+func (s TransferStub) Transfer(ctx context.Context, req *v1.TransferRequest, opts ...actor.CallOption) (*v1.TransferResponse, error) {
+	return actor.Invoke[*v1.TransferResponse](ctx, s.c, transferDesc.Methods[0], "", req, opts)
+}
+
+// TransferAsync calls without waiting.
+func (s TransferStub) TransferAsync(ctx context.Context, req *v1.TransferRequest, opts ...actor.CallOption) actor.Future[*v1.TransferResponse] {
+	return actor.InvokeAsync[*v1.TransferResponse](ctx, s.c, transferDesc.Methods[0], "", req, opts)
+}
+
+// TransferSend starts the call, at once or after a Delay, and does not wait for its result.
+func (s TransferStub) TransferSend(ctx context.Context, req *v1.TransferRequest, opts ...actor.SendOption) (*actor.Invocation[*v1.TransferResponse], error) {
+	return actor.InvokeSend[*v1.TransferResponse](ctx, s.c, transferDesc.Methods[0], "", req, opts)
+}
+
+var transferDesc = actor.ServiceDesc{
+	Name: TransferServiceName,
+	Kind: actor.KindService,
+	File: v1.File_bench_v1_bench_proto,
+	Methods: []*actor.MethodDesc{
+		{
+			Service:     TransferServiceName,
+			Name:        "Transfer",
+			Kind:        actor.KindService,
+			Mode:        actor.ModeTransaction,
+			NewRequest:  func() proto.Message { return new(v1.TransferRequest) },
+			NewResponse: func() proto.Message { return new(v1.TransferResponse) },
+			Schema: func() protoreflect.MethodDescriptor {
+				return v1.File_bench_v1_bench_proto.Services().ByName("TransferService").Methods().ByName("Transfer")
+			},
+			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
+				return handler.(TransferHandler).Transfer(ctx, req.(*v1.TransferRequest))
+			},
+		},
+	},
+}
+
+// FanOutServiceName is the full name of the service FanOutService.
+const FanOutServiceName = "bench.v1.FanOutService"
+
+// FanOutHandler is what you implement to serve bench.v1.FanOutService. One value serves all calls
+// at once.
+//
+// FanOutService adds to many counters at once.
+type FanOutHandler interface {
+	// AddAll adds to every counter, each call on its own, and waits for all of them.
+	AddAll(ctx actor.Context, req *v1.AddAllRequest) (*v1.AddAllResponse, error)
+	// AddAllOrNone is the same as one transaction.
+	AddAllOrNone(ctx actor.Context, req *v1.AddAllOrNoneRequest) (*v1.AddAllOrNoneResponse, error)
+}
+
+// UnimplementedFanOutHandler, embedded in your handler, fails the rpcs that you do not implement
+// with unimplemented. Without it, a new rpc is a compile error.
+type UnimplementedFanOutHandler struct{}
+
+// AddAll fails with unimplemented.
+func (UnimplementedFanOutHandler) AddAll(actor.Context, *v1.AddAllRequest) (*v1.AddAllResponse, error) {
+	return nil, actor.Errorf(actor.Unimplemented, "bench.v1.FanOutService.AddAll is not implemented")
+}
+
+// AddAllOrNone fails with unimplemented.
+func (UnimplementedFanOutHandler) AddAllOrNone(actor.Context, *v1.AddAllOrNoneRequest) (*v1.AddAllOrNoneResponse, error) {
+	return nil, actor.Errorf(actor.Unimplemented, "bench.v1.FanOutService.AddAllOrNone is not implemented")
+}
+
+// RegisterFanOutHandler makes r run h.
+func RegisterFanOutHandler(r actor.Registrar, h FanOutHandler) {
+	r.RegisterService(&fanOutDesc, h)
+}
+
+// FanOutStub calls bench.v1.FanOutService.
+type FanOutStub struct {
+	c actor.Caller
+}
+
+// FanOut is bench.v1.FanOutService. c is an *actor.Client or a handler's ctx: in a handler, the
+// calls are steps of it.
+func FanOut(c actor.Caller) FanOutStub { return FanOutStub{c} }
+
+// AddAll adds to every counter, each call on its own, and waits for all of them.
+func (s FanOutStub) AddAll(ctx context.Context, req *v1.AddAllRequest, opts ...actor.CallOption) (*v1.AddAllResponse, error) {
+	return actor.Invoke[*v1.AddAllResponse](ctx, s.c, fanOutDesc.Methods[0], "", req, opts)
+}
+
+// AddAllAsync calls without waiting.
+func (s FanOutStub) AddAllAsync(ctx context.Context, req *v1.AddAllRequest, opts ...actor.CallOption) actor.Future[*v1.AddAllResponse] {
+	return actor.InvokeAsync[*v1.AddAllResponse](ctx, s.c, fanOutDesc.Methods[0], "", req, opts)
+}
+
+// AddAllSend starts the call, at once or after a Delay, and does not wait for its result.
+func (s FanOutStub) AddAllSend(ctx context.Context, req *v1.AddAllRequest, opts ...actor.SendOption) (*actor.Invocation[*v1.AddAllResponse], error) {
+	return actor.InvokeSend[*v1.AddAllResponse](ctx, s.c, fanOutDesc.Methods[0], "", req, opts)
+}
+
+// AddAllOrNone is the same as one transaction.
+func (s FanOutStub) AddAllOrNone(ctx context.Context, req *v1.AddAllOrNoneRequest, opts ...actor.CallOption) (*v1.AddAllOrNoneResponse, error) {
+	return actor.Invoke[*v1.AddAllOrNoneResponse](ctx, s.c, fanOutDesc.Methods[1], "", req, opts)
+}
+
+// AddAllOrNoneAsync calls without waiting.
+func (s FanOutStub) AddAllOrNoneAsync(ctx context.Context, req *v1.AddAllOrNoneRequest, opts ...actor.CallOption) actor.Future[*v1.AddAllOrNoneResponse] {
+	return actor.InvokeAsync[*v1.AddAllOrNoneResponse](ctx, s.c, fanOutDesc.Methods[1], "", req, opts)
+}
+
+// AddAllOrNoneSend starts the call, at once or after a Delay, and does not wait for its result.
+func (s FanOutStub) AddAllOrNoneSend(ctx context.Context, req *v1.AddAllOrNoneRequest, opts ...actor.SendOption) (*actor.Invocation[*v1.AddAllOrNoneResponse], error) {
+	return actor.InvokeSend[*v1.AddAllOrNoneResponse](ctx, s.c, fanOutDesc.Methods[1], "", req, opts)
+}
+
+var fanOutDesc = actor.ServiceDesc{
+	Name: FanOutServiceName,
+	Kind: actor.KindService,
+	File: v1.File_bench_v1_bench_proto,
+	Methods: []*actor.MethodDesc{
+		{
+			Service:     FanOutServiceName,
+			Name:        "AddAll",
+			Kind:        actor.KindService,
+			Mode:        actor.ModeDurable,
+			NewRequest:  func() proto.Message { return new(v1.AddAllRequest) },
+			NewResponse: func() proto.Message { return new(v1.AddAllResponse) },
+			Schema: func() protoreflect.MethodDescriptor {
+				return v1.File_bench_v1_bench_proto.Services().ByName("FanOutService").Methods().ByName("AddAll")
+			},
+			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
+				return handler.(FanOutHandler).AddAll(ctx, req.(*v1.AddAllRequest))
+			},
+		},
+		{
+			Service:     FanOutServiceName,
+			Name:        "AddAllOrNone",
+			Kind:        actor.KindService,
+			Mode:        actor.ModeTransaction,
+			NewRequest:  func() proto.Message { return new(v1.AddAllOrNoneRequest) },
+			NewResponse: func() proto.Message { return new(v1.AddAllOrNoneResponse) },
+			Schema: func() protoreflect.MethodDescriptor {
+				return v1.File_bench_v1_bench_proto.Services().ByName("FanOutService").Methods().ByName("AddAllOrNone")
+			},
+			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
+				return handler.(FanOutHandler).AddAllOrNone(ctx, req.(*v1.AddAllOrNoneRequest))
+			},
+		},
+	},
+}
