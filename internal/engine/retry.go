@@ -30,6 +30,7 @@ func (ev *TimeOut) evaluate(e *Engine, now int64) error {
 	}
 	failed := failure(codeDeadlineExceeded, "%s did not end within %d ms, the most a %s handler may take here; nothing of it took effect", l.target, ev.After, l.mode())
 	if l.call != nil {
+		l.running = false
 		e.effect(&AbortAttempt{ID: l.id, Reason: "step timeout"})
 		return e.finishCall(l, failed, nil, now)
 	}

@@ -26,6 +26,7 @@ import (
 //	                ("|") does not happen
 //	synced N        it becomes durable and happens
 //	restart         loses what is not durable
+//	limit 100       bound what a transaction may write in one partition; the first command
 //
 // Calls in a transaction are known by their input. Keys live in partitions as follows: ann, bob
 // and cat in 1; fay and ivan in 2; kim and leo in 3; dan and eve in 4.
@@ -89,6 +90,8 @@ func (s *script) mailCommand(words []string) bool {
 			}
 			return true
 		})
+	case "limit":
+		s.maxWriteBytes, _ = strconv.Atoi(argument)
 	case "again":
 		m.on = append(m.on, m.last[argument])
 	case "unsynced":

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
-
-	"github.com/perdure/perdure/internal/engine"
 )
 
 // world knows all that has been found out about a setup: messages and local states by number.
