@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
@@ -356,30 +357,51 @@ func TestTraceOfRestart(t *testing.T) {
 	})
 }
 
-// TestMetrics: what an operator sees after a transfer, and no key of an object in it.
+// metrics is what GET /metrics answers.
+func metrics(t *testing.T, node *cluster.Node) string {
+	t.Helper()
+	response := httptest.NewRecorder()
+	node.Handler().ServeHTTP(response, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	if response.Code != http.StatusOK {
+		t.Fatalf("metrics: %d %s", response.Code, response.Body)
+	}
+	return response.Body.String()
+}
+
+// TestMetrics: what an operator sees after transactions and a DURABLE handler, and no key of an
+// object in it.
 func TestMetrics(t *testing.T) {
 	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{Prometheus: true}))
-	bank.RegisterTransferHandler(node, transfers{})
+	registerBank(node, backOffice{})
 	startNode(t, node)
 	post(t, node.URL(), depositPath, `{"accountId":"alice","amount":"5"}`)
 	post(t, node.URL(), transferPath, transferBody)
-	post(t, node.URL(), transferPath, `{"from":"alice","to":"bob","amount":"4"}`) // the key "one" again: already_exists
-	response, err := http.Get(node.URL() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
+	post(t, node.URL(), transferPath, `{"from":"alice","to":"bob","amount":"4"}`)                                                // the key "one" again: already_exists
+	post(t, node.URL(), orderPath, `{"from":"alice","to":"bob","amount":"1","times":2}`)                                         // two transactions
+	_, err := bank.Transfer(node.Client()).Transfer(t.Context(), &bankv1.TransferRequest{From: "bob", To: "alice", Amount: 100}) // one more, in vain
+	if actor.CodeOf(err) != actor.FailedPrecondition {
+		t.Error(err)
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
+	text := metrics(t, node)
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(text, "perdure_transactions_prepared 0\n") && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+		text = metrics(t, node)
 	}
-	text := string(body)
 	for _, want := range []string{
 		`perdure_calls_total{code="ok",handler="Transfer",outcome="succeeded",service="bank.v1.TransferService"} 1`,
 		`perdure_calls_total{code="already_exists",handler="Transfer",outcome="failed",service="bank.v1.TransferService"} 1`,
-		`perdure_attempts_started_total{handler="Withdraw",service="bank.v1.AccountService"} 1`,
-		`perdure_attempts_ended_total{handler="Transfer",outcome="succeeded",service="bank.v1.TransferService"} 1`,
+		`perdure_calls_total{code="failed_precondition",handler="Transfer",outcome="failed",service="bank.v1.TransferService"} 1`,
+		`perdure_attempts_started_total{handler="Withdraw",service="bank.v1.AccountService"} 4`,
+		`perdure_attempts_ended_total{handler="Withdraw",outcome="succeeded",service="bank.v1.AccountService"} 3`,
+		`perdure_attempts_ended_total{handler="Withdraw",outcome="failed",service="bank.v1.AccountService"} 1`,
+		`perdure_attempts_ended_total{handler="Transfer",outcome="succeeded",service="bank.v1.TransferService"} 3`,
+		`perdure_attempts_ended_total{handler="Transfer",outcome="failed",service="bank.v1.TransferService"} 1`,
 		`perdure_journal_entries_total{kind="call"} 2`,
+		`perdure_transactions_total{outcome="committed"} 3`, `perdure_transactions_total{outcome="rolled_back"} 1`,
+		`perdure_transaction_duration_seconds_count{outcome="committed"} 3`, `perdure_transaction_duration_seconds_count{outcome="rolled_back"} 1`,
+		`perdure_transaction_retries_total{reason="wound"} 0`, `perdure_transaction_retries_total{reason="blocked"} 0`,
+		`perdure_transaction_retries_total{reason="lost"} 0`, `perdure_transaction_retries_total{reason="other"} 0`,
+		"perdure_transactions_live 0\n", "perdure_transactions_prepared 0\n",
 		"perdure_partitions_led 8\n", "perdure_leadership_changes_total 8\n", "perdure_inbox_depth 0\n", "perdure_keys_held 0\n",
 		"perdure_invocations_live 0\n", "perdure_attempts_running 0\n", "perdure_outbox_unacknowledged ", "perdure_overlay_size_bytes ",
 		"perdure_backlog_size_bytes ", "perdure_log_size_bytes ", "perdure_log_segments ", "perdure_store_size_bytes ",

@@ -11,6 +11,8 @@ var tableNames = map[byte]string{
 	tableInvocation: "invocation", tableJournal: "journal", tableChunk: "part", tableSequence: "sent",
 	tableRowCount: "rows", tableOutbox: "outbox", tablePromise: "promise", tableReceive: "receive",
 	tableState: "state", tableRow: "row", tableTimer: "timer",
+	tablePrepared: "promise of transaction",
+	tableDecision: "decision of transaction",
 }
 
 // Describe prints a key for logs and errors: "state bank.v1.AccountService/alice". It never
@@ -60,6 +62,10 @@ func Describe(key []byte) string {
 			parts, rest = append(parts, string(rest)), nil
 		} else {
 			number(8)
+		}
+	case tablePrepared, tableDecision:
+		if root, sequence, err := ParsePrepared(key); err == nil {
+			return fmt.Sprintf("%s %s/%d.%d", name, root, sequence>>32, uint32(sequence))
 		}
 	case tableOutbox:
 		number(4)

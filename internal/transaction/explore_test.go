@@ -75,10 +75,10 @@ func setups() []*setup {
 	t1 := func() *client { return first(write("T1", "", write("T1a", "a1"), write("T1b", "b2"))) }
 	t2 := func() *client { return second(write("T2", "", write("T2b", "b2"), write("T2a", "a1"))) }
 	two := func(name string, clients ...*client) *setup {
-		return &setup{name: name, partitions: 2, seconds: 29, clients: clients}
+		return &setup{name: name, partitions: 2, seconds: 15, clients: clients}
 	}
 	three := func(name string, clients ...*client) *setup {
-		return &setup{name: name, partitions: 3, seconds: 29, clients: clients}
+		return &setup{name: name, partitions: 3, seconds: 15, clients: clients}
 	}
 	return []*setup{
 		two("crosswise", t1(), t2()),

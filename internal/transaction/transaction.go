@@ -32,11 +32,12 @@
 //
 //	root's handler ends
 //	  nothing outside its partition      one record
-//	  else  Prepare ─► participants      each writes its row Prepared and says yes, at once
-//	                                     if it has only read
-//	        all say yes                  one record in the root's partition: the decision, the
+//	  else  Prepare ─► those who write   each writes its row Prepared, from which on nobody
+//	                                     reads its objects, and says yes
+//	        Prepare ─► those who read    each says yes if nothing was lost, and lets go
+//	        all have said yes            one record in the root's partition: the decision, the
 //	                                     result, what that partition has to write itself
-//	        Commit ─► participants       through the outbox; they write and let go
+//	        Commit ─► those who write    again and again until they have; they let go
 //
 // A try is named by the epoch of its coordinator's leadership and a counter (ID). Records of
 // an earlier epoch can't be committed once a later one has begun (see cluster/replica), so a

@@ -90,11 +90,13 @@ func (x *TransactionAge) GetReader() bool {
 	return false
 }
 
-// Member is a partition that a transaction has called, and the leadership that answered.
+// Member is a partition that a transaction has called.
 type Member struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Partition uint32                 `protobuf:"varint,1,opt,name=partition" json:"partition,omitempty"`
-	Epoch     uint64                 `protobuf:"varint,2,opt,name=epoch" json:"epoch,omitempty"`
+	// The number that its part of the try has there, with the epoch of the leadership that ran the
+	// calls in the upper 32 bits: a part that began anew has lost what the one before it knew.
+	Epoch uint64 `protobuf:"varint,2,opt,name=epoch" json:"epoch,omitempty"`
 	// It has something to write, as far as it knows now.
 	Writes        bool `protobuf:"varint,3,opt,name=writes" json:"writes,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -836,7 +838,7 @@ func (x *Joined) GetUndone() [][]byte {
 // Prepare asks a participant for its promise.
 type Prepare struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The leadership that ran the calls: another one has forgotten them.
+	// The number that the participant gave its part: see Member.
 	Epoch  uint64   `protobuf:"varint,1,opt,name=epoch" json:"epoch,omitempty"`
 	Undone [][]byte `protobuf:"bytes,2,rep,name=undone" json:"undone,omitempty"`
 	// The transaction is given up: only say whether what it read was durable.
