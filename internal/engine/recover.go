@@ -79,6 +79,7 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 			}
 		}
 	}
+	e.recoverReads()
 	for _, l := range loaded {
 		if l.row.Status != recordv1.Status_STATUS_QUEUED {
 			continue

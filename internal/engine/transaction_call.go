@@ -1,10 +1,11 @@
 package engine
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -359,11 +360,13 @@ func (e *Engine) releaseHold(hold *transaction.Hold) {
 }
 
 func (e *Engine) sortedRoots() []*live {
-	return slices.SortedFunc(maps.Values(e.roots), func(a, b *live) int { return strings.Compare(string(a.id[:]), string(b.id[:])) })
+	return slices.SortedFunc(maps.Values(e.roots), func(a, b *live) int { return bytes.Compare(a.id[:], b.id[:]) })
 }
 
 func (e *Engine) sortedBranches() []*branch {
-	return slices.SortedFunc(maps.Values(e.branches), func(a, b *branch) int { return strings.Compare(a.ID.String(), b.ID.String()) })
+	return slices.SortedFunc(maps.Values(e.branches), func(a, b *branch) int {
+		return cmp.Or(bytes.Compare(a.ID.Root[:], b.ID.Root[:]), cmp.Compare(a.ID.Sequence, b.ID.Sequence))
+	})
 }
 
 // Busy reports whether there is anything that Tick would look after.

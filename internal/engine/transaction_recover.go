@@ -35,8 +35,8 @@ func (e *Engine) recoverTransactions() error {
 		b := &branch{Participant: p, coordinator: p.ID.Root.Partition(e.config.Partitions), calls: map[transaction.Path]*live{}}
 		e.branches[p.ID] = b
 		for _, hold := range p.Holds {
-			if hold.Request.Object.Key != "" && e.locks.Acquire(&hold.Request) != transaction.Has {
-				e.out.Damaged = append(e.out.Damaged, fmt.Errorf("row %s: two transactions have promised to write %s", table.Describe(key), hold.Request.Object))
+			if !hold.Request.Shared {
+				e.keepPromised(b, hold)
 			}
 			e.hide(hold)
 		}
@@ -64,6 +64,26 @@ func (e *Engine) recoverTransactions() error {
 		e.tellCommit(id, row.Participants)
 		return true
 	})
+}
+
+// keepPromised takes a key that a participant has promised to keep.
+func (e *Engine) keepPromised(b *branch, hold *transaction.Hold) {
+	if hold.Request.Object.Key != "" && e.locks.Acquire(&hold.Request) != transaction.Has {
+		e.out.Damaged = append(e.out.Damaged, fmt.Errorf("row %s: something else holds %s, which the transaction has promised to keep",
+			table.Describe(table.Prepared(b.ID.Root, b.ID.Sequence)), hold.Request.Object))
+	}
+}
+
+// recoverReads takes the keys of objects that participants have only read: after the DURABLE
+// handlers beside which they did have theirs, which would otherwise wait for them.
+func (e *Engine) recoverReads() {
+	for _, b := range e.sortedBranches() {
+		for _, hold := range b.Holds {
+			if hold.Request.Shared {
+				e.keepPromised(b, hold)
+			}
+		}
+	}
 }
 
 // holdFor keeps an object's key for an invocation that is not in memory.

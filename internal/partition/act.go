@@ -47,7 +47,10 @@ func (p *Partition) act(l *leadership, effect engine.Effect) {
 		p.toPartition(e.To, &engine.Acked{By: p.id, Sequence: e.Sequence})
 	case *engine.Tell:
 		p.toPartition(e.To, &engine.Told{Peer: e.Peer})
-		l.checkAt(time.Now().Add(checkEvery))
+		if !l.ticking {
+			l.ticking = true
+			l.checkAt(time.Now().Add(checkEvery))
+		}
 	case *engine.Hide:
 		p.hidden.hide(e.Object)
 	case *engine.Show:
@@ -119,7 +122,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		CancelRequested: e.CancelRequested,
 		Traceparent:     p.traceparent(e),
 		StartedAt:       time.UnixMilli(row.StartedAt),
-		Host:            host{p, l.epoch},
+		Host:            l.host,
 	}
 	if mode == invocation.ModeRead {
 		started.Promise = promiseOf(l.view, target.Object())

@@ -26,7 +26,7 @@ type hidden struct {
 // promise before what the one before wrote is durable.
 type curtain struct {
 	promises int
-	shown    chan struct{}
+	shown    chan struct{} // nil as long as nobody waits
 }
 
 func (h *hidden) hide(o invocation.Object) {
@@ -37,7 +37,7 @@ func (h *hidden) hide(o invocation.Object) {
 	}
 	c := h.mu.objects[o]
 	if c == nil {
-		c = &curtain{shown: make(chan struct{})}
+		c = &curtain{}
 		h.mu.objects[o] = c
 		h.count.Store(int32(len(h.mu.objects)))
 	}
@@ -54,6 +54,12 @@ func (h *hidden) show(o invocation.Object) {
 	if c.promises--; c.promises == 0 {
 		delete(h.mu.objects, o)
 		h.count.Store(int32(len(h.mu.objects)))
+		c.open()
+	}
+}
+
+func (c *curtain) open() {
+	if c.shown != nil {
 		close(c.shown)
 	}
 }
@@ -63,7 +69,7 @@ func (h *hidden) clear() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, c := range h.mu.objects {
-		close(c.shown)
+		c.open()
 	}
 	clear(h.mu.objects)
 	h.count.Store(0)
@@ -79,13 +85,18 @@ func (h *hidden) await(ctx context.Context, o invocation.Object, hurry func()) e
 	for {
 		h.mu.Lock()
 		c := h.mu.objects[o]
-		h.mu.Unlock()
 		if c == nil {
+			h.mu.Unlock()
 			return nil
 		}
+		if c.shown == nil {
+			c.shown = make(chan struct{})
+		}
+		shown := c.shown
+		h.mu.Unlock()
 		hurry()
 		select {
-		case <-c.shown:
+		case <-shown:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -28,6 +28,7 @@ func (p *Partition) lead(epoch uint64) *leadership {
 		nextTimer: 0,
 		nextCheck: time.Now().Add(checkEvery),
 	}
+	l.host = host{p, epoch}
 	l.engine = engine.New(engine.Config{
 		Partition: p.id, Partitions: p.config.Partitions, MaxInbox: p.config.MaxInbox,
 		TransactionTimeout: p.config.TransactionTimeout.Milliseconds(),

@@ -133,7 +133,7 @@ func (p *Partition) check(l *leadership, now time.Time) {
 		}
 	}
 	l.nextCheck = now.Add(time.Hour)
-	if l.engine.Busy() {
+	if l.ticking = l.engine.Busy(); l.ticking {
 		l.checkAt(now.Add(checkEvery))
 	}
 	for _, o := range l.outbox {

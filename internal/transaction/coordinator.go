@@ -81,8 +81,10 @@ func (c *Coordinator) Answered(members []*recordv1.Member) bool {
 		if m.epoch != 0 && m.epoch != answered.Epoch {
 			return false
 		}
+		// Members come by way of others, so one that knows of no writes may be older than one that
+		// does. If they are taken back the vote says so.
+		m.reader = !answered.Writes && (m.epoch == 0 || m.reader)
 		m.epoch = answered.Epoch
-		m.reader = !answered.Writes
 	}
 	return true
 }

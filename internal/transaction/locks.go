@@ -64,6 +64,8 @@ type Locks struct {
 	keys    map[invocation.Object]*key
 	changes []Change
 	waiting int
+	// contended are the keys that transactions wait for: few, where keys may be millions.
+	contended map[invocation.Object]*key
 }
 
 // key is a lock. It has holders as long as it is there: one, or several that share it, and
@@ -111,7 +113,9 @@ const (
 )
 
 // NewLocks makes locks that nobody holds.
-func NewLocks() *Locks { return &Locks{keys: map[invocation.Object]*key{}} }
+func NewLocks() *Locks {
+	return &Locks{keys: map[invocation.Object]*key{}, contended: map[invocation.Object]*key{}}
+}
 
 // Next takes the oldest change that was not taken yet.
 func (l *Locks) Next() (Change, bool) {
@@ -216,6 +220,7 @@ func (l *Locks) enqueue(k *key, r *Request, at int) {
 	l.waiting++
 	if r.Kind == Branch {
 		k.branches++
+		l.contended[r.Object] = k
 	}
 }
 
@@ -230,7 +235,9 @@ func (l *Locks) dequeue(k *key, at int) {
 	r.waiting = false
 	l.waiting--
 	if r.Kind == Branch {
-		k.branches--
+		if k.branches--; k.branches == 0 {
+			delete(l.contended, r.Object)
+		}
 	}
 }
 
@@ -336,14 +343,16 @@ func (l *Locks) NotAlone(r *Request) {
 
 // Remind repeats every InTheWay that still holds: the first may have been lost.
 func (l *Locks) Remind() {
-	for _, object := range l.Objects() {
-		l.keys[object].check(l, true)
+	for _, object := range sorted(l.contended) {
+		l.contended[object].check(l, true)
 	}
 }
 
 // Objects are those whose keys are held, sorted.
-func (l *Locks) Objects() []invocation.Object {
-	return slices.SortedFunc(maps.Keys(l.keys), func(a, b invocation.Object) int {
+func (l *Locks) Objects() []invocation.Object { return sorted(l.keys) }
+
+func sorted(keys map[invocation.Object]*key) []invocation.Object {
+	return slices.SortedFunc(maps.Keys(keys), func(a, b invocation.Object) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Key, b.Key))
 	})
 }
