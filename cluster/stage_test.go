@@ -45,6 +45,7 @@ const (
 	transact = iota // TRANSACTION
 	look            // READ
 	keep            // DURABLE
+	short           // TRANSACTION of the service that may take a second only
 )
 
 // The handlers of the stage's workflow.
@@ -90,6 +91,9 @@ func newStage(t *testing.T, opts ...cluster.Option) *stage {
 	s.things.StateType = func() proto.Message { return new(wrapperspb.Int64Value) }
 	s.things.Tables = []actor.TableDesc{{Name: "rows", New: func() proto.Message { return new(wrapperspb.StringValue) }}}
 	s.batches = s.service("stage.v1.BatchService", actor.KindService, actor.ModeTransaction, actor.ModeRead, actor.ModeDurable)
+	brief := *s.batches.Methods[transact]
+	brief.Name, brief.Options.StepTimeout = "HSHORT", time.Second
+	s.batches.Methods = append(s.batches.Methods, &brief)
 	s.flows = s.service("stage.v1.FlowService", actor.KindWorkflow, actor.ModeRun, actor.ModeSignal, actor.ModeRead)
 	s.flows.Promises = []actor.PromiseDesc{{Name: "p", New: func() proto.Message { return new(apipb.Mixin) }}}
 	for _, service := range []*actor.ServiceDesc{s.things, s.batches, s.flows} {
@@ -287,13 +291,18 @@ func (s *stage) retries(reason string) int {
 // kill ends an invocation by the admin service.
 func (s *stage) kill(id string) {
 	s.t.Helper()
-	request := httptest.NewRequestWithContext(s.t.Context(), http.MethodPost, "/perdure.admin.v1.AdminService/KillInvocation", strings.NewReader(`{"invocationId":"`+id+`"}`))
+	if status, body := s.post("/perdure.admin.v1.AdminService/KillInvocation", `{"invocationId":"`+id+`"}`); status != http.StatusOK {
+		s.t.Errorf("kill: %d %s", status, body)
+	}
+}
+
+// post makes a call as JSON, without an idempotency key.
+func (s *stage) post(path, body string) (int, string) {
+	request := httptest.NewRequestWithContext(s.t.Context(), http.MethodPost, path, strings.NewReader(body))
 	request.Header.Set("Content-Type", "application/json")
 	response := httptest.NewRecorder()
 	s.node.Handler().ServeHTTP(response, request)
-	if response.Code != http.StatusOK {
-		s.t.Errorf("kill: %d %s", response.Code, response.Body)
-	}
+	return response.Code, response.Body.String()
 }
 
 func transactionTimeout(limit time.Duration) cluster.Option {

@@ -102,6 +102,28 @@ func TestTransactionTakesTooLong(t *testing.T) {
 	}
 }
 
+// TestTransactionStepTimeout: the root's rpc may have less time than the node allows, and the
+// time is that of all tries together.
+func TestTransactionStepTimeout(t *testing.T) {
+	inMemory(t, func(s *stage) {
+		began := time.Now()
+		_, err := s.invoke(s.t.Context(), s.batches.Methods[short], "", s.fn(func(ctx actor.Context) error {
+			s.must(s.do(ctx, "a", "add 1"))
+			_, err := s.do(ctx, "b", s.fn(func(ctx actor.Context) error {
+				<-ctx.Done() // The deadline is the root's.
+				return ctx.Err()
+			}))
+			return err
+		}))
+		s.refused(err, actor.DeadlineExceeded, "HSHORT did not end within 1000 ms")
+		if took := time.Since(began); took > 2*time.Second {
+			s.t.Errorf("it took %s", took)
+		}
+		s.values("a=0 b=0")
+		s.free("a", "b")
+	})
+}
+
 // TestTransactionRefusedSteps: what a transaction can't do is refused with the mode to use,
 // in the root and in a callee, and nothing of it takes effect.
 func TestTransactionRefusedSteps(t *testing.T) {

@@ -3,11 +3,11 @@ package cluster_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/types/known/apipb"
@@ -437,6 +437,52 @@ func TestTransactionExactlyOnce(t *testing.T) {
 			}
 		}
 		s.values("a=-2 b=2")
-		synctest.Wait()
+
+		// Keys of calls inside mean nothing.
+		for range 2 {
+			s.must(s.batch(s.t.Context(), s.fn(func(ctx actor.Context) error {
+				s.must(s.do(ctx, "c", "add 1", actor.IdempotencyKey("inside")))
+				_, err := s.do(ctx, "c", "add 1", actor.IdempotencyKey("inside"))
+				return err
+			})))
+		}
+		s.values("c=4")
+	})
+}
+
+// TestTransactionWithoutKey: a call without an idempotency key, as from curl, leaves nothing
+// behind but what it wrote: the cheapest commit, with one object elsewhere, and the others.
+func TestTransactionWithoutKey(t *testing.T) {
+	eachWay(t, func(s *stage) {
+		call := func(name string) (int, string) {
+			return s.post("/stage.v1.BatchService/HTRANSACTION", fmt.Sprintf(`{"root":%q}`, name))
+		}
+		calls := func(last string, keys ...string) string {
+			return s.fn(func(ctx actor.Context) error {
+				for _, key := range keys {
+					s.must(s.do(ctx, key, "add 1"))
+				}
+				_, err := s.do(ctx, keys[0], last)
+				return err
+			})
+		}
+		for n := 1; n <= 20; n++ { // Of the keys most are in other partitions than the root.
+			one, other := fmt.Sprint("one-", n), fmt.Sprint("other-", n)
+			if status, body := call(calls("add 1", one)); status != http.StatusOK {
+				s.t.Errorf("one object: %d %s", status, body)
+			}
+			s.values(one + "=2")
+			if status, body := call(calls("fail", one)); status == http.StatusOK || !strings.Contains(body, "on purpose") {
+				s.t.Errorf("one object, refused: %d %s", status, body)
+			}
+			if status, body := call(calls("add 1", one, other)); status != http.StatusOK {
+				s.t.Errorf("two objects: %d %s", status, body)
+			}
+			if status, body := call(calls("fail", one, other)); status == http.StatusOK || !strings.Contains(body, "on purpose") {
+				s.t.Errorf("two objects, refused: %d %s", status, body)
+			}
+			s.values(one + "=4 " + other + "=1")
+			s.free(one, other)
+		}
 	})
 }

@@ -124,7 +124,7 @@ func TestTransactionCancelledAtAnyTime(t *testing.T) {
 			return nil
 		}))
 		s.must(root, err)
-		time.Sleep(time.Duration(i) * 10 * time.Microsecond)
+		time.Sleep(time.Duration(i%30) * 10 * time.Microsecond)
 		if i%2 == 0 {
 			s.must(nil, root.Cancel(t.Context()))
 		} else {
@@ -203,6 +203,9 @@ func TestTransactionBesideDurable(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		s.values("a=0 held=1")
+		if live := s.counter("perdure_transactions_live"); live != 2 {
+			s.t.Errorf("%d transactions are under way, want 2", live)
+		}
 
 		read, err := s.batch(s.t.Context(), s.on("read", func(ctx actor.Context) (string, error) {
 			s.must(s.do(ctx, "b", "add 1"))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -126,7 +127,7 @@ func TestBadInput(t *testing.T) {
 			slowest = max(slowest, time.Since(began))
 		}
 	})
-	for _, c := range badCalls {
+	for _, c := range slices.Concat(badCalls, badTransactions) {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := n.post(t.Context(), client, c.path, c.body, c.headers...)
 			if err != nil {

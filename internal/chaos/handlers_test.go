@@ -132,6 +132,10 @@ func (accounts) Deposit(ctx bank.AccountTxContext, req *bankv1.DepositRequest) (
 		for i := range req.Amount {
 			ctx.Ledger().Put(fmt.Sprintf("%09d", i), &bankv1.LedgerEntry{Amount: i})
 		}
+	default:
+		if err := callBadly(ctx, behaviour); err != nil {
+			return nil, err
+		}
 	}
 	return &bankv1.DepositResponse{Balance: state.Balance}, nil
 }

@@ -3,6 +3,7 @@ package inprocess
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -11,12 +12,13 @@ import (
 )
 
 // errorRecord is the part of an error that travels: of an *actor.Error in its chain the code, the
-// message and the details, without the text around it; of any other error the text.
+// message and the details, without the text around it; of any other error the text. A row takes no
+// text that is not utf-8.
 func errorRecord(err error) *recordv1.Error {
 	if coded, ok := errors.AsType[*actor.Error](err); ok {
-		return &recordv1.Error{Code: uint32(coded.Code()), Message: coded.Message(), Details: coded.Details()}
+		return &recordv1.Error{Code: uint32(coded.Code()), Message: strings.ToValidUTF8(coded.Message(), "\uFFFD"), Details: coded.Details()}
 	}
-	return &recordv1.Error{Code: uint32(actor.CodeOf(err)), Message: err.Error()}
+	return &recordv1.Error{Code: uint32(actor.CodeOf(err)), Message: strings.ToValidUTF8(err.Error(), "\uFFFD")}
 }
 
 func errorResult(failure *recordv1.Error) *recordv1.Result { return &recordv1.Result{Error: failure} }
