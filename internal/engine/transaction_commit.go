@@ -29,6 +29,9 @@ func (e *Engine) finishRoot(l *live, result *recordv1.Result, entries []*recordv
 	l.running, e.changed = false, true
 	e.effect(&EndAttempt{ID: l.id})
 	c := l.root
+	if result.GetError() != nil && now-l.since >= e.limit(l) {
+		return e.tooLong(l, now) // The end of a callee's ctx says less about why than this does.
+	}
 	own := e.branches[c.ID]
 	if own != nil {
 		own.Undo(c.Undone())
@@ -184,7 +187,9 @@ func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) erro
 		e.branches[id] = b
 	default:
 		if err := e.promise(b, now); err != nil {
-			return err
+			// What can't be written now never can: not in another try either.
+			vote.Yes, vote.Refused = false, failure(codeInternal, "partition %d can't promise what the transaction writes: %v", e.config.Partition, err).Error
+			e.drop(b)
 		}
 	}
 	say()
@@ -192,15 +197,20 @@ func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) erro
 }
 
 // promise makes a participant prepared: from the record on it commits if the coordinator says
-// so, whatever happens to this leadership.
+// so, whatever happens to this leadership. After an error it is as it was, but for what waits.
 func (e *Engine) promise(b *branch, now int64) error {
-	b.Phase, b.Since = transaction.Prepared, now
+	b.Since = now
 	for _, hold := range slices.Clone(b.Holds) {
 		if hold.Request.Waiting() { // For a call whose caller has failed.
 			e.releaseHold(hold)
 			b.Drop(hold)
-			continue
 		}
+	}
+	if err := e.putMessage(table.Prepared(b.ID.Root, b.ID.Sequence), b.Record()); err != nil {
+		return err
+	}
+	b.Phase = transaction.Prepared
+	for _, hold := range b.Holds {
 		hold.Running, hold.Waiting = nil, nil
 		hold.Request.Prepared = true
 		if bugUnlock {
@@ -216,7 +226,7 @@ func (e *Engine) promise(b *branch, now int64) error {
 		delete(e.live, l.id)
 	}
 	clear(b.calls)
-	return e.putMessage(table.Prepared(b.ID.Root, b.ID.Sequence), b.Record())
+	return nil
 }
 
 func (e *Engine) hide(hold *transaction.Hold) {
@@ -244,6 +254,9 @@ func (e *Engine) voted(id transaction.ID, vote *recordv1.Vote, now int64) error 
 	case transaction.Decided:
 		return e.decide(l, now)
 	case transaction.NextRound:
+		if c.Phase == transaction.Preparing && len(c.hidden) == 0 { // Its votes have shown who only reads.
+			e.hideOwn(l, e.branches[c.ID])
+		}
 		e.askToPrepare(l)
 	case transaction.Lost:
 		return e.retry(l, RetryLost, nil, now)
@@ -256,6 +269,9 @@ func (e *Engine) voted(id transaction.ID, vote *recordv1.Vote, now int64) error 
 func (e *Engine) decide(l *live, now int64) error {
 	c := l.root
 	own := e.branches[c.ID]
+	if own != nil && own.Broken != "" { // while the votes were on their way
+		return e.retry(l, RetryOther, nil, now)
+	}
 	if c.result.GetError() == nil {
 		for _, entry := range c.entries {
 			if err := e.apply(l, 0, entry, now); err != nil {
@@ -263,6 +279,8 @@ func (e *Engine) decide(l *live, now int64) error {
 			}
 		}
 		if own != nil {
+			// A call whose caller failed before it did may have ended since the root has.
+			own.Undo(c.Undone())
 			if err := e.applyBranch(own, now); err != nil {
 				return err
 			}

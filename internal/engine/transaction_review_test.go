@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/perdure/perdure/internal/invocation"
@@ -68,5 +69,42 @@ func TestMemberThatWritesIsNoReader(t *testing.T) {
 	}
 	if !asked[2] || !asked[3] || asked[4] {
 		t.Errorf("asked first: %v, want those that write, 2 and 3", asked)
+	}
+}
+
+// A participant of which only the vote says that it has nothing left to write lets go of its
+// keys like others that have only read: what the coordinator's partition writes is hidden before.
+func TestOwnWritesAreHiddenBeforeAReaderLetsGo(t *testing.T) {
+	s := newScript()
+	s.run(t, "invoke t token=1 key=bob input=one now=1000\ncall t index=1 key=ann input=a\ncall a index=1 key=fay input=f\nfinish f set=1\n"+
+		"finish a error=no\nhold vote\nfinish t set=1 value=done")
+	if out := s.run(t, "hold prepare\nrelease vote"); !strings.Contains(out, "hide Svc/bob") {
+		t.Errorf("not hidden:\n%s", out)
+	}
+	if out := s.run(t, "release prepare"); !strings.Contains(out, "show Svc/bob") || !strings.Contains(out, `reply 1 "done"`) {
+		t.Errorf("not shown or not decided:\n%s", out)
+	}
+}
+
+// A DURABLE handler of the coordinator's partition that writes what a transaction has read makes
+// that run again as long as it is not decided, also while it waits for votes.
+func TestOverwrittenWhileVotesAreMissing(t *testing.T) {
+	s := newScript()
+	s.run(t, "invoke d mode=DURABLE key=ann oneway=1 token=9 now=1000\ninvoke t token=1 input=one\ncall t index=1 key=ann mode=READ input=a\nfinish a value=x\n"+
+		"call t index=2 key=fay input=f\nfinish f set=1\ncall t index=3 key=kim input=k\nfinish k set=1\nhold vote\nfinish t value=done")
+	out := s.run(t, "append d index=1 kind=set value=new\nrelease vote")
+	if !strings.Contains(out, "transaction retried") || strings.Contains(out, "reply 1") {
+		t.Errorf("it did not begin anew:\n%s", out)
+	}
+}
+
+// A call outlives its caller, which was out of time, and the root, which has not failed for that:
+// what it writes is taken back however late it is.
+func TestLateCallOfAFailedCallerIsTakenBack(t *testing.T) {
+	s := newScript()
+	s.run(t, "invoke t token=1 key=bob input=one now=1000\ncall t index=1 key=fay input=f\ncall f index=1 key=ann input=a\ntimeout f\n"+
+		"hold vote\nfinish t set=1 value=done")
+	if out := s.run(t, "finish a set=late\nrelease vote"); !strings.Contains(out, `reply 1 "done"`) || strings.Contains(out, "late") {
+		t.Errorf("its write took effect:\n%s", out)
 	}
 }

@@ -76,6 +76,8 @@ type Partition struct {
 		invocations map[invocation.ID]error
 		timers      map[table.Timer]bool
 		messages    map[uint32]uint64 // sequence by sender
+		// commits of what this partition has promised: its objects stand still.
+		commits map[try]bool
 	}
 
 	// leading is nil while another node leads or nobody does.
@@ -278,6 +280,9 @@ func (p *Partition) run(ctx context.Context) {
 		}
 		now := time.Now()
 		p.fireTimers(l, now)
+		if l.engine.Busy() { // One that has told nobody anything, or stands still, ticks too.
+			l.checkAt(now.Add(checkEvery))
+		}
 		p.check(l, now)
 		p.flush(l, now)
 		alarm.Reset(p.sleepFor(l, now))

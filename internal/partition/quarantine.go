@@ -67,6 +67,17 @@ func (p *Partition) failed(l *leadership, event engine.Event, err error) {
 	}
 }
 
+// try names a try at a transaction.
+type try struct {
+	root     invocation.ID
+	sequence uint64
+}
+
+func tryOf(peer *recordv1.Peer) try {
+	root, _ := invocation.IDFromBytes(peer.GetId().GetRoot())
+	return try{root, peer.GetId().GetSequence()}
+}
+
 // condemn remembers what broke an evaluation.
 func (p *Partition) condemn(event engine.Event, cause error) {
 	if id, ok := spokenFor(event); ok {
@@ -78,6 +89,14 @@ func (p *Partition) condemn(event engine.Event, cause error) {
 		p.poison.invocations[ev.Timer.ID] = cause
 	case *engine.Deliver:
 		p.poison.messages[ev.From] = ev.Sequence
+	case *engine.Told:
+		id := tryOf(ev.Peer)
+		switch ev.Peer.GetMessage().(type) {
+		case *recordv1.Peer_Commit: // which comes until it has been done
+			p.poison.commits[id] = true
+		case *recordv1.Peer_Vote: // The root would be run again, and end the same.
+			p.poison.invocations[id.root] = cause
+		}
 	}
 }
 
@@ -88,6 +107,10 @@ func (p *Partition) poisoned(event engine.Event) bool {
 	case *engine.Deliver:
 		sequence, ok := p.poison.messages[ev.From]
 		return ok && ev.Sequence >= sequence
+	case *engine.Told:
+		if _, commit := ev.Peer.GetMessage().(*recordv1.Peer_Commit); commit && len(p.poison.commits) > 0 {
+			return p.poison.commits[tryOf(ev.Peer)]
+		}
 	}
 	return false
 }

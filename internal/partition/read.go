@@ -65,6 +65,21 @@ func (p *Partition) pin() (*snapshot, error) {
 	return s, nil
 }
 
+// pinShown takes a snapshot once an object is not hidden.
+func (p *Partition) pinShown(ctx context.Context, object invocation.Object) (*snapshot, error) {
+	for {
+		if err := p.hidden.await(ctx, object, func() { p.post(item{control: controlHurry}) }); err != nil {
+			return nil, err
+		}
+		s, err := p.pin()
+		// Without a leader nothing is hidden: one that came meanwhile may have found a promise.
+		if err != nil || !p.hidden.hides(object) {
+			return s, err
+		}
+		s.release()
+	}
+}
+
 // read runs a READ handler on the last durable data, on the caller's goroutine.
 func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error) {
 	if _, ok := ctx.Deadline(); !ok {
@@ -74,10 +89,7 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Re
 		defer cancel()
 	}
 	target := invocation.Target{Service: in.Target.GetService(), Key: in.Target.GetKey(), Handler: in.Target.GetHandler()}
-	if err := p.hidden.await(ctx, target.Object(), func() { p.post(item{control: controlHurry}) }); err != nil {
-		return nil, err
-	}
-	s, err := p.pin()
+	s, err := p.pinShown(ctx, target.Object())
 	if err != nil {
 		return nil, err
 	}

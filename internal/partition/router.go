@@ -129,6 +129,7 @@ func NewRouter(config Config, attach func(id uint32, partition *Partition) Group
 		}
 		p.waiters.channels = map[engine.Token]chan reply{}
 		p.poison.invocations, p.poison.timers, p.poison.messages = map[invocation.ID]error{}, map[table.Timer]bool{}, map[uint32]uint64{}
+		p.poison.commits = map[try]bool{}
 		r.partitions = append(r.partitions, p)
 	}
 	for i, p := range r.partitions {

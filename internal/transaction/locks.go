@@ -367,6 +367,9 @@ func (k *key) admits(r *Request, place int) bool {
 	if r.upgrading {
 		return true
 	}
+	if r.Shared && k.durable() {
+		return true // It reads beside the DURABLE handler, for which the others wait for as long as it likes.
+	}
 	for _, q := range k.queue[:place] {
 		// One that holds other keys and wants to read does not wait for those in the queue who
 		// wait for readers: that could be a circle that no age forbids. Older transactions are

@@ -1486,11 +1486,12 @@ func (x *SetState) GetHadPrevious() bool {
 
 // TablePut replaces or deletes one row of a table.
 type TablePut struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Table  string                 `protobuf:"bytes,1,opt,name=table" json:"table,omitempty"`
-	Key    string                 `protobuf:"bytes,2,opt,name=key" json:"key,omitempty"`
-	Value  []byte                 `protobuf:"bytes,3,opt,name=value" json:"value,omitempty"`
-	Delete bool                   `protobuf:"varint,4,opt,name=delete" json:"delete,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Table string                 `protobuf:"bytes,1,opt,name=table" json:"table,omitempty"`
+	// Any bytes: handlers may name rows as they like.
+	Key    string `protobuf:"bytes,2,opt,name=key" json:"key,omitempty"`
+	Value  []byte `protobuf:"bytes,3,opt,name=value" json:"value,omitempty"`
+	Delete bool   `protobuf:"varint,4,opt,name=delete" json:"delete,omitempty"`
 	// As in SetState, for the first write to this row.
 	First         bool   `protobuf:"varint,5,opt,name=first" json:"first,omitempty"`
 	Previous      []byte `protobuf:"bytes,6,opt,name=previous" json:"previous,omitempty"`
@@ -2441,10 +2442,10 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x05clear\x18\x02 \x01(\bR\x05clear\x12\x14\n" +
 	"\x05first\x18\x03 \x01(\bR\x05first\x12\x1a\n" +
 	"\bprevious\x18\x04 \x01(\fR\bprevious\x12!\n" +
-	"\fhad_previous\x18\x05 \x01(\bR\vhadPrevious\"\xb5\x01\n" +
+	"\fhad_previous\x18\x05 \x01(\bR\vhadPrevious\"\xbc\x01\n" +
 	"\bTablePut\x12\x14\n" +
-	"\x05table\x18\x01 \x01(\tR\x05table\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x17\n" +
+	"\x03key\x18\x02 \x01(\tB\x05\xaa\x01\x02 \x03R\x03key\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12\x16\n" +
 	"\x06delete\x18\x04 \x01(\bR\x06delete\x12\x14\n" +
 	"\x05first\x18\x05 \x01(\bR\x05first\x12\x1a\n" +
