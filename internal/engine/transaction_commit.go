@@ -144,7 +144,10 @@ func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) erro
 	e.changed = true
 	switch b.Phase {
 	case transaction.Prepared:
-		vote.Yes = !m.Discard
+		// What was read beside a DURABLE handler is confirmed when everybody who writes has promised.
+		// A later leadership does not know what that has written since.
+		vote.Confirm = b.Beside() && !m.Final
+		vote.Yes = !m.Discard && (!m.Final || b.number == m.Epoch && !b.Overtaken)
 		say()
 		return nil
 	case transaction.Committed:
@@ -186,6 +189,7 @@ func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) erro
 		clear(b.calls)
 		e.branches[id] = b
 	default:
+		vote.Confirm = b.Beside() && !m.Final
 		if err := e.promise(b, now); err != nil {
 			// What can't be written now never can: not in another try either.
 			vote.Yes, vote.Refused = false, failure(codeInternal, "partition %d can't promise what the transaction writes: %v", e.config.Partition, err).Error

@@ -102,6 +102,7 @@ func (e *Engine) overtakeReaders(l *live) {
 	for _, r := range e.locks.Holders(l.target.Object()) {
 		if hold, ok := r.Owner.(*transaction.Hold); ok && r.Beside && hold.Participant.Broken == "" {
 			if b := e.branches[hold.Participant.ID]; b != nil {
+				b.Overtaken = true // One that has promised says so when it is asked to confirm.
 				_ = e.breakOff(b, l.target.String()+" wrote what it had read", &recordv1.Died{})
 			}
 		}

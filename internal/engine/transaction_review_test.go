@@ -108,3 +108,22 @@ func TestLateCallOfAFailedCallerIsTakenBack(t *testing.T) {
 		t.Errorf("its write took effect:\n%s", out)
 	}
 }
+
+// A participant that has promised, and has read beside a DURABLE handler that writes after that,
+// says no when it is asked to confirm: others may have seen what the handler wrote, and objects of
+// this transaction as they were before it.
+func TestOverwrittenAfterThePromise(t *testing.T) {
+	begin := "invoke d@2 partition=2 mode=DURABLE key=fay oneway=1 token=9 now=1000\ninvoke t token=1 input=one\ncall t index=1 key=fay mode=READ input=a\nfinish a value=x\n" +
+		"call t index=2 key=ivan input=f\nfinish f set=1\ncall t index=3 key=kim input=k\nfinish k set=1\nhold vote\nfinish t value=done"
+	s := newScript()
+	s.run(t, begin)
+	out := s.run(t, "append d@2 index=1 kind=set value=new\nrelease vote")
+	if !strings.Contains(out, "transaction retried") || strings.Contains(out, "reply 1") {
+		t.Errorf("it did not begin anew:\n%s", out)
+	}
+	s = newScript()
+	s.run(t, begin)
+	if out := s.run(t, "release vote"); !strings.Contains(out, `reply 1 "done"`) {
+		t.Errorf("it did not commit though nothing was written:\n%s", out)
+	}
+}

@@ -156,10 +156,15 @@ func (c *Coordinator) Vote(own uint32, vote *recordv1.Vote) Verdict {
 	if !vote.Yes {
 		return Lost
 	}
-	if vote.Reader && !vote.Final {
+	switch {
+	case vote.Final:
+		m.voted, m.writes = true, m.writes || !vote.Reader
+	case vote.Reader:
 		m.reader = true // What it had to write was taken back.
-	} else {
-		m.voted, m.writes = true, !vote.Reader
+	case vote.Confirm:
+		m.reader, m.writes = true, true
+	default:
+		m.voted, m.writes = true, true
 	}
 	verdict := Decided
 	for _, m := range c.members {

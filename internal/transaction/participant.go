@@ -18,6 +18,8 @@ type Participant struct {
 	Wounded bool
 	// Broken says why the try can't commit any more; "" while it can.
 	Broken string
+	// Overtaken: a DURABLE handler has written what was read beside it, after the promise.
+	Overtaken bool
 	// Torn: a call has seen what another call of the transaction wrote, which was taken back.
 	Torn bool
 	// Holds are the keys, in the order in which they were first wanted.
@@ -133,6 +135,11 @@ func (h *Hold) Rows() []*recordv1.Entry {
 		}
 	}
 	return rows
+}
+
+// Beside reports whether it has read an object that a DURABLE handler may write meanwhile.
+func (p *Participant) Beside() bool {
+	return slices.ContainsFunc(p.Holds, func(h *Hold) bool { return h.Request.Beside })
 }
 
 // Writes reports whether there is anything to write.

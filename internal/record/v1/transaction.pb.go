@@ -924,6 +924,8 @@ type Vote struct {
 	// It has nothing to write. Asked finally, it has forgotten the transaction.
 	Reader bool `protobuf:"varint,3,opt,name=reader" json:"reader,omitempty"`
 	Final  bool `protobuf:"varint,6,opt,name=final" json:"final,omitempty"`
+	// It has promised, and has read beside a DURABLE handler: it must be asked again, finally.
+	Confirm bool `protobuf:"varint,7,opt,name=confirm" json:"confirm,omitempty"`
 	// Asked alone, it has committed.
 	Committed bool `protobuf:"varint,4,opt,name=committed" json:"committed,omitempty"`
 	// Why it can never say yes. Unset: another try may succeed.
@@ -986,6 +988,13 @@ func (x *Vote) GetReader() bool {
 func (x *Vote) GetFinal() bool {
 	if x != nil {
 		return x.Final
+	}
+	return false
+}
+
+func (x *Vote) GetConfirm() bool {
+	if x != nil {
+		return x.Confirm
 	}
 	return false
 }
@@ -1516,12 +1525,13 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	"\x06undone\x18\x02 \x03(\fR\x06undone\x12\x18\n" +
 	"\adiscard\x18\x03 \x01(\bR\adiscard\x12\x14\n" +
 	"\x05alone\x18\x04 \x01(\bR\x05alone\x12\x14\n" +
-	"\x05final\x18\x05 \x01(\bR\x05final\"\xac\x01\n" +
+	"\x05final\x18\x05 \x01(\bR\x05final\"\xc6\x01\n" +
 	"\x04Vote\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x12\x10\n" +
 	"\x03yes\x18\x02 \x01(\bR\x03yes\x12\x16\n" +
 	"\x06reader\x18\x03 \x01(\bR\x06reader\x12\x14\n" +
-	"\x05final\x18\x06 \x01(\bR\x05final\x12\x1c\n" +
+	"\x05final\x18\x06 \x01(\bR\x05final\x12\x18\n" +
+	"\aconfirm\x18\a \x01(\bR\aconfirm\x12\x1c\n" +
 	"\tcommitted\x18\x04 \x01(\bR\tcommitted\x122\n" +
 	"\arefused\x18\x05 \x01(\v2\x18.perdure.record.v1.ErrorR\arefused\"\n" +
 	"\n" +
