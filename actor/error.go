@@ -91,6 +91,8 @@ func CodeOf(err error) Code {
 		return coded.code
 	}
 	switch {
+	case isContinueAsNew(err):
+		return FailedPrecondition
 	case errors.Is(err, context.DeadlineExceeded):
 		return DeadlineExceeded
 	case errors.Is(err, context.Canceled):

@@ -18,10 +18,11 @@ func (s *Saga) Add(undo func(ctx context.Context) error) { s.undo = append(s.und
 // Fail undoes what was added, last first, and returns err as a terminal error, to be returned by
 // the handler. An undo that fails with a terminal error does not stop the others and is named in
 // the error that Fail returns; one that fails otherwise ends the attempt, which is tried again.
-// After a cancel the steps of an undo work. It does nothing and returns nil if err is nil.
+// After a cancel the steps of an undo work. It does nothing and returns err if that is nil or a
+// [ContinueAsNew].
 func (s *Saga) Fail(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || isContinueAsNew(err) {
+		return err
 	}
 	var failed []error
 	for _, undo := range slices.Backward(s.undo) {

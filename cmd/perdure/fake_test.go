@@ -71,7 +71,7 @@ func invocations() []*routing.InvocationDetail {
 		{
 			ID: id(1),
 			Row: &recordv1.Invocation{
-				Target: order("o-1"), Mode: 4, Status: recordv1.Status_STATUS_SUSPENDED, CreatedAt: noon, StartedAt: noon + 2, Attempt: 2,
+				Target: order("o-1"), Mode: 4, Status: recordv1.Status_STATUS_SUSPENDED, CreatedAt: noon, StartedAt: noon + 2, Attempt: 2, Continuations: 2,
 				RetentionMs: 7 * 24 * 3600 * 1000, IdempotencyKey: "first", Input: run("o-1"),
 			},
 			Journal: []*recordv1.Entry{

@@ -68,6 +68,10 @@ func (c *cli) printInvocation(found *adminv1.GetInvocationResponse) {
 	if inv.GetCancelRequested() && inv.GetCompletedAt() == nil {
 		status += ", asked to cancel"
 	}
+	continued := ""
+	if times := inv.GetContinuations(); times > 0 {
+		continued = fmt.Sprintf("%d× as new", times)
+	}
 	attempt := ""
 	if inv.GetAttempt() > 1 {
 		attempt = strconv.Itoa(int(inv.GetAttempt()))
@@ -78,6 +82,7 @@ func (c *cli) printInvocation(found *adminv1.GetInvocationResponse) {
 		"status", status,
 		"error", errorName(inv.GetError()),
 		"attempt", attempt,
+		"continued", continued,
 		"last failure", errorName(inv.GetLastFailure()),
 		"retry at", set(inv.GetRetryAt()),
 		"created", precise(inv.GetCreatedAt()),

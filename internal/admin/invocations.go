@@ -147,8 +147,9 @@ func summary(detail routing.InvocationDetail) *adminv1.Invocation {
 		CompletedAt: instant(row.GetCompletedAt()), DueAt: instant(row.GetDueAt()),
 		Attempt: row.GetAttempt(), LastFailure: failure(row.GetLastFailure()),
 		CancelRequested: row.GetCancelRequested(), IdempotencyKey: row.GetIdempotencyKey(),
-		Traceparent: row.GetTraceparent(), Entries: max(row.GetEntries(), detail.After+uint32(len(detail.Journal))),
-		Error: failure(row.GetResult().GetError()),
+		Traceparent: row.GetTraceparent(), Entries: max(row.GetEntries(), detail.After+uint32(len(detail.Journal))-min(row.GetJournalStart(), detail.After)),
+		Continuations: row.GetContinuations(),
+		Error:         failure(row.GetResult().GetError()),
 	}
 	if row.GetStatus() == recordv1.Status_STATUS_BACKING_OFF {
 		out.RetryAt = instant(row.GetRetryAt())
@@ -203,7 +204,7 @@ func (s *Service) getInvocation(ctx context.Context, request *adminv1.GetInvocat
 		out.Journal = append(out.Journal, s.entry(row.GetTarget(), index, entry, detail.Completions[index]))
 	}
 	if detail.More {
-		out.NextPageToken = strconv.FormatUint(passed+uint64(len(detail.Journal)), 10)
+		out.NextPageToken = strconv.FormatUint(uint64(detail.After)+uint64(len(detail.Journal)), 10)
 	}
 	return out, nil
 }

@@ -58,7 +58,7 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 	}
 	row := l.row
 	row.Status, row.CompletedAt, row.Result = status, now, result
-	row.Entries = l.entries
+	row.Entries = l.entries - min(row.JournalStart, l.entries)
 	if l.spread != 0 && !l.running {
 		e.effect(&EndInvocation{ID: l.id, Row: row}) // Its last attempt ended before.
 	}
@@ -103,47 +103,24 @@ func (e *Engine) keep(l *live, now int64) error {
 		if !l.stored {
 			return nil
 		}
-		done, err := e.purge(l)
-		if done || err != nil {
+		next, err := e.purge(l, 0)
+		if next == 0 || err != nil {
 			return err
 		}
+		return e.goOnPurging(l, next, now)
 	}
-	// What only a running invocation needs is not kept.
-	row.Input, row.Chain, row.Waiters, row.WaitingFor, row.Retry = nil, nil, nil, nil, nil
-	row.Purging = row.RetentionMs <= 0
-	if err := e.putMessage(table.Invocation(l.id), row); err != nil {
+	row.Purging = false
+	if err := e.putEnded(l); err != nil {
 		return err
 	}
 	e.armTimer(table.Timer{At: now + row.RetentionMs, Kind: table.TimerExpire, ID: l.id})
 	return nil
 }
 
-// purgeRows is how many rows one event removes: a long journal goes in slices, each of which
-// fits a record and lets other events have their turn.
-const purgeRows = 2000
-
-// purge removes what is kept of an invocation, of a WORKFLOW's run also the object, and the
-// invocation's own row last. done is false if there is more: another timer goes on with it.
-func (e *Engine) purge(l *live) (done bool, err error) {
-	left := purgeRows
-	if l.mode().Journaled() {
-		ranges := [][2][]byte{}
-		for _, of := range []func(invocation.ID) ([]byte, []byte){table.JournalOf, table.CompletionsOf} {
-			lower, upper := of(l.id)
-			ranges = append(ranges, [2][]byte{lower, upper})
-		}
-		if l.mode() == invocation.ModeRun {
-			for _, prefix := range table.ObjectPrefixes(l.target.Object()) {
-				ranges = append(ranges, [2][]byte{prefix, table.Successor(prefix)})
-			}
-		}
-		for _, r := range ranges {
-			deleted, err := e.deleteRange(r[0], r[1], left)
-			if left -= deleted; err != nil || left <= 0 {
-				return false, err
-			}
-		}
-	}
-	e.delete(table.Invocation(l.id))
-	return true, nil
+// putEnded writes the row of an invocation that has ended. What only a running one needs is not
+// kept.
+func (e *Engine) putEnded(l *live) error {
+	row := l.row
+	row.Input, row.Chain, row.Waiters, row.WaitingFor, row.Retry = nil, nil, nil, nil, nil
+	return e.putMessage(table.Invocation(l.id), row)
 }

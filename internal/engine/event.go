@@ -81,6 +81,14 @@ type Suspend struct {
 	WaitingFor []uint32
 }
 
+// ContinueAsNew ends an attempt whose handler begins anew: with another input, an empty journal,
+// and everything else of the invocation as it is.
+type ContinueAsNew struct {
+	ID      invocation.ID
+	Attempt uint32
+	Input   []byte
+}
+
 // TimeOut ends an attempt that took longer than it may, which was After milliseconds.
 type TimeOut struct {
 	ID      invocation.ID

@@ -27,6 +27,8 @@ type program struct {
 	failures  uint32 // attempts that fail before one may finish
 	fails     bool   // ends with a terminal error
 	ops       []op
+	// early are the runs before the last: the handler continues as new after each.
+	early [][]op
 }
 
 type op struct {
@@ -102,6 +104,13 @@ func (w *world) draw(depth, minKey int, modes ...invocation.Mode) *program {
 	for range rapid.IntRange(0, 5).Draw(t, "ops") {
 		p.ops = append(p.ops, w.drawStep(p, depth, key, "call", "send", "sleep", "run", "awakeable", "await", "complete", "receive", "cancel", "recall"))
 	}
+	for range rapid.SampledFrom([]int{0, 0, 0, 1, 3}).Draw(t, "continuations") {
+		var run []op
+		for range rapid.IntRange(0, 3).Draw(t, "early ops") {
+			run = append(run, w.drawStep(p, 0, key, "sleep", "run", "awakeable", "await", "receive"))
+		}
+		p.early = append(p.early, run)
+	}
 	if p.key != "" {
 		at := rapid.IntRange(0, len(p.ops)).Draw(t, "set")
 		p.ops = slices.Insert(p.ops, at, op{kind: "set"})
@@ -157,6 +166,8 @@ type modelAttempt struct {
 	program     *program
 	row         *recordv1.Invocation
 	state       string
+	ops         []op   // of this run
+	start       uint32 // of its journal
 	step        int    // ops done
 	index       uint32 // journal entries
 	waits       []uint32
@@ -175,12 +186,18 @@ func (l *leader) newAttempt(e *StartAttempt) *modelAttempt {
 	a := &modelAttempt{
 		leader: l, id: e.ID, number: e.Row.Attempt, program: p, row: e.Row, state: string(e.State),
 		completions: map[uint32]*recordv1.Completion{}, cancelled: e.CancelRequested, running: map[uint32]bool{},
+		start: e.Row.JournalStart, index: e.Row.JournalStart, ops: p.ops, delivered: e.Row.CancelDelivered,
+	}
+	if runs := int(e.Row.Continuations); runs < len(p.early) {
+		a.ops = p.early[runs]
+	} else if runs > len(p.early) {
+		w.t.Fatalf("%s continued as new %d times, not %d", p.name, runs, len(p.early))
 	}
 	if want := l.state(p.key); p.key != "" && a.state != want {
 		w.t.Fatalf("%s started with the state %q, it is %q", p.name, a.state, want)
 	}
 	for i, entry := range e.Journal {
-		a.record(uint32(i+1), entry)
+		a.record(a.start+uint32(i+1), entry)
 	}
 	for index, c := range e.Completions {
 		a.completions[index] = c
@@ -237,14 +254,18 @@ func (a *modelAttempt) advance() (waiting bool) {
 	case a.delivered:
 		l.evaluate(&Finish{ID: a.id, Attempt: a.number, Result: &recordv1.Result{Error: &recordv1.Error{Code: codeCanceled, Message: p.name}}})
 		return false
-	case a.row.Failures < p.failures && a.step == len(p.ops)/2:
+	case a.row.Failures < p.failures && a.step == len(a.ops)/2:
 		l.evaluate(&Fail{ID: a.id, Attempt: a.number, Error: &recordv1.Error{Code: 2, Message: "again"}})
 		return false
-	case a.step < len(p.ops):
-		a.append(a.entry(&p.ops[a.step], a.index+1))
+	case a.step < len(a.ops):
+		a.append(a.entry(&a.ops[a.step], a.index+1))
 		return false
 	}
 	open := a.open()
+	if len(open) == 0 && int(a.row.Continuations) < len(p.early) {
+		l.evaluate(&ContinueAsNew{ID: a.id, Attempt: a.number, Input: []byte(p.name)})
+		return false
+	}
 	if len(open) == 0 {
 		l.evaluate(&Finish{ID: a.id, Attempt: a.number, Result: a.result()})
 		return false
@@ -263,7 +284,7 @@ func (a *modelAttempt) advance() (waiting bool) {
 }
 
 // isRun: entries and waits are in the same order, but for Wait entries, after which all ends.
-func (a *modelAttempt) isRun(index uint32) bool { return a.program.ops[index-1].kind == "run" }
+func (a *modelAttempt) isRun(index uint32) bool { return a.ops[index-a.start-1].kind == "run" }
 
 // runClosure starts a closure once its entry is durable, and records what it returned.
 func (a *modelAttempt) runClosure(index uint32) {

@@ -187,7 +187,7 @@ func (l *leader) stale(a *modelAttempt) {
 
 func (a *modelAttempt) suspend() {
 	open := a.open()
-	if !a.program.mode.Journaled() || a.step < len(a.program.ops) || len(open) == 0 || a.cancelled || a.delivered {
+	if !a.program.mode.Journaled() || a.step < len(a.ops) || len(open) == 0 || a.cancelled || a.delivered {
 		return
 	}
 	for _, index := range open {
@@ -217,7 +217,7 @@ func (w *world) completeAwakeables(n int) (did bool) {
 			id := invocation.ID([]byte(key[1 : 1+invocation.IDBytes]))
 			index, _ := table.ParseEntry([]byte(key))
 			row := l.row(id)
-			if _, done := l.view.rows.Get(string(table.Completion(id, index))); done || row == nil || completed(row.Status) {
+			if _, done := l.view.rows.Get(string(table.Completion(id, index))); done || row == nil || completed(row.Status) || index <= row.JournalStart {
 				continue
 			}
 			if n--; n < 0 {
@@ -330,7 +330,7 @@ func (w *world) wake(round int) bool {
 
 // waitsForSignal: a live invocation has a Receive entry without a completion.
 func (l *leader) waitsForSignal(p *program) bool {
-	for i := uint32(1); ; i++ {
+	for i := l.row(p.id).GetJournalStart() + 1; ; i++ {
 		value, ok := l.view.rows.Get(string(table.Journal(p.id, i)))
 		if !ok {
 			return false

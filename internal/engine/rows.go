@@ -64,8 +64,9 @@ func (e *Engine) loadLive(id invocation.ID) (*live, error) {
 func (e *Engine) loadJournal(l *live) (input []byte, journal []*recordv1.Entry, completions map[uint32]*recordv1.Completion, err error) {
 	var decodeErr error
 	l.receives = false
-	lower, upper := table.JournalOf(l.id)
-	err = e.scan(lower, upper, func(key, value []byte) bool {
+	first := l.row.JournalStart
+	_, upper := table.JournalOf(l.id)
+	err = e.scan(table.Journal(l.id, first), upper, func(key, value []byte) bool {
 		entry := &recordv1.Entry{}
 		var index uint32
 		if index, decodeErr = table.ParseEntry(key); decodeErr == nil {
@@ -73,10 +74,10 @@ func (e *Engine) loadJournal(l *live) (input []byte, journal []*recordv1.Entry, 
 		}
 		switch {
 		case decodeErr != nil:
-		case index == 0:
+		case index == first:
 			input = entry.GetInput().GetValue()
-		case int(index) != len(journal)+1:
-			decodeErr = fmt.Errorf("entry %d follows entry %d", index, len(journal))
+		case index != first+uint32(len(journal))+1:
+			decodeErr = fmt.Errorf("entry %d follows entry %d", index, first+uint32(len(journal)))
 		default:
 			journal = append(journal, entry)
 			l.receives = l.receives || entry.GetReceive() != nil
@@ -90,8 +91,8 @@ func (e *Engine) loadJournal(l *live) (input []byte, journal []*recordv1.Entry, 
 		return nil, nil, nil, fmt.Errorf("journal of %s: %w", l.id, err)
 	}
 	completions = map[uint32]*recordv1.Completion{}
-	lower, upper = table.CompletionsOf(l.id)
-	err = e.scan(lower, upper, func(_, value []byte) bool {
+	_, upper = table.CompletionsOf(l.id)
+	err = e.scan(table.Completion(l.id, first), upper, func(_, value []byte) bool {
 		c := &recordv1.Completion{}
 		if decodeErr = proto.Unmarshal(value, c); decodeErr == nil {
 			completions[c.Entry] = c
@@ -105,22 +106,6 @@ func (e *Engine) loadJournal(l *live) (input []byte, journal []*recordv1.Entry, 
 		return nil, nil, nil, fmt.Errorf("completions of %s: %w", l.id, err)
 	}
 	return input, journal, completions, nil
-}
-
-// deleteRange deletes the first rows of a range, at most so many.
-func (e *Engine) deleteRange(lower, upper []byte, most int) (deleted int, err error) {
-	var keys [][]byte
-	err = e.scan(lower, upper, func(key, _ []byte) bool {
-		keys = append(keys, append([]byte(nil), key...))
-		return len(keys) < most
-	})
-	if err != nil {
-		return 0, err
-	}
-	for _, key := range keys {
-		e.delete(key)
-	}
-	return len(keys), nil
 }
 
 func (e *Engine) armTimer(t table.Timer) {

@@ -198,6 +198,8 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 			f.Entries = append(f.Entries, s.entry(t, a))
 		}
 		return f
+	case "continue":
+		return &ContinueAsNew{ID: id, Attempt: attempt, Input: []byte(a["input"])}
 	case "fail":
 		return &Fail{ID: id, Attempt: attempt, Error: &recordv1.Error{Code: 2, Message: "boom"}, RetryAfter: a.number("retry-after")}
 	case "suspend":
@@ -453,6 +455,9 @@ func (s *script) value(key, value []byte) string {
 	}
 	_ = proto.Unmarshal(value, row)
 	text := strings.TrimPrefix(row.Status.String(), "STATUS_") + " attempt=" + strconv.Itoa(int(row.Attempt))
+	if row.Continuations > 0 {
+		text += fmt.Sprintf(" continuations=%d start=%d", row.Continuations, row.JournalStart)
+	}
 	if row.Failures > 0 {
 		text += " failures=" + strconv.Itoa(int(row.Failures))
 	}

@@ -22,13 +22,13 @@ func (e *Engine) start(l *live, now int64) error {
 	switch {
 	case l.input != nil:
 		attempt.Input, attempt.Completions = l.input.Value, map[uint32]*recordv1.Completion{}
-		l.input, l.entries, l.receives = nil, 0, false
+		l.input, l.entries, l.receives = nil, l.row.JournalStart, false
 	case l.mode().Journaled():
 		attempt.Input, attempt.Journal, attempt.Completions, err = e.loadJournal(l)
 		if err != nil {
 			return e.quarantine(l, err, now)
 		}
-		l.entries = uint32(len(attempt.Journal))
+		l.entries = l.row.JournalStart + uint32(len(attempt.Journal))
 	}
 	var written bool
 	if l.call != nil {

@@ -71,6 +71,9 @@ func (e *Engine) completion(id invocation.ID, completion *recordv1.Completion, n
 	if err != nil || l == nil || completed(l.row.Status) {
 		return err
 	}
+	if completion.Entry <= l.row.JournalStart {
+		return nil // Of a run that has continued as new.
+	}
 	key := table.Completion(id, completion.Entry)
 	if _, ok, err := e.get(key); err != nil || ok {
 		return err

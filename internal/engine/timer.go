@@ -42,17 +42,14 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 	case table.TimerExpire:
 		e.out.Lazy = true
 		if completed(l.row.Status) {
-			done, err := e.purge(l)
-			if err != nil || done {
+			next, err := e.purge(l, timer.Entry)
+			if err != nil || next == 0 {
 				return err
 			}
-			e.armTimer(table.Timer{At: now, Kind: table.TimerExpire, ID: l.id})
-			if l.row.Purging {
-				return nil
-			}
-			l.row.Purging = true
-			return e.putMessage(table.Invocation(l.id), l.row)
+			return e.goOnPurging(l, next, now)
 		}
+	case table.TimerTrim:
+		return e.trim(l, timer.Entry, now)
 	}
 	return nil
 }

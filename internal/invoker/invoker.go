@@ -60,7 +60,10 @@ type Attempt struct {
 	// Promise returns how a promise of the object was completed, nil while it is not. Set for a
 	// READ handler only.
 	Promise func(name string) (*recordv1.Result, error)
-	// Journal holds the entries already recorded: entry i+1 is Journal[i].
+	// Start is the index of the entry before the journal: 0, until the handler has continued as
+	// new.
+	Start uint32
+	// Journal holds the entries already recorded: entry Start+i+1 is Journal[i].
 	Journal []*recordv1.Entry
 	// Completions of those entries, by index.
 	Completions map[uint32]*recordv1.Completion
@@ -70,7 +73,8 @@ type Attempt struct {
 	// attempt's own target last. It goes into the Invoke of every call made.
 	Chain       []*recordv1.Target
 	Traceparent string
-	// StartedAt is when the first attempt began: the invocation's time before its first entry.
+	// StartedAt is when the first attempt began, or when the handler continued as new for the
+	// last time: the invocation's time before its first entry.
 	StartedAt time.Time
 	// Deadline of the invocation, zero for none.
 	Deadline time.Time
@@ -80,7 +84,7 @@ type Attempt struct {
 // Host is how attempts talk to their partition. Its methods do not block and may be called
 // from any goroutine; the calls of one attempt take effect in program order.
 type Host interface {
-	// Append records entry index (from 1, without gaps) of a DURABLE or RUN handler.
+	// Append records entry index (from Attempt.Start+1, without gaps) of a DURABLE or RUN handler.
 	Append(attempt *Attempt, index uint32, entry *recordv1.Entry)
 	// Call makes call index (from 1) of a TRANSACTION handler, or of a READ handler that is part
 	// of a transaction: the callee becomes part of the transaction. The result comes by Notify,
@@ -97,7 +101,8 @@ type Host interface {
 	Finish(attempt *Attempt, outcome *Outcome)
 }
 
-// Outcome is how an attempt ended. Exactly one of Result, Retry and Suspended is set.
+// Outcome is how an attempt ended. Exactly one of Result, ContinueAsNew, Retry and Suspended is
+// set.
 type Outcome struct {
 	// Result ends the invocation: a response, or a terminal error.
 	Result *recordv1.Result
@@ -105,6 +110,9 @@ type Outcome struct {
 	// SetState, TablePut, Send, CompletePromise, CompleteAwakeable, CancelInvocation. Ignored
 	// when Result is an error.
 	Entries []*recordv1.Entry
+	// ContinueAsNew is the request with which a DURABLE or RUN handler begins anew, with an empty
+	// journal; not nil, though it may be empty.
+	ContinueAsNew []byte
 	// Retry: a DURABLE or RUN attempt failed with an error that is not terminal; the
 	// partition starts another by the policy.
 	Retry *recordv1.Error

@@ -11,24 +11,30 @@ import (
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
 
-// Cursor is a place in a journal. Entry i+1 is at position i.
+// Cursor is a place in a journal. Entry start+i+1 is at position i.
 type Cursor struct {
 	entries []*recordv1.Entry
+	start   uint32
 	passed  uint32
 }
 
 // NewCursor is at the start of entries, which it keeps.
 func NewCursor(entries []*recordv1.Entry) Cursor { return Cursor{entries: entries} }
 
+// CursorFrom is NewCursor for a journal whose first entry has the index start+1.
+func CursorFrom(start uint32, entries []*recordv1.Entry) Cursor {
+	return Cursor{entries: entries, start: start, passed: start}
+}
+
 // Replaying reports whether recorded entries are ahead.
-func (c *Cursor) Replaying() bool { return int(c.passed) < len(c.entries) }
+func (c *Cursor) Replaying() bool { return int(c.passed-c.start) < len(c.entries) }
 
 // Next is the recorded entry ahead, nil at the end.
 func (c *Cursor) Next() *recordv1.Entry {
 	if !c.Replaying() {
 		return nil
 	}
-	return c.entries[c.passed]
+	return c.entries[c.passed-c.start]
 }
 
 // Passed is the index of the last entry that was passed, 0 at the start.

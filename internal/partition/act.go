@@ -121,7 +121,8 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Completions:     e.Completions,
 		CancelRequested: e.CancelRequested,
 		Traceparent:     p.traceparent(e),
-		StartedAt:       time.UnixMilli(row.StartedAt),
+		StartedAt:       time.UnixMilli(cmp.Or(row.ContinuedAt, row.StartedAt)),
+		Start:           row.JournalStart,
 		Host:            l.host,
 	}
 	if mode == invocation.ModeRead {
@@ -265,6 +266,12 @@ func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
 			o.Result = &recordv1.Result{Error: refused}
 		}
 		event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: o.Result, Entries: o.Entries}
+	case o.ContinueAsNew != nil:
+		if refused := h.tooLarge(a, len(o.ContinueAsNew)); refused != nil {
+			event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: &recordv1.Result{Error: refused}}
+			break
+		}
+		event = &engine.ContinueAsNew{ID: a.ID, Attempt: a.Number, Input: o.ContinueAsNew}
 	case o.Suspended:
 		event = &engine.Suspend{ID: a.ID, Attempt: a.Number, WaitingFor: o.WaitingFor}
 	default:

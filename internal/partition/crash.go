@@ -23,5 +23,7 @@ func (p *Partition) crashAfter(l *leadership, event engine.Event) {
 		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt})
 	case *engine.CompleteRun:
 		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt})
+	case *engine.ContinueAsNew:
+		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt + 1})
 	}
 }

@@ -102,6 +102,8 @@ func outcomeOf(event engine.Event) telemetry.Outcome {
 			return telemetry.OutcomeFailed
 		}
 		return telemetry.OutcomeSucceeded
+	case *engine.ContinueAsNew:
+		return telemetry.OutcomeSucceeded
 	case *engine.Suspend:
 		return telemetry.OutcomeSuspended
 	case *engine.Fail, *engine.TimeOut, *engine.Restart:

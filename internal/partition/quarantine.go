@@ -124,6 +124,8 @@ func spokenFor(event engine.Event) (id invocation.ID, ok bool) {
 		return ev.ID, true
 	case *engine.Finish:
 		return ev.ID, true
+	case *engine.ContinueAsNew:
+		return ev.ID, true
 	case *engine.Fail:
 		return ev.ID, true
 	case *engine.Suspend:

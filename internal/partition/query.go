@@ -48,7 +48,9 @@ func (r *Router) Journal(_ context.Context, id invocation.ID, after uint32, limi
 		return nil, routing.Errorf(routing.CodeNotFound, "no invocation %s: it never existed, its retention is over, or it is a TRANSACTION that has not committed", id)
 	}
 	input := &recordv1.Entry{}
-	if found, err = getMessage(s, table.Journal(id, 0), input); err != nil {
+	start := detail.Row.GetJournalStart()
+	detail.After = max(after, start)
+	if found, err = getMessage(s, table.Journal(id, start), input); err != nil {
 		return nil, damaged(id, fmt.Errorf("input: %w", err))
 	}
 	if found {

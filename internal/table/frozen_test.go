@@ -48,6 +48,7 @@ func TestKeysAreFrozen(t *testing.T) {
 		{"timer retry", Timer{At: 1, Kind: TimerRetry, ID: id}.Key()},
 		{"timer deadline", Timer{At: 1, Kind: TimerDeadline, ID: id}.Key()},
 		{"timer expire", Timer{At: 1, Kind: TimerExpire, ID: id}.Key()},
+		{"timer trim", Timer{At: 1, Kind: TimerTrim, ID: id, Entry: 9}.Key()},
 		{"part", Chunk(State(o), 2)},
 		{"value of active", active.Append(nil)},
 		{"value of active without an object", Active{Status: recordv1.Status_STATUS_RUNNING}.Append(nil)},

@@ -15,7 +15,8 @@ const (
 	TimerSleep    TimerKind = 's' // a Sleep entry completes
 	TimerRetry    TimerKind = 'r' // the next attempt starts
 	TimerDeadline TimerKind = 't' // the invocation's time is up
-	TimerExpire   TimerKind = 'x' // a completed invocation's retention is over
+	TimerExpire   TimerKind = 'x' // a completed invocation's retention is over; its entry is where its removal goes on
+	TimerTrim     TimerKind = 'j' // entries of runs before the last ContinueAsNew are removed, from its entry on
 )
 
 // Timer is a durable wake-up. Its key sorts by instant.

@@ -2,6 +2,7 @@ package inprocess
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -75,7 +76,7 @@ var _ actor.Runtime = (*durable)(nil)
 func newDurable(inv *Invoker, m *method, attempt *invoker.Attempt) *durable {
 	d := &durable{
 		invoker: inv, method: m, attempt: attempt,
-		cursor: journal.NewCursor(attempt.Journal),
+		cursor: journal.CursorFrom(attempt.Start, attempt.Journal),
 		now:    attempt.StartedAt,
 		wake:   make(chan struct{}, 1), over: make(chan struct{}),
 	}
@@ -116,12 +117,16 @@ func (d *durable) handle() *invoker.Outcome {
 		return &invoker.Outcome{Result: errorResult(errorRecord(err))}
 	}
 	resp, err := d.method.desc.Handle(actor.NewContext(&d.life, d), d.method.service.handler, req)
-	if err != nil && !isCoded(err) {
+	again, continues := errors.AsType[*actor.ContinueAsNewError](err)
+	if err != nil && !isCoded(err) && !continues {
 		d.invoker.logUncoded(d.method, d.attempt.ID, d.attempt.Number, err)
 		return &invoker.Outcome{Retry: errorRecord(err)}
 	}
 	if next := d.cursor.Next(); next != nil {
 		return d.diverged(&journal.Divergence{Index: d.cursor.Passed() + 1, Recorded: next, Difference: "the kind of step"})
+	}
+	if continues {
+		return d.continueAsNew(again)
 	}
 	if err != nil {
 		return &invoker.Outcome{Result: errorResult(errorRecord(err))}

@@ -70,7 +70,8 @@ func replayedContextError(ctx context.Context) error {
 // settle takes over the instant at which a future that was awaited has completed.
 func (d *durable) settle(index uint32) {
 	// The result of a Run has no instant while its attempt lives, so it gets none on replay.
-	if int(index) > len(d.attempt.Journal) || d.attempt.Journal[index-1].GetRun() == nil {
+	position := int(index-d.attempt.Start) - 1
+	if position >= len(d.attempt.Journal) || d.attempt.Journal[position].GetRun() == nil {
 		d.advance(d.completion(index).GetAt())
 	}
 }

@@ -432,7 +432,16 @@ type Invocation struct {
 	// Further entries that wait for the result: calls that met this invocation by its id.
 	Waiters []*Caller `protobuf:"bytes,28,rep,name=waiters" json:"waiters,omitempty"`
 	// Its journal is being removed, slice by slice: it is as good as gone.
-	Purging       bool `protobuf:"varint,29,opt,name=purging" json:"purging,omitempty"`
+	Purging bool `protobuf:"varint,29,opt,name=purging" json:"purging,omitempty"`
+	// How often the handler has continued as new.
+	Continuations uint32 `protobuf:"varint,57,opt,name=continuations" json:"continuations,omitempty"`
+	// The journal begins after this entry, which is its Input; 0 until the handler has continued
+	// as new. Entries before it are of earlier runs and being removed. Indexes go on across runs, so
+	// that what comes late for an entry of an earlier run is never taken for one of this.
+	JournalStart uint32 `protobuf:"varint,58,opt,name=journal_start,json=journalStart" json:"journal_start,omitempty"`
+	// When the handler continued as new for the last time, 0 for never: the time of this run
+	// before its first entry.
+	ContinuedAt   int64 `protobuf:"varint,59,opt,name=continued_at,json=continuedAt" json:"continued_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -668,6 +677,27 @@ func (x *Invocation) GetPurging() bool {
 		return x.Purging
 	}
 	return false
+}
+
+func (x *Invocation) GetContinuations() uint32 {
+	if x != nil {
+		return x.Continuations
+	}
+	return 0
+}
+
+func (x *Invocation) GetJournalStart() uint32 {
+	if x != nil {
+		return x.JournalStart
+	}
+	return 0
+}
+
+func (x *Invocation) GetContinuedAt() int64 {
+	if x != nil {
+		return x.ContinuedAt
+	}
+	return 0
 }
 
 // RetryPolicy is the resolved policy of one handler; see perdure.v1.RetryPolicy.
@@ -2348,7 +2378,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x05error\x18\x02 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\"C\n" +
 	"\x06Caller\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12\x14\n" +
-	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xc2\b\n" +
+	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xb0\t\n" +
 	"\n" +
 	"Invocation\x121\n" +
 	"\x06target\x18\x01 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x12\x12\n" +
@@ -2385,7 +2415,10 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x0fstep_timeout_ms\x18\x1a \x01(\x03R\rstepTimeoutMs\x12/\n" +
 	"\x05chain\x18\x1b \x03(\v2\x19.perdure.record.v1.TargetR\x05chain\x123\n" +
 	"\awaiters\x18\x1c \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\x12\x18\n" +
-	"\apurging\x18\x1d \x01(\bR\apurging\"\xce\x01\n" +
+	"\apurging\x18\x1d \x01(\bR\apurging\x12$\n" +
+	"\rcontinuations\x189 \x01(\rR\rcontinuations\x12#\n" +
+	"\rjournal_start\x18: \x01(\rR\fjournalStart\x12!\n" +
+	"\fcontinued_at\x18; \x01(\x03R\vcontinuedAt\"\xce\x01\n" +
 	"\vRetryPolicy\x12.\n" +
 	"\x13initial_interval_ms\x18\x01 \x01(\x03R\x11initialIntervalMs\x12&\n" +
 	"\x0fmax_interval_ms\x18\x02 \x01(\x03R\rmaxIntervalMs\x12\x16\n" +

@@ -375,12 +375,14 @@ type Invocation struct {
 	IdempotencyKey     string `protobuf:"bytes,14,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// W3C traceparent of whoever made the call.
 	Traceparent string `protobuf:"bytes,15,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
-	// Number of journal entries.
+	// Number of journal entries since the handler last continued as new.
 	Entries uint32 `protobuf:"varint,16,opt,name=entries,proto3" json:"entries,omitempty"`
 	// Set if the invocation has ended with an error.
 	Error *Error `protobuf:"bytes,17,opt,name=error,proto3" json:"error,omitempty"`
 	// How long it is kept after it has ended.
-	Retention     *durationpb.Duration `protobuf:"bytes,18,opt,name=retention,proto3" json:"retention,omitempty"`
+	Retention *durationpb.Duration `protobuf:"bytes,18,opt,name=retention,proto3" json:"retention,omitempty"`
+	// How often the handler has continued as new: each time it began anew with an empty journal.
+	Continuations uint32 `protobuf:"varint,57,opt,name=continuations,proto3" json:"continuations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -539,6 +541,13 @@ func (x *Invocation) GetRetention() *durationpb.Duration {
 		return x.Retention
 	}
 	return nil
+}
+
+func (x *Invocation) GetContinuations() uint32 {
+	if x != nil {
+		return x.Continuations
+	}
+	return 0
 }
 
 // JournalEntry is one step of an invocation.
@@ -2790,7 +2799,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x06Target\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
-	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xcf\x06\n" +
+	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xf5\x06\n" +
 	"\n" +
 	"Invocation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -2813,7 +2822,8 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\vtraceparent\x18\x0f \x01(\tR\vtraceparent\x12\x18\n" +
 	"\aentries\x18\x10 \x01(\rR\aentries\x12-\n" +
 	"\x05error\x18\x11 \x01(\v2\x17.perdure.admin.v1.ErrorR\x05error\x127\n" +
-	"\tretention\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\tretention\"\xbd\x03\n" +
+	"\tretention\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\tretention\x12$\n" +
+	"\rcontinuations\x189 \x01(\rR\rcontinuations\"\xbd\x03\n" +
 	"\fJournalEntry\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
