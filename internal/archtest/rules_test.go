@@ -180,7 +180,7 @@ type layer struct {
 // layers, lowest first.
 var layers = []layer{
 	{"vocabulary", []string{"internal/invocation", "internal/record", "proto", "storage/vfs", "cluster/placement"}},
-	{"seams and pure parts", []string{"actor", "storage", "internal/journal", "internal/table", "internal/routing", "internal/telemetry", "internal/invoker", "internal/history", "codegen/schema"}},
+	{"seams and pure parts", []string{"actor", "storage", "internal/journal", "internal/table", "internal/routing", "internal/telemetry", "internal/invoker", "internal/history", "internal/vet", "codegen/schema"}},
 	{"pure machines", []string{"internal/transaction", "storage/badgerstore", "storage/memstore", "storage/nodelog", "storage/storagetest", "internal/routing/routingtest", "codegen"}},
 	{"generated code", []string{"examples/counter/gen", "examples/bank/gen", "examples/orders/gen", "bench/gen"}},
 	{"deciding", []string{"internal/engine"}},
