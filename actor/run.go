@@ -2,7 +2,6 @@ package actor
 
 import (
 	"context"
-	"time"
 )
 
 // Run calls fn and records what it returns: once recorded, fn is not called again and a replay
@@ -57,23 +56,4 @@ func startRun[T any](ctx context.Context, name string, async bool, fn func(conte
 		return data, nil
 	})
 	return runtime, index, err
-}
-
-// Sleep waits, durably: the time goes on while the node is down.
-func Sleep(ctx context.Context, wait time.Duration) error {
-	_, err := After(ctx, wait).Await(ctx)
-	return err
-}
-
-// After completes with the instant it was set for once wait has passed, durably.
-func After(ctx context.Context, wait time.Duration) Future[time.Time] {
-	runtime, err := runtimeOf(ctx, "Sleep")
-	if err != nil {
-		return failedFuture[time.Time]{err}
-	}
-	index, until, err := runtime.Sleep(ctx, wait)
-	if err != nil {
-		return failedFuture[time.Time]{err}
-	}
-	return &stepFuture[time.Time]{runtime, index, func([]byte) (time.Time, error) { return until, nil }}
 }

@@ -48,6 +48,10 @@ type Runtime interface {
 	Run(ctx context.Context, name string, retry RetryPolicy, async bool, fn func(context.Context) ([]byte, error)) (index uint32, err error)
 	// Sleep completes at until.
 	Sleep(ctx context.Context, wait time.Duration) (index uint32, until time.Time, err error)
+	// StopTimer completes the entry of a Sleep with an error, unless it has completed.
+	StopTimer(ctx context.Context, index uint32) error
+	// Version is what the invocation runs with of a change: recorded, or highest if nothing is.
+	Version(ctx context.Context, change string, lowest, highest int) int
 	// Awakeable completes when somebody resolves or rejects id.
 	Awakeable(ctx context.Context) (id string, index uint32, err error)
 	// CompleteAwakeable resolves the awakeable with value, or rejects it with failure.
@@ -67,7 +71,9 @@ type Runtime interface {
 	// [ErrCanceled] once if the invocation was cancelled, and ctx's error if a context derived
 	// from the handler's ended.
 	Wait(ctx context.Context, indexes []uint32) (winner int, err error)
-	// Result is how an entry that Wait named completed.
+	// WaitUntil is Wait for a condition, which it has decided when it returns no error.
+	WaitUntil(ctx context.Context, condition *Condition) error
+	// Result is how an entry that Wait or WaitUntil found completed ended.
 	Result(index uint32) (value []byte, err error)
 }
 

@@ -12,71 +12,107 @@ func Select(ctx context.Context, futures ...AnyFuture) (int, error) {
 	if len(futures) == 0 {
 		return -1, Errorf(InvalidArgument, "Select needs at least one future")
 	}
-	first := futures[0].pending()
-	indexes := make([]uint32, 0, len(futures))
-	for position, future := range futures {
-		waited := future.pending()
-		if waited.failed != nil {
+	first := combine(QuantifierFirst, "Select", len(futures), func(position int) AnyFuture { return futures[position] })
+	for position, part := range first.Parts {
+		if part.refused != nil {
 			return position, nil
 		}
-		if waited.runtime != first.runtime {
-			return -1, Errorf(FailedPrecondition, "Select: the futures at 0 and %d are not of the same handler", position)
-		}
-		indexes = append(indexes, waited.index)
 	}
-	if first.runtime == nil {
-		return selectOutside(ctx, futures)
+	if first.refused != nil {
+		return -1, first.refused
 	}
-	winner, err := first.runtime.Wait(ctx, indexes)
-	if err != nil {
+	if err := await(ctx, first); err != nil {
 		return -1, err
 	}
-	return winner, nil
+	return first.winner, nil
 }
 
-func selectOutside(ctx context.Context, futures []AnyFuture) (int, error) {
-	cases := make([]reflect.SelectCase, 0, len(futures)+1)
-	for position, future := range futures {
-		done := future.pending().done
+// combine makes a condition over the futures.
+func combine(quantifier Quantifier, name string, count int, future func(position int) AnyFuture) *Condition {
+	combined := &Condition{Quantifier: quantifier, Parts: make([]*Condition, count)}
+	for position := range combined.Parts {
+		combined.Parts[position] = future(position).pending()
+	}
+	if _, _, ok := combined.owner(); !ok {
+		combined.refused = Errorf(FailedPrecondition, "%s: the futures are not all of the same handler", name)
+	}
+	return combined
+}
+
+// await waits until c is decided.
+func await(ctx context.Context, c *Condition) error {
+	if c.refused != nil {
+		return c.refused
+	}
+	if c.verdict != open {
+		return nil
+	}
+	owner, outside, _ := c.owner()
+	switch {
+	case owner != nil:
+		return owner.WaitUntil(ctx, c)
+	case outside:
+		return awaitOutside(ctx, c)
+	}
+	// Nothing in it waits: it has no parts, or they were all refused.
+	c.Decide(func(uint32) (bool, bool) { return false, false })
+	return nil
+}
+
+func awaitOutside(ctx context.Context, c *Condition) error {
+	never := func(uint32) (bool, bool) { return false, false }
+	for !c.Decide(never) {
+		cases := []reflect.SelectCase{{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ctx.Done())}}
+		c.outstanding(func(done <-chan struct{}) {
+			cases = append(cases, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(done)})
+		})
+		if chosen, _, _ := reflect.Select(cases); chosen == 0 {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// outstanding calls yield for the calls of a client that have not ended.
+func (c *Condition) outstanding(yield func(done <-chan struct{})) {
+	if c.outside != nil {
 		select {
-		case <-done:
-			return position, nil
+		case <-c.outside.done:
 		default:
+			yield(c.outside.done)
 		}
-		cases = append(cases, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(done)})
 	}
-	cases = append(cases, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ctx.Done())})
-	winner, _, _ := reflect.Select(cases)
-	if winner == len(futures) {
-		return -1, ctx.Err()
+	for _, part := range c.Parts {
+		part.outstanding(yield)
 	}
-	return winner, nil
 }
 
-// All waits for the futures in their order and returns their results, or the first error it
-// meets in that order. The others go on.
-func All[T any](ctx context.Context, futures ...Future[T]) ([]T, error) {
-	results := make([]T, 0, len(futures))
-	for _, future := range futures {
-		result, err := future.Await(ctx)
-		if err != nil {
-			return nil, err
-		}
-		results = append(results, result)
-	}
-	return results, nil
+// combined is a future over others.
+type combined[T any] struct {
+	condition *Condition
+	result    func() (T, error)
 }
 
-// Race returns the result of the first future to complete, be it a value or an error. The others
-// go on.
-func Race[T any](ctx context.Context, futures ...Future[T]) (result T, err error) {
-	waited := make([]AnyFuture, len(futures))
-	for position, future := range futures {
-		waited[position] = future
+func (f *combined[T]) pending() *Condition { return f.condition }
+
+func (f *combined[T]) Await(ctx context.Context) (value T, err error) {
+	if err := await(ctx, f.condition); err != nil {
+		return value, err
 	}
-	winner, err := Select(ctx, waited...)
-	if err != nil {
-		return result, err
+	return f.take()
+}
+
+func (f *combined[T]) take() (value T, err error) {
+	if f.condition.refused != nil {
+		return value, f.condition.refused
 	}
-	return futures[winner].Await(ctx)
+	return f.result()
+}
+
+func combineSame[T any](quantifier Quantifier, name string, futures []Future[T]) *Condition {
+	condition := combine(quantifier, name, len(futures), func(position int) AnyFuture { return futures[position] })
+	if len(futures) == 0 && quantifier != QuantifierAll {
+		condition.refused = Errorf(InvalidArgument, "%s needs at least one future", name)
+	}
+	return condition
 }

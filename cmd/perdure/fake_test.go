@@ -98,6 +98,15 @@ func invocations() []*routing.InvocationDetail {
 			Target: &recordv1.Target{Service: bank.TransferServiceName, Handler: "Transfer"}, Mode: 1, Status: recordv1.Status_STATUS_BACKING_OFF,
 			CreatedAt: noon - 60_000, StartedAt: noon - 59_000, Attempt: 4, RetryAt: noon + 5_000, CancelRequested: true,
 			LastFailure: &recordv1.Error{Code: 13, Message: "panic: no"},
+			Divergence: &recordv1.Divergence{
+				Entry: 2, Attempt: 4, Difference: "the key",
+				Recorded: &recordv1.DivergentStep{Step: "Call bank.v1.AccountService/alice/Deposit", Site: "transfer.go:31"},
+				Made:     &recordv1.DivergentStep{Step: "Call bank.v1.AccountService/bob/Deposit", Site: "transfer.go:34"},
+				Fields: []*recordv1.DivergentField{
+					{Name: "key", Recorded: "alice", Made: "bob"}, {Name: "handler", Recorded: "Deposit", Made: "Deposit"},
+					{Name: "idempotency key", Made: "k"},
+				},
+			},
 		}},
 	}
 }

@@ -52,6 +52,7 @@ is, where in the handler's code it was made, how long it took and how it ended.`
 				return c.printMessage(found)
 			}
 			c.printInvocation(found)
+			c.printDivergence(found.GetInvocation().GetDivergence())
 			c.printJournal(found, values)
 			return nil
 		},
@@ -96,6 +97,28 @@ func (c *cli) printInvocation(found *adminv1.GetInvocationResponse) {
 		"input", payload(found.GetInput()),
 		"response", payload(found.GetResponse()),
 	)
+}
+
+// printDivergence puts the journal and the code side by side. A row in which they differ is marked.
+func (c *cli) printDivergence(found *adminv1.Divergence) {
+	if found == nil {
+		return
+	}
+	c.printf("\n%s\n", c.strong(fmt.Sprintf("attempt %d diverged from the journal at entry %d: %s differs", found.GetAttempt(), found.GetEntry(), found.GetDifference())))
+	rows := [][]string{}
+	add := func(name, recorded, made string) {
+		mark := ""
+		if recorded != made {
+			mark = "≠"
+		}
+		rows = append(rows, []string{name, orDash(recorded), mark, orDash(made)})
+	}
+	add("step", found.GetRecorded().GetStep(), found.GetMade().GetStep())
+	add("at", found.GetRecorded().GetSite(), found.GetMade().GetSite())
+	for _, field := range found.GetFields() {
+		add(field.GetName(), field.GetRecorded(), field.GetMade())
+	}
+	c.table("  ", []string{"", "JOURNAL", "", "CODE"}, rows)
 }
 
 func set(at *timestamppb.Timestamp) string {

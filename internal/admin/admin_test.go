@@ -316,6 +316,13 @@ func TestJournal(t *testing.T) {
 		{Entry: &recordv1.Entry_Wait{Wait: &recordv1.Wait{Futures: []uint32{3, 9}, Winner: 1, Outcome: recordv1.WaitOutcome_WAIT_OUTCOME_COMPLETED}}},
 		{Entry: &recordv1.Entry_Wait{Wait: &recordv1.Wait{Outcome: recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED}}},
 		{Entry: &recordv1.Entry_CancelInvocation{CancelInvocation: &recordv1.CancelInvocation{InvocationId: callee[:]}}},
+		{Entry: &recordv1.Entry_Version{Version: &recordv1.Version{Change: "fraud", Version: 2}}},
+		{Entry: &recordv1.Entry_StopTimer{StopTimer: &recordv1.StopTimer{Entry: 3}}},
+		{Entry: &recordv1.Entry_Attach{Attach: &recordv1.Attach{InvocationId: callee[:]}}},
+		{Entry: &recordv1.Entry_Attach{Attach: &recordv1.Attach{InvocationId: callee[:], Peek: true}}},
+		{Entry: &recordv1.Entry_Wait{Wait: &recordv1.Wait{Outcome: recordv1.WaitOutcome_WAIT_OUTCOME_COMPLETED, Condition: &recordv1.Condition{
+			Quantifier: recordv1.Quantifier_QUANTIFIER_ALL, Entries: []uint32{1, 2},
+		}}}},
 		{},
 	}
 	for _, entry := range entries {
@@ -377,7 +384,12 @@ func TestJournal(t *testing.T) {
 		`14 wait entry 9 SUCCEEDED 1000 in= out=`,
 		`15 wait cancelled SUCCEEDED 1000 in= out=`,
 		`16 cancel_invocation  SUCCEEDED 1000 in= out=`,
-		`17 unknown  SUCCEEDED 1000 in= out=`,
+		`17 version fraud: 2 SUCCEEDED 1000 in= out=`,
+		`18 stop_timer entry 3 SUCCEEDED 1000 in= out=`,
+		`19 attach  PENDING 0 in= out=`,
+		`20 peek  PENDING 0 in= out=`,
+		`21 wait all of (1, 2) SUCCEEDED 1000 in= out=`,
+		`22 unknown  SUCCEEDED 1000 in= out=`,
 	}
 	if len(got) != len(want) {
 		t.Fatalf("%d entries, want %d", len(got), len(want))

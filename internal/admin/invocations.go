@@ -192,6 +192,7 @@ func (s *Service) getInvocation(ctx context.Context, request *adminv1.GetInvocat
 	}
 	out := &adminv1.GetInvocationResponse{Invocation: summary(*detail)}
 	row := detail.Row
+	out.Invocation.Divergence = divergence(row.GetDivergence())
 	method := s.method(row.GetTarget().GetService(), row.GetTarget().GetHandler())
 	if len(row.GetInput()) > 0 {
 		out.Input = payload(row.GetInput(), requestOf(method), maxPayloadBytes)

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
@@ -84,6 +85,18 @@ func (s *Service) entry(own *recordv1.Target, index uint32, entry *recordv1.Entr
 		if id, ok := invocation.IDFromBytes(step.CancelInvocation.GetInvocationId()); ok {
 			out.InvocationId = id.String()
 		}
+	case *recordv1.Entry_Version:
+		out.Kind, out.Name = "version", fmt.Sprintf("%s: %d", step.Version.GetChange(), step.Version.GetVersion())
+	case *recordv1.Entry_StopTimer:
+		out.Kind, out.Name = "stop_timer", fmt.Sprintf("entry %d", step.StopTimer.GetEntry())
+	case *recordv1.Entry_Attach:
+		out.Kind, waits = "attach", true
+		if step.Attach.GetPeek() {
+			out.Kind = "peek"
+		}
+		if id, ok := invocation.IDFromBytes(step.Attach.GetInvocationId()); ok {
+			out.InvocationId = id.String()
+		}
 	default:
 		out.Kind = "unknown"
 	}
@@ -134,10 +147,28 @@ func waitName(wait *recordv1.Wait) string {
 	case recordv1.WaitOutcome_WAIT_OUTCOME_DEADLINE:
 		return "deadline"
 	}
+	if condition := wait.GetCondition(); condition != nil {
+		return journal.DescribeCondition(condition)
+	}
 	if futures := wait.GetFutures(); int(wait.GetWinner()) < len(futures) {
 		return fmt.Sprintf("entry %d", futures[wait.GetWinner()])
 	}
 	return ""
+}
+
+func divergence(found *recordv1.Divergence) *adminv1.Divergence {
+	if found == nil {
+		return nil
+	}
+	out := &adminv1.Divergence{
+		Entry: found.GetEntry(), Attempt: found.GetAttempt(), Difference: found.GetDifference(),
+		Recorded: &adminv1.Divergence_Step{Step: found.GetRecorded().GetStep(), Site: found.GetRecorded().GetSite()},
+		Made:     &adminv1.Divergence_Step{Step: found.GetMade().GetStep(), Site: found.GetMade().GetSite()},
+	}
+	for _, field := range found.GetFields() {
+		out.Fields = append(out.Fields, &adminv1.Divergence_Field{Name: field.GetName(), Recorded: field.GetRecorded(), Made: field.GetMade()})
+	}
+	return out
 }
 
 func messageReader(empty func() proto.Message) func([]byte) *adminv1.Payload {

@@ -21,6 +21,9 @@ var roomier = map[string]int{
 	// The transitions of invocations and of transactions write the same memory in one evaluation;
 	// what of transactions does not is in internal/transaction.
 	"internal/engine": 5600,
+	// What runs DURABLE handlers, transactions and READ handlers shares the pool and its goroutines'
+	// rules; each part implements all of actor.Runtime.
+	"internal/invoker/inprocess": 4500,
 }
 
 // forbiddenNames say nothing about what is inside, so everything ends up inside.

@@ -121,6 +121,6 @@ func (e *Engine) keep(l *live, now int64) error {
 // kept.
 func (e *Engine) putEnded(l *live) error {
 	row := l.row
-	row.Input, row.Chain, row.Waiters, row.WaitingFor, row.Retry = nil, nil, nil, nil, nil
+	row.Input, row.Chain, row.Waiters, row.WaitingFor, row.WaitingUntil, row.Retry = nil, nil, nil, nil, nil, nil
 	return e.putMessage(table.Invocation(l.id), row)
 }

@@ -22,7 +22,7 @@ func (ev *Append) evaluate(e *Engine, now int64) error {
 		return err
 	}
 	if l.row.Failures > 0 {
-		l.row.Failures = 0
+		l.row.Failures, l.row.Divergence = 0, nil
 		if err := e.store(l); err != nil {
 			return err
 		}
@@ -68,7 +68,9 @@ func (e *Engine) apply(l *live, index uint32, entry *recordv1.Entry, now int64) 
 		return e.applyCancel(l, entry.CancelInvocation, now)
 	case *recordv1.Entry_Wait:
 		return e.applyWait(l, entry.Wait)
-	case *recordv1.Entry_Run, *recordv1.Entry_Awakeable:
+	case *recordv1.Entry_StopTimer:
+		return e.stopTimer(l, entry.StopTimer, now)
+	case *recordv1.Entry_Run, *recordv1.Entry_Awakeable, *recordv1.Entry_Version:
 		return nil // Their completion is all that comes of them.
 	}
 	return fmt.Errorf("invocation %s: entry %d is of a kind this version does not know: %T", l.id, index, entry.Entry)

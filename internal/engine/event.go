@@ -66,19 +66,22 @@ type Finish struct {
 }
 
 // Fail ends an attempt with an error that is not terminal. RetryAfter (milliseconds) is what
-// the error itself asked for, 0 for nothing.
+// the error itself asked for, 0 for nothing. Divergence is set if the error is one.
 type Fail struct {
 	ID         invocation.ID
 	Attempt    uint32
 	Error      *recordv1.Error
+	Divergence *recordv1.Divergence
 	RetryAfter int64
 }
 
-// Suspend ends an attempt whose handler was unwound while it waited.
+// Suspend ends an attempt whose handler was unwound while it waited. A completion of any of
+// WaitingFor wakes it, or of enough of WaitingUntil if that is set.
 type Suspend struct {
-	ID         invocation.ID
-	Attempt    uint32
-	WaitingFor []uint32
+	ID           invocation.ID
+	Attempt      uint32
+	WaitingFor   []uint32
+	WaitingUntil *recordv1.Condition
 }
 
 // ContinueAsNew ends an attempt whose handler begins anew: with another input, an empty journal,

@@ -20,6 +20,7 @@ func (ev *Fail) evaluate(e *Engine, now int64) error {
 	}
 	l.running, e.changed = false, true
 	e.effect(&EndAttempt{ID: l.id})
+	l.row.Divergence = ev.Divergence
 	return e.backOff(l, ev.Error, ev.RetryAfter, now)
 }
 

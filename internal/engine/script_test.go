@@ -208,6 +208,9 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 			index, _ := strconv.Atoi(n)
 			e.WaitingFor = append(e.WaitingFor, uint32(index))
 		}
+		if quantifier, ok := recordv1.Quantifier_value["QUANTIFIER_"+a["until"]]; ok {
+			e.WaitingUntil = &recordv1.Condition{Quantifier: recordv1.Quantifier(quantifier), Entries: e.WaitingFor}
+		}
 		return e
 	case "restart-attempt":
 		return &Restart{ID: id, Attempt: attempt}
@@ -293,6 +296,10 @@ func (s *script) entry(t *testing.T, a args) *recordv1.Entry {
 		e.Entry = &recordv1.Entry_Send{Send: &recordv1.Send{Invoke: in}}
 	case "sleep":
 		e.Entry = &recordv1.Entry_Sleep{Sleep: &recordv1.Sleep{Until: a.number("until")}}
+	case "stop-timer":
+		e.Entry = &recordv1.Entry_StopTimer{StopTimer: &recordv1.StopTimer{Entry: uint32(a.number("timer"))}}
+	case "version":
+		e.Entry = &recordv1.Entry_Version{Version: &recordv1.Version{Change: a["name"], Version: 1}}
 	case "run":
 		e.Entry = &recordv1.Entry_Run{Run: &recordv1.Run{Name: a["name"]}}
 	case "set":

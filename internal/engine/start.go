@@ -10,7 +10,7 @@ func (e *Engine) start(l *live, now int64) error {
 	e.changed = true
 	l.row.Status = recordv1.Status_STATUS_RUNNING
 	l.row.Attempt++
-	l.row.WaitingFor, l.row.RetryAt = nil, 0
+	l.row.WaitingFor, l.row.WaitingUntil, l.row.RetryAt = nil, nil, 0
 	if l.row.StartedAt == 0 {
 		l.row.StartedAt = now
 	}

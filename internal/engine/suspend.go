@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
@@ -17,18 +18,26 @@ func (ev *Suspend) evaluate(e *Engine, now int64) error {
 	e.effect(&EndAttempt{ID: l.id})
 	// What came while the handler was being unwound wakes it at once.
 	wake := l.row.CancelRequested && !l.row.CancelDelivered
-	for _, index := range ev.WaitingFor {
-		_, ok, err := e.get(table.Completion(l.id, index))
+	if ev.WaitingUntil != nil {
+		decided, err := journal.Decided(ev.WaitingUntil, 0, e.endedEntries(l.id))
 		if err != nil {
 			return err
 		}
-		wake = wake || ok
+		wake = wake || decided
+	} else {
+		for _, index := range ev.WaitingFor {
+			_, ok, err := e.get(table.Completion(l.id, index))
+			if err != nil {
+				return err
+			}
+			wake = wake || ok
+		}
 	}
 	if wake {
 		return e.start(l, now)
 	}
 	l.row.Status = recordv1.Status_STATUS_SUSPENDED
-	l.row.WaitingFor = ev.WaitingFor
+	l.row.WaitingFor, l.row.WaitingUntil = ev.WaitingFor, ev.WaitingUntil
 	delete(e.live, l.id)
 	return e.store(l)
 }
@@ -85,8 +94,24 @@ func (e *Engine) completion(id invocation.ID, completion *recordv1.Completion, n
 	case l.running:
 		e.effect(&Notify{ID: id, Completion: completion})
 	case l.row.Status != recordv1.Status_STATUS_SUSPENDED:
+	case l.row.WaitingUntil != nil:
+		decided, err := journal.Decided(l.row.WaitingUntil, completion.Entry, e.endedEntries(id))
+		if err != nil || !decided {
+			return err
+		}
+		return e.start(l, now)
 	case len(l.row.WaitingFor) == 0 || slices.Contains(l.row.WaitingFor, completion.Entry):
 		return e.start(l, now)
 	}
 	return nil
+}
+
+// endedEntries is how entries of an invocation have completed. It reads none of the results but
+// those that it is asked for.
+func (e *Engine) endedEntries(id invocation.ID) journal.Ended {
+	return func(entry uint32) (done, failure bool, err error) {
+		completion := &recordv1.Completion{}
+		done, err = e.getMessage(table.Completion(id, entry), completion)
+		return done, completion.GetResult().GetError() != nil, err
+	}
 }

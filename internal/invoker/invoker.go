@@ -116,12 +116,16 @@ type Outcome struct {
 	// Retry: a DURABLE or RUN attempt failed with an error that is not terminal; the
 	// partition starts another by the policy.
 	Retry *recordv1.Error
+	// Divergence is set if Retry is one.
+	Divergence *recordv1.Divergence
 	// RetryAfter, if positive, is the wait the error itself asked for.
 	RetryAfter time.Duration
 	// Suspended: the handler was unwound while it waited; any of WaitingFor's completions
 	// (or a cancel) wakes it.
 	Suspended  bool
 	WaitingFor []uint32
+	// WaitingUntil, if set, is what wakes it instead.
+	WaitingUntil *recordv1.Condition
 }
 
 // Tables reads the tables of one object. Its methods are safe for concurrent use.

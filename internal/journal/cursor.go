@@ -5,8 +5,9 @@ package journal
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
+
+	"google.golang.org/protobuf/proto"
 
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
@@ -35,6 +36,28 @@ func (c *Cursor) Next() *recordv1.Entry {
 		return nil
 	}
 	return c.entries[c.passed-c.start]
+}
+
+// Ahead is the recorded entry ahead that is not of a Version, nil if there is none: the code may no
+// longer ask for a Version that an earlier attempt recorded.
+func (c *Cursor) Ahead() *recordv1.Entry {
+	for at := int(c.passed - c.start); at < len(c.entries); at++ {
+		if c.entries[at].GetVersion() == nil {
+			return c.entries[at]
+		}
+	}
+	return nil
+}
+
+// VersionAhead is how many Version entries are to be passed to be behind the one of that change, 0
+// if it is not among those that come next.
+func (c *Cursor) VersionAhead(change string) int {
+	for at := int(c.passed - c.start); at < len(c.entries) && c.entries[at].GetVersion() != nil; at++ {
+		if c.entries[at].GetVersion().GetChange() == change {
+			return at + 1 - int(c.passed-c.start)
+		}
+	}
+	return 0
 }
 
 // Passed is the index of the last entry that was passed, 0 at the start.
@@ -131,11 +154,26 @@ func compare(recorded, made *recordv1.Entry, same SameValue) string {
 		}
 	case *recordv1.Entry_Wait:
 		if was := recorded.GetWait(); was != nil {
-			return different("what is waited for", !slices.Equal(was.GetFutures(), now.Wait.GetFutures()))
+			return different("what is waited for", !slices.Equal(was.GetFutures(), now.Wait.GetFutures()) || !proto.Equal(was.GetCondition(), now.Wait.GetCondition()))
 		}
 	case *recordv1.Entry_CancelInvocation:
 		if was := recorded.GetCancelInvocation(); was != nil {
 			return different("the id", !bytes.Equal(was.GetInvocationId(), now.CancelInvocation.GetInvocationId()))
+		}
+	case *recordv1.Entry_Version:
+		if was := recorded.GetVersion(); was != nil {
+			return different("the change", was.GetChange() != now.Version.GetChange())
+		}
+	case *recordv1.Entry_Attach:
+		if was := recorded.GetAttach(); was != nil {
+			if was.GetPeek() != now.Attach.GetPeek() {
+				return "the kind of step"
+			}
+			return different("the id", !bytes.Equal(was.GetInvocationId(), now.Attach.GetInvocationId()))
+		}
+	case *recordv1.Entry_StopTimer:
+		if was := recorded.GetStopTimer(); was != nil {
+			return different("the timer", was.GetEntry() != now.StopTimer.GetEntry())
 		}
 	}
 	return "the kind of step"
@@ -160,83 +198,4 @@ func compareInvoke(was, now *recordv1.Invoke, same SameValue) string {
 
 func sameBytes(recorded, made []byte, same SameValue) bool {
 	return bytes.Equal(recorded, made) || same(recorded, made)
-}
-
-// Divergence is a handler that does not make the steps its journal has: it was changed while the
-// invocation ran, or depends on something that is not recorded.
-type Divergence struct {
-	// Index of the entry.
-	Index uint32
-	// Recorded is what the journal has, nil if it has ended.
-	Recorded *recordv1.Entry
-	// Made is what the code does, nil if it ended.
-	Made *recordv1.Entry
-	// Difference names what is not the same.
-	Difference string
-}
-
-// Error has both call sites.
-func (d *Divergence) Error() string {
-	return fmt.Sprintf("journal entry %d does not match the code (%s differs): the journal has %s, made at %s; the code makes %s at %s: "+
-		"deploy the code that started this invocation, or make the steps depend only on the request, the state and the results of earlier steps",
-		d.Index, d.Difference, Describe(d.Recorded), site(d.Recorded), Describe(d.Made), site(d.Made))
-}
-
-func site(entry *recordv1.Entry) string {
-	if at := entry.GetSite(); at != "" {
-		return at
-	}
-	return "an unknown place"
-}
-
-// Describe is an entry in words, such as `Run "pay"`.
-func Describe(entry *recordv1.Entry) string {
-	switch step := entry.GetEntry().(type) {
-	case *recordv1.Entry_Input:
-		return "the request"
-	case *recordv1.Entry_Call:
-		return "Call " + target(step.Call.GetInvoke().GetTarget())
-	case *recordv1.Entry_Send:
-		return "Send " + target(step.Send.GetInvoke().GetTarget())
-	case *recordv1.Entry_Sleep:
-		return "Sleep"
-	case *recordv1.Entry_Run:
-		return fmt.Sprintf("Run %q", step.Run.GetName())
-	case *recordv1.Entry_SetState:
-		if step.SetState.GetClear() {
-			return "State().Clear"
-		}
-		return "State().Set"
-	case *recordv1.Entry_TablePut:
-		verb := "Put"
-		if step.TablePut.GetDelete() {
-			verb = "Delete"
-		}
-		return fmt.Sprintf("%s of %q in table %s", verb, step.TablePut.GetKey(), step.TablePut.GetTable())
-	case *recordv1.Entry_Awakeable:
-		return "NewAwakeable"
-	case *recordv1.Entry_AwaitPromise:
-		return "Await of promise " + step.AwaitPromise.GetName()
-	case *recordv1.Entry_CompletePromise:
-		return "Resolve of promise " + step.CompletePromise.GetName()
-	case *recordv1.Entry_Receive:
-		return "Receive of " + step.Receive.GetName()
-	case *recordv1.Entry_CompleteAwakeable:
-		return "ResolveAwakeable " + step.CompleteAwakeable.GetAwakeableId()
-	case *recordv1.Entry_Wait:
-		if len(step.Wait.GetFutures()) == 1 {
-			return fmt.Sprintf("Await of entry %d", step.Wait.GetFutures()[0])
-		}
-		return fmt.Sprintf("Select of entries %d", step.Wait.GetFutures())
-	case *recordv1.Entry_CancelInvocation:
-		return fmt.Sprintf("Cancel of %x", step.CancelInvocation.GetInvocationId())
-	}
-	return "the handler's end"
-}
-
-func target(t *recordv1.Target) string {
-	if t.GetKey() == "" {
-		return t.GetService() + "/" + t.GetHandler()
-	}
-	return t.GetService() + "/" + t.GetKey() + "/" + t.GetHandler()
 }

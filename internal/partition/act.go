@@ -273,9 +273,9 @@ func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
 		}
 		event = &engine.ContinueAsNew{ID: a.ID, Attempt: a.Number, Input: o.ContinueAsNew}
 	case o.Suspended:
-		event = &engine.Suspend{ID: a.ID, Attempt: a.Number, WaitingFor: o.WaitingFor}
+		event = &engine.Suspend{ID: a.ID, Attempt: a.Number, WaitingFor: o.WaitingFor, WaitingUntil: o.WaitingUntil}
 	default:
-		event = &engine.Fail{ID: a.ID, Attempt: a.Number, Error: o.Retry, RetryAfter: o.RetryAfter.Milliseconds()}
+		event = &engine.Fail{ID: a.ID, Attempt: a.Number, Error: o.Retry, Divergence: o.Divergence, RetryAfter: o.RetryAfter.Milliseconds()}
 	}
 	h.post(item{event: event})
 }

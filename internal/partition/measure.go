@@ -55,6 +55,12 @@ func kindOf(entry *recordv1.Entry) telemetry.EntryKind {
 		return telemetry.EntryWait
 	case *recordv1.Entry_CancelInvocation:
 		return telemetry.EntryCancelInvocation
+	case *recordv1.Entry_Version:
+		return telemetry.EntryVersion
+	case *recordv1.Entry_Attach:
+		return telemetry.EntryAttach
+	case *recordv1.Entry_StopTimer:
+		return telemetry.EntryStopTimer
 	}
 	return telemetry.EntryOther
 }

@@ -28,6 +28,9 @@ const (
 	EntryCompleteAwakeable
 	EntryWait
 	EntryCancelInvocation
+	EntryVersion
+	EntryAttach
+	EntryStopTimer
 	// EntryOther is one that this package has no name for.
 	EntryOther
 
@@ -36,7 +39,7 @@ const (
 
 var entryKindNames = [entryKinds]string{
 	"call", "send", "sleep", "run", "set_state", "table_put", "awakeable", "await_promise", "complete_promise",
-	"receive", "complete_awakeable", "wait", "cancel_invocation", "other",
+	"receive", "complete_awakeable", "wait", "cancel_invocation", "version", "attach", "stop_timer", "other",
 }
 
 // RetryReason is why a transaction is tried again, as a metric's label.

@@ -18,6 +18,7 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/invoker/inprocess"
+	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
 
@@ -116,9 +117,11 @@ type double struct {
 		delivered   bool
 		suspended   bool
 		waitingFor  []uint32
+		until       *recordv1.Condition
 		suspensions int
 		outcome     *invoker.Outcome
 		retries     []*recordv1.Error
+		divergence  *recordv1.Divergence
 		timers      []*time.Timer
 	}
 }
@@ -210,7 +213,7 @@ func (d *double) startLocked() {
 		completions[index] = decode(d.t, data, new(recordv1.Completion))
 	}
 	id := invocation.DerivedID(d.mu.target, "test", "1")
-	d.mu.suspended, d.mu.waitingFor = false, nil
+	d.mu.suspended, d.mu.waitingFor, d.mu.until = false, nil, nil
 	d.mu.current = &invoker.Attempt{
 		ID: id, Number: d.mu.number, Target: d.mu.target, Mode: d.mu.mode, Input: d.mu.input,
 		State: d.mu.state, HasState: d.mu.hasState, Tables: tables{d},
@@ -323,6 +326,8 @@ func (d *double) applyLocked(index uint32, entry *recordv1.Entry) {
 	case *recordv1.Entry_Sleep:
 		wait := time.Until(time.UnixMilli(step.Sleep.Until))
 		d.mu.timers = append(d.mu.timers, time.AfterFunc(wait, func() { d.complete(index, &recordv1.Result{}) }))
+	case *recordv1.Entry_StopTimer:
+		d.completeLocked(step.StopTimer.Entry, &recordv1.Result{Error: &recordv1.Error{Code: 1, Message: "the timer was stopped"}})
 	case *recordv1.Entry_Call:
 		if d.answer != nil {
 			if result := d.answer(step.Call.Invoke); result != nil {
@@ -386,6 +391,10 @@ func (d *double) completeLocked(index uint32, result *recordv1.Result) {
 	d.mu.completions[index] = encode(d.t, completion)
 	switch {
 	case d.mu.current == nil:
+	case d.mu.suspended && d.mu.until != nil:
+		if d.decidedLocked(d.mu.until, index) {
+			d.startLocked()
+		}
 	case d.mu.suspended:
 		if len(d.mu.waitingFor) == 0 || slices.Contains(d.mu.waitingFor, index) {
 			d.startLocked()
@@ -393,6 +402,17 @@ func (d *double) completeLocked(index uint32, result *recordv1.Result) {
 	default:
 		d.mu.running.Notify(index, decode(d.t, d.mu.completions[index], new(recordv1.Completion)))
 	}
+}
+
+func (d *double) decidedLocked(condition *recordv1.Condition, changed uint32) bool {
+	decided, err := journal.Decided(condition, changed, func(entry uint32) (bool, bool, error) {
+		data := d.mu.completions[entry]
+		return data != nil, decode(d.t, data, new(recordv1.Completion)).GetResult().GetError() != nil, nil
+	})
+	if err != nil {
+		d.t.Error(err)
+	}
+	return decided
 }
 
 func (d *double) cancel() {
@@ -436,8 +456,12 @@ func (d *double) Finish(attempt *invoker.Attempt, outcome *invoker.Outcome) {
 	switch {
 	case outcome.Suspended:
 		d.mu.suspensions++
+		if outcome.WaitingUntil != nil && d.decidedLocked(outcome.WaitingUntil, 0) {
+			d.startLocked()
+			return
+		}
 		for _, index := range outcome.WaitingFor {
-			if d.mu.completions[index] != nil {
+			if outcome.WaitingUntil == nil && d.mu.completions[index] != nil {
 				d.startLocked()
 				return
 			}
@@ -446,9 +470,12 @@ func (d *double) Finish(attempt *invoker.Attempt, outcome *invoker.Outcome) {
 			d.startLocked()
 			return
 		}
-		d.mu.suspended, d.mu.waitingFor = true, outcome.WaitingFor
+		d.mu.suspended, d.mu.waitingFor, d.mu.until = true, outcome.WaitingFor, outcome.WaitingUntil
 	case outcome.Retry != nil:
 		d.mu.retries = append(d.mu.retries, outcome.Retry)
+		if outcome.Divergence != nil {
+			d.mu.divergence = outcome.Divergence
+		}
 		d.startLocked()
 	default:
 		if outcome.Result.Error == nil {

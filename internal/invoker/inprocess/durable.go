@@ -46,6 +46,8 @@ type durable struct {
 
 	// What follows belongs to the handler's goroutine.
 	cursor journal.Cursor
+	// versions are those that were asked for or passed over, by their change.
+	versions map[string]version
 	// aheadBytes were recorded since the handler last knew that all was durable.
 	aheadBytes int
 	now        time.Time
@@ -122,7 +124,7 @@ func (d *durable) handle() *invoker.Outcome {
 		d.invoker.logUncoded(d.method, d.attempt.ID, d.attempt.Number, err)
 		return &invoker.Outcome{Retry: errorRecord(err)}
 	}
-	if next := d.cursor.Next(); next != nil {
+	if next := d.next(); next != nil {
 		return d.diverged(&journal.Divergence{Index: d.cursor.Passed() + 1, Recorded: next, Difference: "the kind of step"})
 	}
 	if continues {
@@ -286,7 +288,10 @@ func (d *durable) Fail(err error) {
 func (d *durable) diverged(divergence *journal.Divergence) *invoker.Outcome {
 	d.invoker.config.Logger.Error("journal diverged", telemetry.KeyInvocationID, d.attempt.ID.String(), telemetry.KeyService, d.attempt.Target.Service,
 		telemetry.KeyHandler, d.attempt.Target.Handler, telemetry.KeyAttempt, d.attempt.Number, telemetry.KeyError, divergence)
-	return &invoker.Outcome{Retry: &recordv1.Error{Code: uint32(actor.Internal), Message: divergence.Error()}}
+	return &invoker.Outcome{
+		Retry:      &recordv1.Error{Code: uint32(actor.Internal), Message: divergence.Error()},
+		Divergence: divergence.Record(d.attempt.Number, d.show),
+	}
 }
 
 // enter begins a step: it is refused from another goroutine and in the closure of a Run, and
@@ -323,7 +328,7 @@ func (d *durable) mustEnter(step, name string) {
 // record matches the step with the journal, or appends it. It returns the entry that counts: the
 // recorded one on replay.
 func (d *durable) record(entry *recordv1.Entry, same journal.SameValue) (uint32, *recordv1.Entry) {
-	if recorded := d.cursor.Next(); recorded != nil {
+	if recorded := d.next(); recorded != nil {
 		if divergence := d.cursor.Match(entry, same); divergence != nil {
 			entry.Site = callSite()
 			d.stop(divergence, d.diverged(divergence))

@@ -125,7 +125,7 @@ func (d *durable) TableScan(table, from string, yield func(string, []byte) bool)
 func (d *durable) TablePut(table, key string, value []byte, remove bool) {
 	d.mustEnter("Put of table ", table)
 	put := &recordv1.TablePut{Table: table, Key: key, Value: value, Delete: remove}
-	if !d.cursor.Replaying() {
+	if d.next() == nil {
 		if _, err := d.data.lengthBefore(table); err != nil {
 			d.Fail(errTable(table, err))
 		}
@@ -146,12 +146,13 @@ func (d *durable) TablePut(table, key string, value []byte, remove bool) {
 	d.data.rows.put(table, key, recorded.GetValue(), recorded.GetDelete())
 }
 
-func (d *durable) sameRow(table string) journal.SameValue {
-	var empty func() proto.Message
+func (d *durable) sameRow(table string) journal.SameValue { return sameMessage(d.tableType(table)) }
+
+func (d *durable) tableType(table string) func() proto.Message {
 	for _, described := range d.method.service.desc.Tables {
 		if described.Name == table {
-			empty = described.New
+			return described.New
 		}
 	}
-	return sameMessage(empty)
+	return nil
 }

@@ -55,7 +55,7 @@ func (d *durable) Run(ctx context.Context, name string, retry actor.RetryPolicy,
 	if err := d.enter("Run ", name); err != nil {
 		return 0, err
 	}
-	first := !d.cursor.Replaying()
+	first := d.next() == nil
 	index, _ := d.record(&recordv1.Entry{Entry: &recordv1.Entry_Run{Run: &recordv1.Run{Name: name}}}, nil)
 	begun := &closure{name, index, ctx, resolveRetry(retry), fn, first}
 	completed := d.completion(index) != nil
@@ -68,8 +68,8 @@ func (d *durable) Run(ctx context.Context, name string, retry actor.RetryPolicy,
 	case completed:
 		d.settle(index)
 		return index, nil
-	case d.cursor.Replaying(): // it ended with a cancel or with ctx, or else diverges
-		_, err := d.replayWait(ctx, []uint32{index}, d.cursor.Next())
+	case d.next() != nil: // it ended with a cancel or with ctx, or else diverges
+		_, err := d.replayWait(ctx, []uint32{index}, d.next())
 		return index, err
 	}
 	return index, d.runHere(begun)
@@ -81,7 +81,7 @@ func (d *durable) runHere(c *closure) error {
 	canceled := d.mu.canceled
 	d.mu.Unlock()
 	if canceled {
-		return d.deliverCancel([]uint32{c.index})
+		return d.deliverCancel(&awaited{entries: []uint32{c.index}})
 	}
 	if !d.gate() {
 		runtime.Goexit()
@@ -113,9 +113,9 @@ func (d *durable) runHere(c *closure) error {
 		d.settle(c.index)
 		return nil
 	case canceled:
-		return d.deliverCancel([]uint32{c.index})
+		return d.deliverCancel(&awaited{entries: []uint32{c.index}})
 	default:
-		d.recordWait([]uint32{c.index}, recordv1.WaitOutcome_WAIT_OUTCOME_DEADLINE, 0)
+		d.recordWait(&recordv1.Wait{Futures: []uint32{c.index}, Outcome: recordv1.WaitOutcome_WAIT_OUTCOME_DEADLINE})
 		return contextError(c.ctx)
 	}
 }

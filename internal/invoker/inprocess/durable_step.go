@@ -18,6 +18,7 @@ func (d *durable) Call(ctx context.Context, call actor.CallRequest) (uint32, err
 	if err := d.enter("Call ", call.Method.FullName()); err != nil {
 		return 0, err
 	}
+	d.next() // from here on the cursor is at this step's entry
 	invoke, span, err := d.request(ctx, "Call ", call)
 	if err != nil {
 		return 0, err
@@ -36,6 +37,7 @@ func (d *durable) Send(ctx context.Context, call actor.CallRequest) (string, err
 	if err := d.enter("Send ", call.Method.FullName()); err != nil {
 		return "", err
 	}
+	d.next()
 	invoke, span, err := d.request(ctx, "Send ", call)
 	if err != nil {
 		return "", err
@@ -85,7 +87,7 @@ func (d *durable) pending(ctx context.Context, step, name string, entry *recordv
 		return 0, nil, err
 	}
 	var span telemetry.Span
-	if !d.cursor.Replaying() {
+	if d.next() == nil {
 		_, span = d.invoker.startStep(ctx, step, name)
 	}
 	index, recorded := d.recordPending(entry, nil, span)
@@ -101,6 +103,11 @@ func (d *durable) Sleep(ctx context.Context, wait time.Duration) (uint32, time.T
 		return 0, time.Time{}, err
 	}
 	return index, time.UnixMilli(recorded.GetSleep().GetUntil()), nil
+}
+
+// StopTimer is an entry of its own: a timer is a Sleep's, and may have fired.
+func (d *durable) StopTimer(_ context.Context, index uint32) error {
+	return d.oneWay("Stop of a timer", "", &recordv1.Entry{Entry: &recordv1.Entry_StopTimer{StopTimer: &recordv1.StopTimer{Entry: index}}})
 }
 
 func (d *durable) Awakeable(ctx context.Context) (string, uint32, error) {

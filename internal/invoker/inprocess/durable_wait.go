@@ -6,10 +6,35 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
+
+// awaited is what one wait is for: the first of some entries, or, if it is set, a condition.
+type awaited struct {
+	entries   []uint32
+	condition *actor.Condition
+	// of a condition: how it is recorded. entries are then those in it that are not decided.
+	record *recordv1.Condition
+}
+
+// awaitedOf must be made anew for each wait: what is decided is left out.
+func awaitedOf(condition *actor.Condition) *awaited {
+	a := &awaited{condition: condition, record: conditionRecord(condition)}
+	condition.Undecided(func(entry uint32) { a.entries = append(a.entries, entry) })
+	return a
+}
+
+// wait is the record of how it ended.
+func (a *awaited) wait(outcome recordv1.WaitOutcome) *recordv1.Wait {
+	if a.condition != nil {
+		return &recordv1.Wait{Condition: a.record, Outcome: outcome}
+	}
+	return &recordv1.Wait{Futures: a.entries, Outcome: outcome}
+}
 
 // Wait waits for the first of the entries to complete, for a cancel, or for the end of a derived
 // ctx.
@@ -17,10 +42,49 @@ func (d *durable) Wait(ctx context.Context, indexes []uint32) (int, error) {
 	if err := d.enter("Await", ""); err != nil {
 		return 0, err
 	}
-	if recorded := d.cursor.Next(); recorded != nil {
+	// A wait that left no entry may stand before the Version that is ahead: to pass that here would
+	// make ctx.Now run ahead.
+	recorded := d.cursor.Ahead()
+	if recorded == nil && d.cursor.Replaying() {
+		if len(indexes) == 1 && d.completion(indexes[0]) != nil {
+			d.settle(indexes[0])
+			return 0, nil
+		}
+		d.next() // nobody asks for it any more
+	}
+	if recorded != nil {
 		return d.replayWait(ctx, indexes, recorded)
 	}
-	return d.wait(ctx, indexes)
+	return d.wait(ctx, &awaited{entries: indexes})
+}
+
+// WaitUntil is Wait for a condition. One that is the first of some entries leaves the same trace
+// as a Wait for them.
+func (d *durable) WaitUntil(ctx context.Context, condition *actor.Condition) error {
+	if entries := firstOfEntries(condition); entries != nil {
+		winner, err := d.Wait(ctx, entries)
+		if err != nil {
+			return err
+		}
+		condition.Decide(func(entry uint32) (bool, bool) { return entry == entries[winner], d.failed(entry) })
+		return nil
+	}
+	if err := d.enter("Await", ""); err != nil {
+		return err
+	}
+	a, recorded := awaitedOf(condition), d.cursor.Ahead()
+	if recorded == nil && d.cursor.Replaying() { // as in Wait
+		if condition.Evident(d.ended) {
+			d.decideReplayed(a)
+			return nil
+		}
+		d.next()
+	}
+	if recorded != nil {
+		return d.replayCondition(ctx, a, recorded)
+	}
+	_, err := d.wait(ctx, a)
+	return err
 }
 
 // replayWait ends a wait as an earlier attempt saw it end.
@@ -28,32 +92,95 @@ func (d *durable) replayWait(ctx context.Context, indexes []uint32, recorded *re
 	// A wait for one future that completed left no entry. It is told from one that did by what is
 	// ahead: had this wait completed, so would have every later one for the same future alone, and
 	// the entry could be of none.
-	ofThis := recorded.GetWait() != nil && slices.Equal(recorded.GetWait().GetFutures(), indexes)
+	ofThis := recorded.GetWait() != nil && recorded.GetWait().GetCondition() == nil && slices.Equal(recorded.GetWait().GetFutures(), indexes)
 	if !ofThis && len(indexes) == 1 && d.completion(indexes[0]) != nil {
 		d.settle(indexes[0])
 		return 0, nil
 	}
-	made := &recordv1.Entry{Entry: &recordv1.Entry_Wait{Wait: &recordv1.Wait{Futures: indexes}}}
+	d.matchWait(&awaited{entries: indexes}, recorded)
+	wait := recorded.GetWait()
+	if err := d.replayedEnd(ctx, wait); err != nil {
+		return 0, err
+	}
+	winner := int(wait.GetWinner())
+	if winner >= len(indexes) || d.completion(indexes[winner]) == nil {
+		d.Fail(actor.Errorf(actor.DataLoss, "journal entry %d says that entry %d completed, but its completion is missing", d.cursor.Passed(), wait.GetWinner()))
+	}
+	d.settle(indexes[winner])
+	return winner, nil
+}
+
+// replayCondition is replayWait for a condition.
+func (d *durable) replayCondition(ctx context.Context, a *awaited, recorded *recordv1.Entry) error {
+	ofThis := recorded.GetWait().GetCondition() != nil && proto.Equal(recorded.GetWait().GetCondition(), a.record)
+	// One whose end is evident left no entry, and by now all of it has completed: as above.
+	if !ofThis && a.condition.Decidable(d.ended) {
+		d.decideReplayed(a)
+		return nil
+	}
+	d.matchWait(a, recorded)
+	wait := recorded.GetWait()
+	if err := d.replayedEnd(ctx, wait); err != nil {
+		return err
+	}
+	seen := map[uint32]bool{}
+	for position, entry := range a.entries {
+		if at := position / 8; at < len(wait.GetCompleted()) && wait.GetCompleted()[at]>>(position%8)&1 == 1 {
+			seen[entry] = true
+			if d.completion(entry) == nil {
+				d.Fail(actor.Errorf(actor.DataLoss, "journal entry %d says that entry %d completed, but its completion is missing", d.cursor.Passed(), entry))
+			}
+		}
+	}
+	if !a.condition.Decide(func(entry uint32) (bool, bool) { return seen[entry], d.failed(entry) }) {
+		d.Fail(actor.Errorf(actor.DataLoss, "journal entry %d says that a wait ended, but what it names as completed does not end it", d.cursor.Passed()))
+	}
+	return nil
+}
+
+// decideReplayed decides a condition by all that has completed since.
+func (d *durable) decideReplayed(a *awaited) {
+	a.condition.Decide(d.ended)
+	for _, entry := range a.entries {
+		if d.completion(entry) != nil {
+			d.settle(entry)
+		}
+	}
+}
+
+// matchWait goes past the entry ahead, which must be of this wait.
+func (d *durable) matchWait(a *awaited, recorded *recordv1.Entry) {
+	d.next()
+	made := &recordv1.Entry{Entry: &recordv1.Entry_Wait{Wait: a.wait(recordv1.WaitOutcome_WAIT_OUTCOME_UNSPECIFIED)}}
 	if divergence := d.cursor.Match(made, nil); divergence != nil {
 		made.Site = callSite()
 		d.stop(divergence, d.diverged(divergence))
 		runtime.Goexit()
 	}
 	d.pass(recorded)
-	switch wait := recorded.GetWait(); wait.GetOutcome() {
+}
+
+// replayedEnd is nil for a wait that completed.
+func (d *durable) replayedEnd(ctx context.Context, wait *recordv1.Wait) error {
+	switch wait.GetOutcome() {
 	case recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED:
 		d.told()
-		return 0, actor.ErrCanceled
+		return actor.ErrCanceled
 	case recordv1.WaitOutcome_WAIT_OUTCOME_DEADLINE:
-		return 0, replayedContextError(ctx)
-	default:
-		winner := int(wait.GetWinner())
-		if winner >= len(indexes) || d.completion(indexes[winner]) == nil {
-			d.Fail(actor.Errorf(actor.DataLoss, "journal entry %d says that entry %d completed, but its completion is missing", d.cursor.Passed(), wait.GetWinner()))
-		}
-		d.settle(indexes[winner])
-		return winner, nil
+		return replayedContextError(ctx)
 	}
+	return nil
+}
+
+// ended says for a condition how an entry has completed.
+func (d *durable) ended(entry uint32) (done, failure bool) {
+	completion := d.completion(entry)
+	return completion != nil, completion.GetResult().GetError() != nil
+}
+
+func (d *durable) failed(entry uint32) bool {
+	_, failure := d.ended(entry)
+	return failure
 }
 
 // replayedContextError is the recorded end of a derived ctx. Its own error tells a deadline from a
@@ -76,39 +203,38 @@ func (d *durable) settle(index uint32) {
 	}
 }
 
-// wait is Wait at the end of the journal.
-func (d *durable) wait(ctx context.Context, indexes []uint32) (int, error) {
+// wait is Wait, or WaitUntil, at the end of the journal.
+func (d *durable) wait(ctx context.Context, a *awaited) (int, error) {
 	mayTire, tired := d.suspendable(ctx), false
 	var inactive <-chan time.Time
 	for {
 		d.mu.Lock()
 		canceled, closures := d.mu.canceled, d.mu.closures
-		winner := -1
-		for position, index := range indexes {
-			if d.mu.completions[index] != nil {
-				winner = position
-				break
-			}
-		}
+		winner, seen := a.lookLocked(d.mu.completions)
 		d.mu.Unlock()
 		d.unwindIfStopped()
 		switch {
 		// Before a cancel and before the end of ctx: what completed has had its effect, and a
 		// handler that were told of the cancel instead would not undo it. Nor may a wait that an
 		// earlier attempt saw complete end otherwise; replayWait relies on that.
+		case seen != nil:
+			d.completeCondition(a, seen)
+			return 0, nil
 		case winner >= 0:
-			if len(indexes) > 1 {
-				d.recordWait(indexes, recordv1.WaitOutcome_WAIT_OUTCOME_COMPLETED, winner)
+			if len(a.entries) > 1 {
+				wait := a.wait(recordv1.WaitOutcome_WAIT_OUTCOME_COMPLETED)
+				wait.Winner = uint32(winner)
+				d.recordWait(wait)
 			}
-			d.settle(indexes[winner])
+			d.settle(a.entries[winner])
 			return winner, nil
 		case canceled:
-			return 0, d.deliverCancel(indexes)
+			return 0, d.deliverCancel(a)
 		case ctx.Err() != nil:
-			d.recordWait(indexes, recordv1.WaitOutcome_WAIT_OUTCOME_DEADLINE, 0)
+			d.recordWait(a.wait(recordv1.WaitOutcome_WAIT_OUTCOME_DEADLINE))
 			return 0, contextError(ctx)
 		case mayTire && closures == 0 && (tired || d.invoker.config.InactivityTimeout <= SuspendAtOnce):
-			d.stop(errSuspended, &invoker.Outcome{Suspended: true, WaitingFor: indexes})
+			d.stop(errSuspended, &invoker.Outcome{Suspended: true, WaitingFor: a.entries, WaitingUntil: a.record})
 			runtime.Goexit()
 		}
 		if mayTire && inactive == nil && d.invoker.config.InactivityTimeout > SuspendAtOnce {
@@ -129,6 +255,57 @@ func (d *durable) wait(ctx context.Context, indexes []uint32) (int, error) {
 	}
 }
 
+// lookLocked is the position of the first entry that has completed, or -1; of a condition that can
+// be decided, how its entries have ended: true for those that failed.
+func (a *awaited) lookLocked(completions map[uint32]*recordv1.Completion) (winner int, seen map[uint32]bool) {
+	if a.condition == nil {
+		for position, entry := range a.entries {
+			if completions[entry] != nil {
+				return position, nil
+			}
+		}
+		return -1, nil
+	}
+	decided := a.condition.Decidable(func(entry uint32) (bool, bool) {
+		completion := completions[entry]
+		return completion != nil, completion.GetResult().GetError() != nil
+	})
+	if !decided {
+		return -1, nil
+	}
+	seen = make(map[uint32]bool, len(a.entries))
+	for _, entry := range a.entries {
+		if completion := completions[entry]; completion != nil {
+			seen[entry] = completion.GetResult().GetError() != nil
+		}
+	}
+	return -1, seen
+}
+
+// completeCondition decides the condition by what was seen, and records that unless it is evident.
+func (d *durable) completeCondition(a *awaited, seen map[uint32]bool) {
+	ended := func(entry uint32) (bool, bool) {
+		failure, done := seen[entry]
+		return done, failure
+	}
+	evident := a.condition.Evident(ended)
+	a.condition.Decide(ended)
+	if evident {
+		for _, entry := range a.entries {
+			d.settle(entry)
+		}
+		return
+	}
+	wait := a.wait(recordv1.WaitOutcome_WAIT_OUTCOME_COMPLETED)
+	wait.Completed = make([]byte, (len(a.entries)+7)/8)
+	for position, entry := range a.entries {
+		if _, done := seen[entry]; done {
+			wait.Completed[position/8] |= 1 << (position % 8)
+		}
+	}
+	d.recordWait(wait)
+}
+
 var errSuspended = actor.NewError(actor.Canceled, "the attempt was suspended")
 
 // suspendable reports whether an unwound handler would be woken by all that can end the wait: a
@@ -141,16 +318,14 @@ func (d *durable) suspendable(ctx context.Context) bool {
 	return !ok || deadline.Equal(d.attempt.Deadline)
 }
 
-func (d *durable) recordWait(indexes []uint32, outcome recordv1.WaitOutcome, winner int) {
-	d.record(&recordv1.Entry{Entry: &recordv1.Entry_Wait{Wait: &recordv1.Wait{
-		Futures: indexes, Outcome: outcome, Winner: uint32(winner),
-	}}}, nil)
+func (d *durable) recordWait(wait *recordv1.Wait) {
+	d.record(&recordv1.Entry{Entry: &recordv1.Entry_Wait{Wait: wait}}, nil)
 }
 
 // deliverCancel tells the handler, once, that it was cancelled.
-func (d *durable) deliverCancel(indexes []uint32) error {
+func (d *durable) deliverCancel(a *awaited) error {
 	d.told()
-	d.recordWait(indexes, recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED, 0)
+	d.recordWait(a.wait(recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED))
 	return actor.ErrCanceled
 }
 

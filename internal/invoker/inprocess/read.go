@@ -277,6 +277,22 @@ func (r *read) Wait(ctx context.Context, indexes []uint32) (int, error) {
 	return winner, nil
 }
 
+// WaitUntil waits for one step after the other.
+func (r *read) WaitUntil(ctx context.Context, condition *actor.Condition) error {
+	return waitUntil(ctx, condition, func(index uint32) (done, failure bool) {
+		step := r.step(index)
+		if step == nil {
+			return true, true // Result says why
+		}
+		select {
+		case <-step.done:
+			return true, step.err != nil || step.result.GetError() != nil
+		default:
+			return false, false
+		}
+	}, r.Wait)
+}
+
 // contextError is why ctx ended, as an error that a handler can return as it is.
 func contextError(ctx context.Context) error {
 	return actor.Terminal(actor.CodeOf(ctx.Err()), fmt.Errorf("the ctx of the wait ended: %w", ctx.Err()))
@@ -344,6 +360,8 @@ func (r *read) Run(_ context.Context, name string, _ actor.RetryPolicy, _ bool, 
 func (r *read) Sleep(context.Context, time.Duration) (uint32, time.Time, error) {
 	return 0, time.Time{}, r.refuse("Sleep")
 }
+
+func (r *read) StopTimer(context.Context, uint32) error { return r.refuse("Stop of a timer") }
 
 func (r *read) Awakeable(context.Context) (string, uint32, error) {
 	return "", 0, r.refuse("NewAwakeable")

@@ -209,6 +209,18 @@ func (t *transaction) Wait(ctx context.Context, indexes []uint32) (int, error) {
 	}
 }
 
+// WaitUntil waits for one call after the other.
+func (t *transaction) WaitUntil(ctx context.Context, condition *actor.Condition) error {
+	return waitUntil(ctx, condition, func(index uint32) (done, failure bool) {
+		made := t.calls.Load()
+		if made == nil {
+			return true, true // Result says why
+		}
+		result := made.result(index)
+		return result != nil, result.GetError() != nil
+	}, t.Wait)
+}
+
 // Result is how a call that Wait named completed.
 func (t *transaction) Result(index uint32) ([]byte, error) {
 	if err := t.enter("Await", ""); err != nil {

@@ -81,6 +81,10 @@ func (t *transaction) Sleep(context.Context, time.Duration) (uint32, time.Time, 
 	return 0, time.Time{}, t.refuse("Sleep")
 }
 
+func (t *transaction) StopTimer(context.Context, uint32) error {
+	return t.refuse("Stop of a timer")
+}
+
 func (t *transaction) Awakeable(context.Context) (string, uint32, error) {
 	return "", 0, t.refuse("NewAwakeable")
 }

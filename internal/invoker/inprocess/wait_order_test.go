@@ -169,7 +169,7 @@ func (w *watched) see(position int, seen string) {
 // arbitrary entries and instants, and cancels them at an arbitrary one: every attempt sees what
 // the one before it saw.
 func TestWaitsReplayInAnyOrder(t *testing.T) {
-	seeds := uint64(400)
+	seeds := uint64(600)
 	if testing.Short() {
 		seeds = 50
 	}
@@ -186,6 +186,10 @@ func TestWaitsReplayInAnyOrder(t *testing.T) {
 				d.onAppend = func(index uint32, entry *recordv1.Entry) {
 					if entry.GetAwakeable() != nil || entry.GetCall() != nil {
 						d.mu.timers = append(d.mu.timers, time.AfterFunc(time.Duration(outside.IntN(120))*time.Second, func() {
+							if index%3 == 0 {
+								d.complete(index, &recordv1.Result{Error: &recordv1.Error{Code: uint32(actor.Aborted), Message: fmt.Sprint("failure ", index)}})
+								return
+							}
 							d.complete(index, value(d.t, reply(fmt.Sprint("result ", index))))
 						}))
 					}
@@ -231,7 +235,7 @@ func arbitrary(ctx actor.Context, choice *rand.Rand, seen *watched) string {
 		if choice.IntN(4) == 0 {
 			timed, cancel = context.WithTimeout(ctx, time.Duration(choice.IntN(60))*time.Second)
 		}
-		kind, pause := choice.IntN(9), time.Duration(choice.IntN(60))*time.Second
+		kind, pause := choice.IntN(13), time.Duration(choice.IntN(60))*time.Second
 		if len(futures) == 0 {
 			kind %= 3
 		}
@@ -261,6 +265,27 @@ func arbitrary(ctx actor.Context, choice *rand.Rand, seen *watched) string {
 		case 7:
 			result, err := actor.Run(timed, fmt.Sprint("run ", step), func(ctx context.Context) (int, error) { return step, doze(ctx, pause) })
 			note("run", result, err)
+		case 9:
+			result, err := nested(choice, ctx, futures, 3).Await(timed)
+			note("nested", result.GetRoot(), err)
+		case 10:
+			both := actor.AllAsync(nested(choice, ctx, futures, 2), futures[other], nested(choice, ctx, futures, 1))
+			winner, err := actor.Select(timed, both, futures[one])
+			note("select nested", winner, err)
+			results, err := both.Await(timed)
+			for _, result := range results {
+				note("of all", result.GetRoot())
+			}
+			note("all", len(results), err)
+		case 11:
+			timer := actor.After(ctx, pause)
+			note("settled", actor.Settled(timed, timer, nested(choice, ctx, futures, 2), futures[other]))
+			note("stop", timer.Stop(ctx))
+			_, err := timer.Await(timed)
+			note("stopped", err)
+		case 12:
+			change := fmt.Sprint("change ", choice.IntN(3))
+			note("version", actor.Version(ctx, change, actor.Unversioned, step))
 		case 8:
 			number(ctx).Set(wrapperspb.Int64(int64(step)))
 			note("sleep", actor.Sleep(timed, pause))
@@ -268,6 +293,27 @@ func arbitrary(ctx actor.Context, choice *rand.Rand, seen *watched) string {
 		cancel()
 	}
 	return strings.Join(trace, "\n") + " end"
+}
+
+// nested is an arbitrary combination of the futures.
+func nested(choice *rand.Rand, ctx context.Context, futures []actor.Future[*apipb.Mixin], depth int) actor.Future[*apipb.Mixin] {
+	if depth == 0 || choice.IntN(3) == 0 {
+		return futures[choice.IntN(len(futures))]
+	}
+	parts := make([]actor.Future[*apipb.Mixin], 1+choice.IntN(3))
+	for position := range parts {
+		parts[position] = nested(choice, ctx, futures, depth-1)
+	}
+	switch choice.IntN(4) {
+	case 0:
+		return actor.AnyAsync(parts...)
+	case 1:
+		return actor.RaceAsync(parts...)
+	case 2:
+		return actor.WithTimeout(ctx, parts[0], time.Duration(choice.IntN(60))*time.Second)
+	default:
+		return actor.AnyAsync(append(parts, actor.RaceAsync(parts...))...)
+	}
 }
 
 // doze sleeps until ctx ends.

@@ -155,6 +155,70 @@ func (WaitOutcome) EnumDescriptor() ([]byte, []int) {
 	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{1}
 }
 
+type Quantifier int32
+
+const (
+	// One entry completes; it fails if its result is an error.
+	Quantifier_QUANTIFIER_ENTRY Quantifier = 0
+	// The first part that completes decides.
+	Quantifier_QUANTIFIER_FIRST Quantifier = 1
+	// All parts complete, whether they succeed or fail. It succeeds.
+	Quantifier_QUANTIFIER_SETTLED Quantifier = 2
+	// The first part that succeeds decides; it fails once all have failed.
+	Quantifier_QUANTIFIER_ANY Quantifier = 3
+	// All parts succeed; the first that fails decides.
+	Quantifier_QUANTIFIER_ALL Quantifier = 4
+	// The first part completes; it fails if the second, which is a timer, does before.
+	Quantifier_QUANTIFIER_TIMEOUT Quantifier = 5
+)
+
+// Enum value maps for Quantifier.
+var (
+	Quantifier_name = map[int32]string{
+		0: "QUANTIFIER_ENTRY",
+		1: "QUANTIFIER_FIRST",
+		2: "QUANTIFIER_SETTLED",
+		3: "QUANTIFIER_ANY",
+		4: "QUANTIFIER_ALL",
+		5: "QUANTIFIER_TIMEOUT",
+	}
+	Quantifier_value = map[string]int32{
+		"QUANTIFIER_ENTRY":   0,
+		"QUANTIFIER_FIRST":   1,
+		"QUANTIFIER_SETTLED": 2,
+		"QUANTIFIER_ANY":     3,
+		"QUANTIFIER_ALL":     4,
+		"QUANTIFIER_TIMEOUT": 5,
+	}
+)
+
+func (x Quantifier) Enum() *Quantifier {
+	p := new(Quantifier)
+	*p = x
+	return p
+}
+
+func (x Quantifier) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Quantifier) Descriptor() protoreflect.EnumDescriptor {
+	return file_perdure_record_v1_record_proto_enumTypes[2].Descriptor()
+}
+
+func (Quantifier) Type() protoreflect.EnumType {
+	return &file_perdure_record_v1_record_proto_enumTypes[2]
+}
+
+func (x Quantifier) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Quantifier.Descriptor instead.
+func (Quantifier) EnumDescriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{2}
+}
+
 // Target names a handler of an object. Key is empty for a SERVICE.
 type Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -433,6 +497,11 @@ type Invocation struct {
 	Waiters []*Caller `protobuf:"bytes,28,rep,name=waiters" json:"waiters,omitempty"`
 	// Its journal is being removed, slice by slice: it is as good as gone.
 	Purging bool `protobuf:"varint,29,opt,name=purging" json:"purging,omitempty"`
+	// What ends the wait of a suspended invocation that waits for a combination of entries;
+	// waiting_for then has those of its entries that are not complete.
+	WaitingUntil *Condition `protobuf:"bytes,30,opt,name=waiting_until,json=waitingUntil" json:"waiting_until,omitempty"`
+	// How the code last differed from the journal; unset once a step was recorded again.
+	Divergence *Divergence `protobuf:"bytes,31,opt,name=divergence" json:"divergence,omitempty"`
 	// How often the handler has continued as new.
 	Continuations uint32 `protobuf:"varint,57,opt,name=continuations" json:"continuations,omitempty"`
 	// The journal begins after this entry, which is its Input; 0 until the handler has continued
@@ -679,6 +748,20 @@ func (x *Invocation) GetPurging() bool {
 	return false
 }
 
+func (x *Invocation) GetWaitingUntil() *Condition {
+	if x != nil {
+		return x.WaitingUntil
+	}
+	return nil
+}
+
+func (x *Invocation) GetDivergence() *Divergence {
+	if x != nil {
+		return x.Divergence
+	}
+	return nil
+}
+
 func (x *Invocation) GetContinuations() uint32 {
 	if x != nil {
 		return x.Continuations
@@ -801,6 +884,9 @@ type Entry struct {
 	//	*Entry_CompleteAwakeable
 	//	*Entry_Wait
 	//	*Entry_CancelInvocation
+	//	*Entry_Version
+	//	*Entry_Attach
+	//	*Entry_StopTimer
 	Entry         isEntry_Entry `protobuf_oneof:"entry"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -983,6 +1069,33 @@ func (x *Entry) GetCancelInvocation() *CancelInvocation {
 	return nil
 }
 
+func (x *Entry) GetVersion() *Version {
+	if x != nil {
+		if x, ok := x.Entry.(*Entry_Version); ok {
+			return x.Version
+		}
+	}
+	return nil
+}
+
+func (x *Entry) GetAttach() *Attach {
+	if x != nil {
+		if x, ok := x.Entry.(*Entry_Attach); ok {
+			return x.Attach
+		}
+	}
+	return nil
+}
+
+func (x *Entry) GetStopTimer() *StopTimer {
+	if x != nil {
+		if x, ok := x.Entry.(*Entry_StopTimer); ok {
+			return x.StopTimer
+		}
+	}
+	return nil
+}
+
 type isEntry_Entry interface {
 	isEntry_Entry()
 }
@@ -1043,6 +1156,18 @@ type Entry_CancelInvocation struct {
 	CancelInvocation *CancelInvocation `protobuf:"bytes,23,opt,name=cancel_invocation,json=cancelInvocation,oneof"`
 }
 
+type Entry_Version struct {
+	Version *Version `protobuf:"bytes,24,opt,name=version,oneof"`
+}
+
+type Entry_Attach struct {
+	Attach *Attach `protobuf:"bytes,25,opt,name=attach,oneof"`
+}
+
+type Entry_StopTimer struct {
+	StopTimer *StopTimer `protobuf:"bytes,26,opt,name=stop_timer,json=stopTimer,oneof"`
+}
+
 func (*Entry_Input) isEntry_Entry() {}
 
 func (*Entry_Call) isEntry_Entry() {}
@@ -1070,6 +1195,12 @@ func (*Entry_CompleteAwakeable) isEntry_Entry() {}
 func (*Entry_Wait) isEntry_Entry() {}
 
 func (*Entry_CancelInvocation) isEntry_Entry() {}
+
+func (*Entry_Version) isEntry_Entry() {}
+
+func (*Entry_Attach) isEntry_Entry() {}
+
+func (*Entry_StopTimer) isEntry_Entry() {}
 
 type Input struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1849,10 +1980,15 @@ func (x *CompleteAwakeable) GetResult() *Result {
 
 // Wait records how a wait ended where a replay could not tell by itself.
 type Wait struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Futures       []uint32               `protobuf:"varint,1,rep,packed,name=futures" json:"futures,omitempty"`
-	Outcome       WaitOutcome            `protobuf:"varint,2,opt,name=outcome,enum=perdure.record.v1.WaitOutcome" json:"outcome,omitempty"`
-	Winner        uint32                 `protobuf:"varint,3,opt,name=winner" json:"winner,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Futures []uint32               `protobuf:"varint,1,rep,packed,name=futures" json:"futures,omitempty"`
+	Outcome WaitOutcome            `protobuf:"varint,2,opt,name=outcome,enum=perdure.record.v1.WaitOutcome" json:"outcome,omitempty"`
+	Winner  uint32                 `protobuf:"varint,3,opt,name=winner" json:"winner,omitempty"`
+	// What was waited for if it was more than the first of several entries; futures is empty then.
+	Condition *Condition `protobuf:"bytes,4,opt,name=condition" json:"condition,omitempty"`
+	// Of outcome COMPLETED with a condition: which of its entries, counted from the left over all
+	// its parts, had completed. The lowest bit of the first byte is the first.
+	Completed     []byte `protobuf:"bytes,5,opt,name=completed" json:"completed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1908,6 +2044,91 @@ func (x *Wait) GetWinner() uint32 {
 	return 0
 }
 
+func (x *Wait) GetCondition() *Condition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
+func (x *Wait) GetCompleted() []byte {
+	if x != nil {
+		return x.Completed
+	}
+	return nil
+}
+
+// Condition is what a wait is for: one entry, or parts of which enough must complete.
+type Condition struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Quantifier Quantifier             `protobuf:"varint,1,opt,name=quantifier,enum=perdure.record.v1.Quantifier" json:"quantifier,omitempty"`
+	// Of quantifier ENTRY; 0 is one that has failed from the start.
+	Entry uint32       `protobuf:"varint,2,opt,name=entry" json:"entry,omitempty"`
+	Parts []*Condition `protobuf:"bytes,3,rep,name=parts" json:"parts,omitempty"`
+	// The parts, instead of them, if all are entries.
+	Entries       []uint32 `protobuf:"varint,4,rep,packed,name=entries" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Condition) Reset() {
+	*x = Condition{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Condition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Condition) ProtoMessage() {}
+
+func (x *Condition) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Condition.ProtoReflect.Descriptor instead.
+func (*Condition) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Condition) GetQuantifier() Quantifier {
+	if x != nil {
+		return x.Quantifier
+	}
+	return Quantifier_QUANTIFIER_ENTRY
+}
+
+func (x *Condition) GetEntry() uint32 {
+	if x != nil {
+		return x.Entry
+	}
+	return 0
+}
+
+func (x *Condition) GetParts() []*Condition {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *Condition) GetEntries() []uint32 {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
 type CancelInvocation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	InvocationId  []byte                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId" json:"invocation_id,omitempty"`
@@ -1917,7 +2138,7 @@ type CancelInvocation struct {
 
 func (x *CancelInvocation) Reset() {
 	*x = CancelInvocation{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2150,7 @@ func (x *CancelInvocation) String() string {
 func (*CancelInvocation) ProtoMessage() {}
 
 func (x *CancelInvocation) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2163,7 @@ func (x *CancelInvocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocation.ProtoReflect.Descriptor instead.
 func (*CancelInvocation) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CancelInvocation) GetInvocationId() []byte {
@@ -1950,6 +2171,469 @@ func (x *CancelInvocation) GetInvocationId() []byte {
 		return x.InvocationId
 	}
 	return nil
+}
+
+// Version is which variant of a change in the code the invocation runs with.
+type Version struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Change        string                 `protobuf:"bytes,1,opt,name=change" json:"change,omitempty"`
+	Version       int32                  `protobuf:"varint,2,opt,name=version" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Version) Reset() {
+	*x = Version{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Version) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Version) ProtoMessage() {}
+
+func (x *Version) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Version.ProtoReflect.Descriptor instead.
+func (*Version) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Version) GetChange() string {
+	if x != nil {
+		return x.Change
+	}
+	return ""
+}
+
+func (x *Version) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// Attach waits for the result of an invocation that somebody else started.
+type Attach struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId []byte                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId" json:"invocation_id,omitempty"`
+	// It is completed at once, with an encoded Peeked.
+	Peek          bool `protobuf:"varint,2,opt,name=peek" json:"peek,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attach) Reset() {
+	*x = Attach{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attach) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attach) ProtoMessage() {}
+
+func (x *Attach) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attach.ProtoReflect.Descriptor instead.
+func (*Attach) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Attach) GetInvocationId() []byte {
+	if x != nil {
+		return x.InvocationId
+	}
+	return nil
+}
+
+func (x *Attach) GetPeek() bool {
+	if x != nil {
+		return x.Peek
+	}
+	return false
+}
+
+// Peeked is what a peek found: the result of an invocation, unset while it has none.
+type Peeked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Result        *Result                `protobuf:"bytes,1,opt,name=result" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peeked) Reset() {
+	*x = Peeked{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peeked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peeked) ProtoMessage() {}
+
+func (x *Peeked) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peeked.ProtoReflect.Descriptor instead.
+func (*Peeked) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Peeked) GetResult() *Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+// StopTimer ends the wait of a Sleep entry early: it completes with an error, unless it has
+// completed before.
+type StopTimer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entry         uint32                 `protobuf:"varint,1,opt,name=entry" json:"entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopTimer) Reset() {
+	*x = StopTimer{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopTimer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopTimer) ProtoMessage() {}
+
+func (x *StopTimer) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopTimer.ProtoReflect.Descriptor instead.
+func (*StopTimer) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *StopTimer) GetEntry() uint32 {
+	if x != nil {
+		return x.Entry
+	}
+	return 0
+}
+
+// RunTries is what is kept of a Run that has failed and is to be tried again.
+type RunTries struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tries that have failed.
+	Failed uint32 `protobuf:"varint,1,opt,name=failed" json:"failed,omitempty"`
+	// When the next one begins, in milliseconds since 1970 UTC.
+	NextAt        int64  `protobuf:"varint,2,opt,name=next_at,json=nextAt" json:"next_at,omitempty"`
+	LastFailure   *Error `protobuf:"bytes,3,opt,name=last_failure,json=lastFailure" json:"last_failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunTries) Reset() {
+	*x = RunTries{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunTries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunTries) ProtoMessage() {}
+
+func (x *RunTries) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunTries.ProtoReflect.Descriptor instead.
+func (*RunTries) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RunTries) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *RunTries) GetNextAt() int64 {
+	if x != nil {
+		return x.NextAt
+	}
+	return 0
+}
+
+func (x *RunTries) GetLastFailure() *Error {
+	if x != nil {
+		return x.LastFailure
+	}
+	return nil
+}
+
+// Divergence is a handler that did not make the step that its journal has.
+type Divergence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index of the entry.
+	Entry   uint32 `protobuf:"varint,1,opt,name=entry" json:"entry,omitempty"`
+	Attempt uint32 `protobuf:"varint,2,opt,name=attempt" json:"attempt,omitempty"`
+	// What is not the same, such as "the key".
+	Difference string         `protobuf:"bytes,3,opt,name=difference" json:"difference,omitempty"`
+	Recorded   *DivergentStep `protobuf:"bytes,4,opt,name=recorded" json:"recorded,omitempty"`
+	Made       *DivergentStep `protobuf:"bytes,5,opt,name=made" json:"made,omitempty"`
+	// What the two steps consist of, as texts.
+	Fields        []*DivergentField `protobuf:"bytes,6,rep,name=fields" json:"fields,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Divergence) Reset() {
+	*x = Divergence{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Divergence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Divergence) ProtoMessage() {}
+
+func (x *Divergence) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Divergence.ProtoReflect.Descriptor instead.
+func (*Divergence) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Divergence) GetEntry() uint32 {
+	if x != nil {
+		return x.Entry
+	}
+	return 0
+}
+
+func (x *Divergence) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Divergence) GetDifference() string {
+	if x != nil {
+		return x.Difference
+	}
+	return ""
+}
+
+func (x *Divergence) GetRecorded() *DivergentStep {
+	if x != nil {
+		return x.Recorded
+	}
+	return nil
+}
+
+func (x *Divergence) GetMade() *DivergentStep {
+	if x != nil {
+		return x.Made
+	}
+	return nil
+}
+
+func (x *Divergence) GetFields() []*DivergentField {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+type DivergentStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The step in words, such as `Run "pay"`.
+	Step string `protobuf:"bytes,1,opt,name=step" json:"step,omitempty"`
+	// "orders.go:42"; empty if unknown.
+	Site          string `protobuf:"bytes,2,opt,name=site" json:"site,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DivergentStep) Reset() {
+	*x = DivergentStep{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DivergentStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DivergentStep) ProtoMessage() {}
+
+func (x *DivergentStep) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DivergentStep.ProtoReflect.Descriptor instead.
+func (*DivergentStep) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *DivergentStep) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *DivergentStep) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+type DivergentField struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	Recorded      string                 `protobuf:"bytes,2,opt,name=recorded" json:"recorded,omitempty"`
+	Made          string                 `protobuf:"bytes,3,opt,name=made" json:"made,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DivergentField) Reset() {
+	*x = DivergentField{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DivergentField) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DivergentField) ProtoMessage() {}
+
+func (x *DivergentField) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DivergentField.ProtoReflect.Descriptor instead.
+func (*DivergentField) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *DivergentField) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DivergentField) GetRecorded() string {
+	if x != nil {
+		return x.Recorded
+	}
+	return ""
+}
+
+func (x *DivergentField) GetMade() string {
+	if x != nil {
+		return x.Made
+	}
+	return ""
 }
 
 // Completion is the later result of an entry.
@@ -1964,7 +2648,7 @@ type Completion struct {
 
 func (x *Completion) Reset() {
 	*x = Completion{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1976,7 +2660,7 @@ func (x *Completion) String() string {
 func (*Completion) ProtoMessage() {}
 
 func (x *Completion) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1989,7 +2673,7 @@ func (x *Completion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Completion.ProtoReflect.Descriptor instead.
 func (*Completion) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Completion) GetEntry() uint32 {
@@ -2025,7 +2709,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +2721,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2050,7 +2734,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Promise) GetResult() *Result {
@@ -2077,6 +2761,7 @@ type Message struct {
 	//	*Message_Cancel
 	//	*Message_CompletePromise
 	//	*Message_CompleteAwakeable
+	//	*Message_Attach
 	Message       isMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2084,7 +2769,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2781,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2794,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Message) GetMessage() isMessage_Message {
@@ -2164,6 +2849,15 @@ func (x *Message) GetCompleteAwakeable() *CompleteAwakeable {
 	return nil
 }
 
+func (x *Message) GetAttach() *AttachCaller {
+	if x != nil {
+		if x, ok := x.Message.(*Message_Attach); ok {
+			return x.Attach
+		}
+	}
+	return nil
+}
+
 type isMessage_Message interface {
 	isMessage_Message()
 }
@@ -2189,6 +2883,10 @@ type Message_CompleteAwakeable struct {
 	CompleteAwakeable *CompleteAwakeable `protobuf:"bytes,5,opt,name=complete_awakeable,json=completeAwakeable,oneof"`
 }
 
+type Message_Attach struct {
+	Attach *AttachCaller `protobuf:"bytes,6,opt,name=attach,oneof"`
+}
+
 func (*Message_Invoke) isMessage_Message() {}
 
 func (*Message_Complete) isMessage_Message() {}
@@ -2198,6 +2896,69 @@ func (*Message_Cancel) isMessage_Message() {}
 func (*Message_CompletePromise) isMessage_Message() {}
 
 func (*Message_CompleteAwakeable) isMessage_Message() {}
+
+func (*Message_Attach) isMessage_Message() {}
+
+// AttachCaller asks for the result of an invocation on behalf of an Attach entry.
+type AttachCaller struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId  []byte                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId" json:"invocation_id,omitempty"`
+	Caller        *Caller                `protobuf:"bytes,2,opt,name=caller" json:"caller,omitempty"`
+	Peek          bool                   `protobuf:"varint,3,opt,name=peek" json:"peek,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachCaller) Reset() {
+	*x = AttachCaller{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachCaller) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachCaller) ProtoMessage() {}
+
+func (x *AttachCaller) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachCaller.ProtoReflect.Descriptor instead.
+func (*AttachCaller) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *AttachCaller) GetInvocationId() []byte {
+	if x != nil {
+		return x.InvocationId
+	}
+	return nil
+}
+
+func (x *AttachCaller) GetCaller() *Caller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+func (x *AttachCaller) GetPeek() bool {
+	if x != nil {
+		return x.Peek
+	}
+	return false
+}
 
 type Complete struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -2211,7 +2972,7 @@ type Complete struct {
 
 func (x *Complete) Reset() {
 	*x = Complete{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2984,7 @@ func (x *Complete) String() string {
 func (*Complete) ProtoMessage() {}
 
 func (x *Complete) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2997,7 @@ func (x *Complete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complete.ProtoReflect.Descriptor instead.
 func (*Complete) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Complete) GetInvocationId() []byte {
@@ -2269,7 +3030,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +3042,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +3055,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Cancel) GetInvocationId() []byte {
@@ -2318,7 +3079,7 @@ type TransactionID struct {
 
 func (x *TransactionID) Reset() {
 	*x = TransactionID{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +3091,7 @@ func (x *TransactionID) String() string {
 func (*TransactionID) ProtoMessage() {}
 
 func (x *TransactionID) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +3104,7 @@ func (x *TransactionID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionID.ProtoReflect.Descriptor instead.
 func (*TransactionID) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TransactionID) GetRoot() []byte {
@@ -2378,7 +3139,8 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x05error\x18\x02 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\"C\n" +
 	"\x06Caller\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12\x14\n" +
-	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xb0\t\n" +
+	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xb2\n" +
+	"\n" +
 	"\n" +
 	"Invocation\x121\n" +
 	"\x06target\x18\x01 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x12\x12\n" +
@@ -2415,7 +3177,11 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x0fstep_timeout_ms\x18\x1a \x01(\x03R\rstepTimeoutMs\x12/\n" +
 	"\x05chain\x18\x1b \x03(\v2\x19.perdure.record.v1.TargetR\x05chain\x123\n" +
 	"\awaiters\x18\x1c \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\x12\x18\n" +
-	"\apurging\x18\x1d \x01(\bR\apurging\x12$\n" +
+	"\apurging\x18\x1d \x01(\bR\apurging\x12A\n" +
+	"\rwaiting_until\x18\x1e \x01(\v2\x1c.perdure.record.v1.ConditionR\fwaitingUntil\x12=\n" +
+	"\n" +
+	"divergence\x18\x1f \x01(\v2\x1d.perdure.record.v1.DivergenceR\n" +
+	"divergence\x12$\n" +
 	"\rcontinuations\x189 \x01(\rR\rcontinuations\x12#\n" +
 	"\rjournal_start\x18: \x01(\rR\fjournalStart\x12!\n" +
 	"\fcontinued_at\x18; \x01(\x03R\vcontinuedAt\"\xce\x01\n" +
@@ -2424,7 +3190,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x0fmax_interval_ms\x18\x02 \x01(\x03R\rmaxIntervalMs\x12\x16\n" +
 	"\x06factor\x18\x03 \x01(\x01R\x06factor\x12!\n" +
 	"\fmax_attempts\x18\x04 \x01(\rR\vmaxAttempts\x12,\n" +
-	"\x12pause_on_exhausted\x18\x05 \x01(\bR\x10pauseOnExhausted\"\x83\a\n" +
+	"\x12pause_on_exhausted\x18\x05 \x01(\bR\x10pauseOnExhausted\"\xaf\b\n" +
 	"\x05Entry\x12\x12\n" +
 	"\x04site\x18\x01 \x01(\tR\x04site\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x03R\x02at\x120\n" +
@@ -2442,7 +3208,11 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\areceive\x18\x14 \x01(\v2\x1a.perdure.record.v1.ReceiveH\x00R\areceive\x12U\n" +
 	"\x12complete_awakeable\x18\x15 \x01(\v2$.perdure.record.v1.CompleteAwakeableH\x00R\x11completeAwakeable\x12-\n" +
 	"\x04wait\x18\x16 \x01(\v2\x17.perdure.record.v1.WaitH\x00R\x04wait\x12R\n" +
-	"\x11cancel_invocation\x18\x17 \x01(\v2#.perdure.record.v1.CancelInvocationH\x00R\x10cancelInvocationB\a\n" +
+	"\x11cancel_invocation\x18\x17 \x01(\v2#.perdure.record.v1.CancelInvocationH\x00R\x10cancelInvocation\x126\n" +
+	"\aversion\x18\x18 \x01(\v2\x1a.perdure.record.v1.VersionH\x00R\aversion\x123\n" +
+	"\x06attach\x18\x19 \x01(\v2\x19.perdure.record.v1.AttachH\x00R\x06attach\x12=\n" +
+	"\n" +
+	"stop_timer\x18\x1a \x01(\v2\x1c.perdure.record.v1.StopTimerH\x00R\tstopTimerB\a\n" +
 	"\x05entry\"\x1d\n" +
 	"\x05Input\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\"9\n" +
@@ -2495,13 +3265,53 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"i\n" +
 	"\x11CompleteAwakeable\x12!\n" +
 	"\fawakeable_id\x18\x01 \x01(\tR\vawakeableId\x121\n" +
-	"\x06result\x18\x02 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\"r\n" +
+	"\x06result\x18\x02 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\"\xcc\x01\n" +
 	"\x04Wait\x12\x18\n" +
 	"\afutures\x18\x01 \x03(\rR\afutures\x128\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x1e.perdure.record.v1.WaitOutcomeR\aoutcome\x12\x16\n" +
-	"\x06winner\x18\x03 \x01(\rR\x06winner\"7\n" +
+	"\x06winner\x18\x03 \x01(\rR\x06winner\x12:\n" +
+	"\tcondition\x18\x04 \x01(\v2\x1c.perdure.record.v1.ConditionR\tcondition\x12\x1c\n" +
+	"\tcompleted\x18\x05 \x01(\fR\tcompleted\"\xae\x01\n" +
+	"\tCondition\x12=\n" +
+	"\n" +
+	"quantifier\x18\x01 \x01(\x0e2\x1d.perdure.record.v1.QuantifierR\n" +
+	"quantifier\x12\x14\n" +
+	"\x05entry\x18\x02 \x01(\rR\x05entry\x122\n" +
+	"\x05parts\x18\x03 \x03(\v2\x1c.perdure.record.v1.ConditionR\x05parts\x12\x18\n" +
+	"\aentries\x18\x04 \x03(\rR\aentries\"7\n" +
 	"\x10CancelInvocation\x12#\n" +
-	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\"e\n" +
+	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\";\n" +
+	"\aVersion\x12\x16\n" +
+	"\x06change\x18\x01 \x01(\tR\x06change\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x05R\aversion\"A\n" +
+	"\x06Attach\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12\x12\n" +
+	"\x04peek\x18\x02 \x01(\bR\x04peek\";\n" +
+	"\x06Peeked\x121\n" +
+	"\x06result\x18\x01 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\"!\n" +
+	"\tStopTimer\x12\x14\n" +
+	"\x05entry\x18\x01 \x01(\rR\x05entry\"x\n" +
+	"\bRunTries\x12\x16\n" +
+	"\x06failed\x18\x01 \x01(\rR\x06failed\x12\x17\n" +
+	"\anext_at\x18\x02 \x01(\x03R\x06nextAt\x12;\n" +
+	"\flast_failure\x18\x03 \x01(\v2\x18.perdure.record.v1.ErrorR\vlastFailure\"\x8b\x02\n" +
+	"\n" +
+	"Divergence\x12\x14\n" +
+	"\x05entry\x18\x01 \x01(\rR\x05entry\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x1e\n" +
+	"\n" +
+	"difference\x18\x03 \x01(\tR\n" +
+	"difference\x12<\n" +
+	"\brecorded\x18\x04 \x01(\v2 .perdure.record.v1.DivergentStepR\brecorded\x124\n" +
+	"\x04made\x18\x05 \x01(\v2 .perdure.record.v1.DivergentStepR\x04made\x129\n" +
+	"\x06fields\x18\x06 \x03(\v2!.perdure.record.v1.DivergentFieldR\x06fields\"7\n" +
+	"\rDivergentStep\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\x12\x12\n" +
+	"\x04site\x18\x02 \x01(\tR\x04site\"T\n" +
+	"\x0eDivergentField\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\brecorded\x18\x02 \x01(\tR\brecorded\x12\x12\n" +
+	"\x04made\x18\x03 \x01(\tR\x04made\"e\n" +
 	"\n" +
 	"Completion\x12\x14\n" +
 	"\x05entry\x18\x01 \x01(\rR\x05entry\x121\n" +
@@ -2509,14 +3319,19 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\"q\n" +
 	"\aPromise\x121\n" +
 	"\x06result\x18\x01 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\x123\n" +
-	"\awaiters\x18\x02 \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\"\xe1\x02\n" +
+	"\awaiters\x18\x02 \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\"\x9c\x03\n" +
 	"\aMessage\x123\n" +
 	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeH\x00R\x06invoke\x129\n" +
 	"\bcomplete\x18\x02 \x01(\v2\x1b.perdure.record.v1.CompleteH\x00R\bcomplete\x123\n" +
 	"\x06cancel\x18\x03 \x01(\v2\x19.perdure.record.v1.CancelH\x00R\x06cancel\x12O\n" +
 	"\x10complete_promise\x18\x04 \x01(\v2\".perdure.record.v1.CompletePromiseH\x00R\x0fcompletePromise\x12U\n" +
-	"\x12complete_awakeable\x18\x05 \x01(\v2$.perdure.record.v1.CompleteAwakeableH\x00R\x11completeAwakeableB\t\n" +
-	"\amessage\"\x86\x01\n" +
+	"\x12complete_awakeable\x18\x05 \x01(\v2$.perdure.record.v1.CompleteAwakeableH\x00R\x11completeAwakeable\x129\n" +
+	"\x06attach\x18\x06 \x01(\v2\x1f.perdure.record.v1.AttachCallerH\x00R\x06attachB\t\n" +
+	"\amessage\"z\n" +
+	"\fAttachCaller\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x121\n" +
+	"\x06caller\x18\x02 \x01(\v2\x19.perdure.record.v1.CallerR\x06caller\x12\x12\n" +
+	"\x04peek\x18\x03 \x01(\bR\x04peek\"\x86\x01\n" +
 	"\bComplete\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12=\n" +
 	"\n" +
@@ -2545,7 +3360,15 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x18WAIT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16WAIT_OUTCOME_COMPLETED\x10\x01\x12\x1a\n" +
 	"\x16WAIT_OUTCOME_CANCELLED\x10\x02\x12\x19\n" +
-	"\x15WAIT_OUTCOME_DEADLINE\x10\x03B=Z6github.com/perdure/perdure/internal/record/v1;recordv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
+	"\x15WAIT_OUTCOME_DEADLINE\x10\x03*\x90\x01\n" +
+	"\n" +
+	"Quantifier\x12\x14\n" +
+	"\x10QUANTIFIER_ENTRY\x10\x00\x12\x14\n" +
+	"\x10QUANTIFIER_FIRST\x10\x01\x12\x16\n" +
+	"\x12QUANTIFIER_SETTLED\x10\x02\x12\x12\n" +
+	"\x0eQUANTIFIER_ANY\x10\x03\x12\x12\n" +
+	"\x0eQUANTIFIER_ALL\x10\x04\x12\x16\n" +
+	"\x12QUANTIFIER_TIMEOUT\x10\x05B=Z6github.com/perdure/perdure/internal/record/v1;recordv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
 	file_perdure_record_v1_record_proto_rawDescOnce sync.Once
@@ -2559,90 +3382,116 @@ func file_perdure_record_v1_record_proto_rawDescGZIP() []byte {
 	return file_perdure_record_v1_record_proto_rawDescData
 }
 
-var file_perdure_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_perdure_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_perdure_record_v1_record_proto_goTypes = []any{
 	(Status)(0),               // 0: perdure.record.v1.Status
 	(WaitOutcome)(0),          // 1: perdure.record.v1.WaitOutcome
-	(*Target)(nil),            // 2: perdure.record.v1.Target
-	(*Error)(nil),             // 3: perdure.record.v1.Error
-	(*Result)(nil),            // 4: perdure.record.v1.Result
-	(*Caller)(nil),            // 5: perdure.record.v1.Caller
-	(*Invocation)(nil),        // 6: perdure.record.v1.Invocation
-	(*RetryPolicy)(nil),       // 7: perdure.record.v1.RetryPolicy
-	(*Entry)(nil),             // 8: perdure.record.v1.Entry
-	(*Input)(nil),             // 9: perdure.record.v1.Input
-	(*Call)(nil),              // 10: perdure.record.v1.Call
-	(*Send)(nil),              // 11: perdure.record.v1.Send
-	(*Invoke)(nil),            // 12: perdure.record.v1.Invoke
-	(*Sleep)(nil),             // 13: perdure.record.v1.Sleep
-	(*Run)(nil),               // 14: perdure.record.v1.Run
-	(*SetState)(nil),          // 15: perdure.record.v1.SetState
-	(*TablePut)(nil),          // 16: perdure.record.v1.TablePut
-	(*Awakeable)(nil),         // 17: perdure.record.v1.Awakeable
-	(*AwaitPromise)(nil),      // 18: perdure.record.v1.AwaitPromise
-	(*CompletePromise)(nil),   // 19: perdure.record.v1.CompletePromise
-	(*Receive)(nil),           // 20: perdure.record.v1.Receive
-	(*CompleteAwakeable)(nil), // 21: perdure.record.v1.CompleteAwakeable
-	(*Wait)(nil),              // 22: perdure.record.v1.Wait
-	(*CancelInvocation)(nil),  // 23: perdure.record.v1.CancelInvocation
-	(*Completion)(nil),        // 24: perdure.record.v1.Completion
-	(*Promise)(nil),           // 25: perdure.record.v1.Promise
-	(*Message)(nil),           // 26: perdure.record.v1.Message
-	(*Complete)(nil),          // 27: perdure.record.v1.Complete
-	(*Cancel)(nil),            // 28: perdure.record.v1.Cancel
-	(*TransactionID)(nil),     // 29: perdure.record.v1.TransactionID
-	(*anypb.Any)(nil),         // 30: google.protobuf.Any
+	(Quantifier)(0),           // 2: perdure.record.v1.Quantifier
+	(*Target)(nil),            // 3: perdure.record.v1.Target
+	(*Error)(nil),             // 4: perdure.record.v1.Error
+	(*Result)(nil),            // 5: perdure.record.v1.Result
+	(*Caller)(nil),            // 6: perdure.record.v1.Caller
+	(*Invocation)(nil),        // 7: perdure.record.v1.Invocation
+	(*RetryPolicy)(nil),       // 8: perdure.record.v1.RetryPolicy
+	(*Entry)(nil),             // 9: perdure.record.v1.Entry
+	(*Input)(nil),             // 10: perdure.record.v1.Input
+	(*Call)(nil),              // 11: perdure.record.v1.Call
+	(*Send)(nil),              // 12: perdure.record.v1.Send
+	(*Invoke)(nil),            // 13: perdure.record.v1.Invoke
+	(*Sleep)(nil),             // 14: perdure.record.v1.Sleep
+	(*Run)(nil),               // 15: perdure.record.v1.Run
+	(*SetState)(nil),          // 16: perdure.record.v1.SetState
+	(*TablePut)(nil),          // 17: perdure.record.v1.TablePut
+	(*Awakeable)(nil),         // 18: perdure.record.v1.Awakeable
+	(*AwaitPromise)(nil),      // 19: perdure.record.v1.AwaitPromise
+	(*CompletePromise)(nil),   // 20: perdure.record.v1.CompletePromise
+	(*Receive)(nil),           // 21: perdure.record.v1.Receive
+	(*CompleteAwakeable)(nil), // 22: perdure.record.v1.CompleteAwakeable
+	(*Wait)(nil),              // 23: perdure.record.v1.Wait
+	(*Condition)(nil),         // 24: perdure.record.v1.Condition
+	(*CancelInvocation)(nil),  // 25: perdure.record.v1.CancelInvocation
+	(*Version)(nil),           // 26: perdure.record.v1.Version
+	(*Attach)(nil),            // 27: perdure.record.v1.Attach
+	(*Peeked)(nil),            // 28: perdure.record.v1.Peeked
+	(*StopTimer)(nil),         // 29: perdure.record.v1.StopTimer
+	(*RunTries)(nil),          // 30: perdure.record.v1.RunTries
+	(*Divergence)(nil),        // 31: perdure.record.v1.Divergence
+	(*DivergentStep)(nil),     // 32: perdure.record.v1.DivergentStep
+	(*DivergentField)(nil),    // 33: perdure.record.v1.DivergentField
+	(*Completion)(nil),        // 34: perdure.record.v1.Completion
+	(*Promise)(nil),           // 35: perdure.record.v1.Promise
+	(*Message)(nil),           // 36: perdure.record.v1.Message
+	(*AttachCaller)(nil),      // 37: perdure.record.v1.AttachCaller
+	(*Complete)(nil),          // 38: perdure.record.v1.Complete
+	(*Cancel)(nil),            // 39: perdure.record.v1.Cancel
+	(*TransactionID)(nil),     // 40: perdure.record.v1.TransactionID
+	(*anypb.Any)(nil),         // 41: google.protobuf.Any
 }
 var file_perdure_record_v1_record_proto_depIdxs = []int32{
-	30, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
-	3,  // 1: perdure.record.v1.Result.error:type_name -> perdure.record.v1.Error
-	2,  // 2: perdure.record.v1.Invocation.target:type_name -> perdure.record.v1.Target
+	41, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
+	4,  // 1: perdure.record.v1.Result.error:type_name -> perdure.record.v1.Error
+	3,  // 2: perdure.record.v1.Invocation.target:type_name -> perdure.record.v1.Target
 	0,  // 3: perdure.record.v1.Invocation.status:type_name -> perdure.record.v1.Status
-	3,  // 4: perdure.record.v1.Invocation.last_failure:type_name -> perdure.record.v1.Error
-	5,  // 5: perdure.record.v1.Invocation.caller:type_name -> perdure.record.v1.Caller
-	4,  // 6: perdure.record.v1.Invocation.result:type_name -> perdure.record.v1.Result
-	7,  // 7: perdure.record.v1.Invocation.retry:type_name -> perdure.record.v1.RetryPolicy
-	2,  // 8: perdure.record.v1.Invocation.chain:type_name -> perdure.record.v1.Target
-	5,  // 9: perdure.record.v1.Invocation.waiters:type_name -> perdure.record.v1.Caller
-	9,  // 10: perdure.record.v1.Entry.input:type_name -> perdure.record.v1.Input
-	10, // 11: perdure.record.v1.Entry.call:type_name -> perdure.record.v1.Call
-	11, // 12: perdure.record.v1.Entry.send:type_name -> perdure.record.v1.Send
-	13, // 13: perdure.record.v1.Entry.sleep:type_name -> perdure.record.v1.Sleep
-	14, // 14: perdure.record.v1.Entry.run:type_name -> perdure.record.v1.Run
-	15, // 15: perdure.record.v1.Entry.set_state:type_name -> perdure.record.v1.SetState
-	16, // 16: perdure.record.v1.Entry.table_put:type_name -> perdure.record.v1.TablePut
-	17, // 17: perdure.record.v1.Entry.awakeable:type_name -> perdure.record.v1.Awakeable
-	18, // 18: perdure.record.v1.Entry.await_promise:type_name -> perdure.record.v1.AwaitPromise
-	19, // 19: perdure.record.v1.Entry.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	20, // 20: perdure.record.v1.Entry.receive:type_name -> perdure.record.v1.Receive
-	21, // 21: perdure.record.v1.Entry.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	22, // 22: perdure.record.v1.Entry.wait:type_name -> perdure.record.v1.Wait
-	23, // 23: perdure.record.v1.Entry.cancel_invocation:type_name -> perdure.record.v1.CancelInvocation
-	12, // 24: perdure.record.v1.Call.invoke:type_name -> perdure.record.v1.Invoke
-	12, // 25: perdure.record.v1.Send.invoke:type_name -> perdure.record.v1.Invoke
-	2,  // 26: perdure.record.v1.Invoke.target:type_name -> perdure.record.v1.Target
-	5,  // 27: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
-	7,  // 28: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
-	2,  // 29: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
-	4,  // 30: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
-	2,  // 31: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
-	4,  // 32: perdure.record.v1.CompleteAwakeable.result:type_name -> perdure.record.v1.Result
-	1,  // 33: perdure.record.v1.Wait.outcome:type_name -> perdure.record.v1.WaitOutcome
-	4,  // 34: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
-	4,  // 35: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
-	5,  // 36: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
-	12, // 37: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
-	27, // 38: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
-	28, // 39: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
-	19, // 40: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	21, // 41: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	24, // 42: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	4,  // 4: perdure.record.v1.Invocation.last_failure:type_name -> perdure.record.v1.Error
+	6,  // 5: perdure.record.v1.Invocation.caller:type_name -> perdure.record.v1.Caller
+	5,  // 6: perdure.record.v1.Invocation.result:type_name -> perdure.record.v1.Result
+	8,  // 7: perdure.record.v1.Invocation.retry:type_name -> perdure.record.v1.RetryPolicy
+	3,  // 8: perdure.record.v1.Invocation.chain:type_name -> perdure.record.v1.Target
+	6,  // 9: perdure.record.v1.Invocation.waiters:type_name -> perdure.record.v1.Caller
+	24, // 10: perdure.record.v1.Invocation.waiting_until:type_name -> perdure.record.v1.Condition
+	31, // 11: perdure.record.v1.Invocation.divergence:type_name -> perdure.record.v1.Divergence
+	10, // 12: perdure.record.v1.Entry.input:type_name -> perdure.record.v1.Input
+	11, // 13: perdure.record.v1.Entry.call:type_name -> perdure.record.v1.Call
+	12, // 14: perdure.record.v1.Entry.send:type_name -> perdure.record.v1.Send
+	14, // 15: perdure.record.v1.Entry.sleep:type_name -> perdure.record.v1.Sleep
+	15, // 16: perdure.record.v1.Entry.run:type_name -> perdure.record.v1.Run
+	16, // 17: perdure.record.v1.Entry.set_state:type_name -> perdure.record.v1.SetState
+	17, // 18: perdure.record.v1.Entry.table_put:type_name -> perdure.record.v1.TablePut
+	18, // 19: perdure.record.v1.Entry.awakeable:type_name -> perdure.record.v1.Awakeable
+	19, // 20: perdure.record.v1.Entry.await_promise:type_name -> perdure.record.v1.AwaitPromise
+	20, // 21: perdure.record.v1.Entry.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	21, // 22: perdure.record.v1.Entry.receive:type_name -> perdure.record.v1.Receive
+	22, // 23: perdure.record.v1.Entry.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	23, // 24: perdure.record.v1.Entry.wait:type_name -> perdure.record.v1.Wait
+	25, // 25: perdure.record.v1.Entry.cancel_invocation:type_name -> perdure.record.v1.CancelInvocation
+	26, // 26: perdure.record.v1.Entry.version:type_name -> perdure.record.v1.Version
+	27, // 27: perdure.record.v1.Entry.attach:type_name -> perdure.record.v1.Attach
+	29, // 28: perdure.record.v1.Entry.stop_timer:type_name -> perdure.record.v1.StopTimer
+	13, // 29: perdure.record.v1.Call.invoke:type_name -> perdure.record.v1.Invoke
+	13, // 30: perdure.record.v1.Send.invoke:type_name -> perdure.record.v1.Invoke
+	3,  // 31: perdure.record.v1.Invoke.target:type_name -> perdure.record.v1.Target
+	6,  // 32: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
+	8,  // 33: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
+	3,  // 34: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
+	5,  // 35: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
+	3,  // 36: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
+	5,  // 37: perdure.record.v1.CompleteAwakeable.result:type_name -> perdure.record.v1.Result
+	1,  // 38: perdure.record.v1.Wait.outcome:type_name -> perdure.record.v1.WaitOutcome
+	24, // 39: perdure.record.v1.Wait.condition:type_name -> perdure.record.v1.Condition
+	2,  // 40: perdure.record.v1.Condition.quantifier:type_name -> perdure.record.v1.Quantifier
+	24, // 41: perdure.record.v1.Condition.parts:type_name -> perdure.record.v1.Condition
+	5,  // 42: perdure.record.v1.Peeked.result:type_name -> perdure.record.v1.Result
+	4,  // 43: perdure.record.v1.RunTries.last_failure:type_name -> perdure.record.v1.Error
+	32, // 44: perdure.record.v1.Divergence.recorded:type_name -> perdure.record.v1.DivergentStep
+	32, // 45: perdure.record.v1.Divergence.made:type_name -> perdure.record.v1.DivergentStep
+	33, // 46: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
+	5,  // 47: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
+	5,  // 48: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
+	6,  // 49: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
+	13, // 50: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
+	38, // 51: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
+	39, // 52: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
+	20, // 53: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	22, // 54: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	37, // 55: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
+	6,  // 56: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
+	34, // 57: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_record_proto_init() }
@@ -2665,21 +3514,25 @@ func file_perdure_record_v1_record_proto_init() {
 		(*Entry_CompleteAwakeable)(nil),
 		(*Entry_Wait)(nil),
 		(*Entry_CancelInvocation)(nil),
+		(*Entry_Version)(nil),
+		(*Entry_Attach)(nil),
+		(*Entry_StopTimer)(nil),
 	}
-	file_perdure_record_v1_record_proto_msgTypes[24].OneofWrappers = []any{
+	file_perdure_record_v1_record_proto_msgTypes[33].OneofWrappers = []any{
 		(*Message_Invoke)(nil),
 		(*Message_Complete)(nil),
 		(*Message_Cancel)(nil),
 		(*Message_CompletePromise)(nil),
 		(*Message_CompleteAwakeable)(nil),
+		(*Message_Attach)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_record_v1_record_proto_rawDesc), len(file_perdure_record_v1_record_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   28,
+			NumEnums:      3,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

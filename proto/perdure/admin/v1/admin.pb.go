@@ -383,6 +383,9 @@ type Invocation struct {
 	Retention *durationpb.Duration `protobuf:"bytes,18,opt,name=retention,proto3" json:"retention,omitempty"`
 	// How often the handler has continued as new: each time it began anew with an empty journal.
 	Continuations uint32 `protobuf:"varint,57,opt,name=continuations,proto3" json:"continuations,omitempty"`
+	// Set by GetInvocation if the last attempt failed because the code no longer makes the steps that
+	// the journal has.
+	Divergence    *Divergence `protobuf:"bytes,31,opt,name=divergence,proto3" json:"divergence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -550,17 +553,117 @@ func (x *Invocation) GetContinuations() uint32 {
 	return 0
 }
 
+func (x *Invocation) GetDivergence() *Divergence {
+	if x != nil {
+		return x.Divergence
+	}
+	return nil
+}
+
+// Divergence is a journal and the code side by side, where they differ first.
+type Divergence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index of the journal's entry.
+	Entry uint32 `protobuf:"varint,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	// The attempt that found it.
+	Attempt uint32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// In which respect they differ, such as "the key".
+	Difference string `protobuf:"bytes,3,opt,name=difference,proto3" json:"difference,omitempty"`
+	// What an earlier attempt recorded.
+	Recorded *Divergence_Step `protobuf:"bytes,4,opt,name=recorded,proto3" json:"recorded,omitempty"`
+	// What the code does instead.
+	Made *Divergence_Step `protobuf:"bytes,5,opt,name=made,proto3" json:"made,omitempty"`
+	// What the two steps consist of, whether it differs or not. A step of another kind has other
+	// fields.
+	Fields        []*Divergence_Field `protobuf:"bytes,6,rep,name=fields,proto3" json:"fields,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Divergence) Reset() {
+	*x = Divergence{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Divergence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Divergence) ProtoMessage() {}
+
+func (x *Divergence) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Divergence.ProtoReflect.Descriptor instead.
+func (*Divergence) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Divergence) GetEntry() uint32 {
+	if x != nil {
+		return x.Entry
+	}
+	return 0
+}
+
+func (x *Divergence) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Divergence) GetDifference() string {
+	if x != nil {
+		return x.Difference
+	}
+	return ""
+}
+
+func (x *Divergence) GetRecorded() *Divergence_Step {
+	if x != nil {
+		return x.Recorded
+	}
+	return nil
+}
+
+func (x *Divergence) GetMade() *Divergence_Step {
+	if x != nil {
+		return x.Made
+	}
+	return nil
+}
+
+func (x *Divergence) GetFields() []*Divergence_Field {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
 // JournalEntry is one step of an invocation.
 type JournalEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Index uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// "call", "send", "run", "sleep", "set_state", "table_put", "table_delete", "awakeable",
 	// "await_promise", "complete_promise", "receive", "complete_awakeable", "wait",
-	// "cancel_invocation", or "unknown" if a newer version recorded it.
+	// "cancel_invocation", "version", "attach", "peek", "stop_timer", or "unknown" if a newer
+	// version recorded it.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Of a run its name, of a call or send its target, of a table write "table/key", of a promise
-	// or signal its name, of a sleep its length, of a wait what ended it. Empty for the kinds that
-	// have none.
+	// or signal its name, of a sleep its length, of a wait what ended it, of a version the change and
+	// its number, of a stop_timer the sleep's index. Empty for the kinds that have none.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	// Where in the handler's code the step was made: "orders.go:42".
 	Site string                 `protobuf:"bytes,4,opt,name=site,proto3" json:"site,omitempty"`
@@ -570,7 +673,7 @@ type JournalEntry struct {
 	Outcome     EntryOutcome           `protobuf:"varint,7,opt,name=outcome,proto3,enum=perdure.admin.v1.EntryOutcome" json:"outcome,omitempty"`
 	// Set if outcome is ENTRY_OUTCOME_FAILED.
 	Error *Error `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
-	// The invocation that a call or send started, or that was cancelled.
+	// The invocation that a call or send started, or that was cancelled or attached to.
 	InvocationId string `protobuf:"bytes,9,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
 	// What the step was given: the request of a call or send, the value of a write or of a promise
 	// or awakeable that was completed. Unset for the other kinds.
@@ -583,7 +686,7 @@ type JournalEntry struct {
 
 func (x *JournalEntry) Reset() {
 	*x = JournalEntry{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +698,7 @@ func (x *JournalEntry) String() string {
 func (*JournalEntry) ProtoMessage() {}
 
 func (x *JournalEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +711,7 @@ func (x *JournalEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
 func (*JournalEntry) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *JournalEntry) GetIndex() uint32 {
@@ -703,7 +806,7 @@ type Payload struct {
 
 func (x *Payload) Reset() {
 	*x = Payload{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +818,7 @@ func (x *Payload) String() string {
 func (*Payload) ProtoMessage() {}
 
 func (x *Payload) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +831,7 @@ func (x *Payload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payload.ProtoReflect.Descriptor instead.
 func (*Payload) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Payload) GetJson() string {
@@ -772,7 +875,7 @@ type ListInvocationsRequest struct {
 
 func (x *ListInvocationsRequest) Reset() {
 	*x = ListInvocationsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +887,7 @@ func (x *ListInvocationsRequest) String() string {
 func (*ListInvocationsRequest) ProtoMessage() {}
 
 func (x *ListInvocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +900,7 @@ func (x *ListInvocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvocationsRequest.ProtoReflect.Descriptor instead.
 func (*ListInvocationsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListInvocationsRequest) GetService() string {
@@ -855,7 +958,7 @@ type ListInvocationsResponse struct {
 
 func (x *ListInvocationsResponse) Reset() {
 	*x = ListInvocationsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +970,7 @@ func (x *ListInvocationsResponse) String() string {
 func (*ListInvocationsResponse) ProtoMessage() {}
 
 func (x *ListInvocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +983,7 @@ func (x *ListInvocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvocationsResponse.ProtoReflect.Descriptor instead.
 func (*ListInvocationsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListInvocationsResponse) GetInvocations() []*Invocation {
@@ -917,7 +1020,7 @@ type GetInvocationRequest struct {
 
 func (x *GetInvocationRequest) Reset() {
 	*x = GetInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1032,7 @@ func (x *GetInvocationRequest) String() string {
 func (*GetInvocationRequest) ProtoMessage() {}
 
 func (x *GetInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1045,7 @@ func (x *GetInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInvocationRequest.ProtoReflect.Descriptor instead.
 func (*GetInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetInvocationRequest) GetInvocationId() string {
@@ -983,7 +1086,7 @@ type GetInvocationResponse struct {
 
 func (x *GetInvocationResponse) Reset() {
 	*x = GetInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1098,7 @@ func (x *GetInvocationResponse) String() string {
 func (*GetInvocationResponse) ProtoMessage() {}
 
 func (x *GetInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1111,7 @@ func (x *GetInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInvocationResponse.ProtoReflect.Descriptor instead.
 func (*GetInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetInvocationResponse) GetInvocation() *Invocation {
@@ -1055,7 +1158,7 @@ type CancelInvocationRequest struct {
 
 func (x *CancelInvocationRequest) Reset() {
 	*x = CancelInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1170,7 @@ func (x *CancelInvocationRequest) String() string {
 func (*CancelInvocationRequest) ProtoMessage() {}
 
 func (x *CancelInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1183,7 @@ func (x *CancelInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocationRequest.ProtoReflect.Descriptor instead.
 func (*CancelInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CancelInvocationRequest) GetInvocationId() string {
@@ -1100,7 +1203,7 @@ type CancelInvocationResponse struct {
 
 func (x *CancelInvocationResponse) Reset() {
 	*x = CancelInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1215,7 @@ func (x *CancelInvocationResponse) String() string {
 func (*CancelInvocationResponse) ProtoMessage() {}
 
 func (x *CancelInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1228,7 @@ func (x *CancelInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocationResponse.ProtoReflect.Descriptor instead.
 func (*CancelInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CancelInvocationResponse) GetStatus() InvocationStatus {
@@ -1144,7 +1247,7 @@ type KillInvocationRequest struct {
 
 func (x *KillInvocationRequest) Reset() {
 	*x = KillInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1259,7 @@ func (x *KillInvocationRequest) String() string {
 func (*KillInvocationRequest) ProtoMessage() {}
 
 func (x *KillInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1272,7 @@ func (x *KillInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillInvocationRequest.ProtoReflect.Descriptor instead.
 func (*KillInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *KillInvocationRequest) GetInvocationId() string {
@@ -1189,7 +1292,7 @@ type KillInvocationResponse struct {
 
 func (x *KillInvocationResponse) Reset() {
 	*x = KillInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1304,7 @@ func (x *KillInvocationResponse) String() string {
 func (*KillInvocationResponse) ProtoMessage() {}
 
 func (x *KillInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1317,7 @@ func (x *KillInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillInvocationResponse.ProtoReflect.Descriptor instead.
 func (*KillInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *KillInvocationResponse) GetStatus() InvocationStatus {
@@ -1241,7 +1344,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1356,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1369,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetStateRequest) GetService() string {
@@ -1322,7 +1425,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1437,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1450,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetStateResponse) GetHasState() bool {
@@ -1403,7 +1506,7 @@ type StateTable struct {
 
 func (x *StateTable) Reset() {
 	*x = StateTable{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1518,7 @@ func (x *StateTable) String() string {
 func (*StateTable) ProtoMessage() {}
 
 func (x *StateTable) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1531,7 @@ func (x *StateTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTable.ProtoReflect.Descriptor instead.
 func (*StateTable) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StateTable) GetName() string {
@@ -1479,7 +1582,7 @@ type StateTableRow struct {
 
 func (x *StateTableRow) Reset() {
 	*x = StateTableRow{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1594,7 @@ func (x *StateTableRow) String() string {
 func (*StateTableRow) ProtoMessage() {}
 
 func (x *StateTableRow) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1607,7 @@ func (x *StateTableRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTableRow.ProtoReflect.Descriptor instead.
 func (*StateTableRow) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StateTableRow) GetKey() string {
@@ -1563,7 +1666,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1678,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1691,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Transaction) GetRootInvocationId() string {
@@ -1707,7 +1810,7 @@ type TransactionPart struct {
 
 func (x *TransactionPart) Reset() {
 	*x = TransactionPart{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +1822,7 @@ func (x *TransactionPart) String() string {
 func (*TransactionPart) ProtoMessage() {}
 
 func (x *TransactionPart) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +1835,7 @@ func (x *TransactionPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionPart.ProtoReflect.Descriptor instead.
 func (*TransactionPart) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TransactionPart) GetPartition() uint32 {
@@ -1834,7 +1937,7 @@ type TransactionLock struct {
 
 func (x *TransactionLock) Reset() {
 	*x = TransactionLock{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1846,7 +1949,7 @@ func (x *TransactionLock) String() string {
 func (*TransactionLock) ProtoMessage() {}
 
 func (x *TransactionLock) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1859,7 +1962,7 @@ func (x *TransactionLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionLock.ProtoReflect.Descriptor instead.
 func (*TransactionLock) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TransactionLock) GetService() string {
@@ -1905,7 +2008,7 @@ type ListTransactionsRequest struct {
 
 func (x *ListTransactionsRequest) Reset() {
 	*x = ListTransactionsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1917,7 +2020,7 @@ func (x *ListTransactionsRequest) String() string {
 func (*ListTransactionsRequest) ProtoMessage() {}
 
 func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1930,7 +2033,7 @@ func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsRequest.ProtoReflect.Descriptor instead.
 func (*ListTransactionsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListTransactionsRequest) GetService() string {
@@ -1969,7 +2072,7 @@ type ListTransactionsResponse struct {
 
 func (x *ListTransactionsResponse) Reset() {
 	*x = ListTransactionsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2084,7 @@ func (x *ListTransactionsResponse) String() string {
 func (*ListTransactionsResponse) ProtoMessage() {}
 
 func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2097,7 @@ func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsResponse.ProtoReflect.Descriptor instead.
 func (*ListTransactionsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListTransactionsResponse) GetTransactions() []*Transaction {
@@ -2028,7 +2131,7 @@ type GetTransactionRequest struct {
 
 func (x *GetTransactionRequest) Reset() {
 	*x = GetTransactionRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2143,7 @@ func (x *GetTransactionRequest) String() string {
 func (*GetTransactionRequest) ProtoMessage() {}
 
 func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2156,7 @@ func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionRequest.ProtoReflect.Descriptor instead.
 func (*GetTransactionRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetTransactionRequest) GetRootInvocationId() string {
@@ -2074,7 +2177,7 @@ type GetTransactionResponse struct {
 
 func (x *GetTransactionResponse) Reset() {
 	*x = GetTransactionResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2189,7 @@ func (x *GetTransactionResponse) String() string {
 func (*GetTransactionResponse) ProtoMessage() {}
 
 func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2202,7 @@ func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionResponse.ProtoReflect.Descriptor instead.
 func (*GetTransactionResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetTransactionResponse) GetTransaction() *Transaction {
@@ -2124,7 +2227,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2239,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2252,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type ListServicesResponse struct {
@@ -2161,7 +2264,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2173,7 +2276,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2186,7 +2289,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -2214,7 +2317,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +2329,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +2342,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Service) GetName() string {
@@ -2306,7 +2409,7 @@ type Method struct {
 
 func (x *Method) Reset() {
 	*x = Method{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2421,7 @@ func (x *Method) String() string {
 func (*Method) ProtoMessage() {}
 
 func (x *Method) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2434,7 @@ func (x *Method) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Method.ProtoReflect.Descriptor instead.
 func (*Method) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Method) GetName() string {
@@ -2400,7 +2503,7 @@ type DescribeServiceRequest struct {
 
 func (x *DescribeServiceRequest) Reset() {
 	*x = DescribeServiceRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +2515,7 @@ func (x *DescribeServiceRequest) String() string {
 func (*DescribeServiceRequest) ProtoMessage() {}
 
 func (x *DescribeServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +2528,7 @@ func (x *DescribeServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeServiceRequest.ProtoReflect.Descriptor instead.
 func (*DescribeServiceRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DescribeServiceRequest) GetName() string {
@@ -2446,7 +2549,7 @@ type DescribeServiceResponse struct {
 
 func (x *DescribeServiceResponse) Reset() {
 	*x = DescribeServiceResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2458,7 +2561,7 @@ func (x *DescribeServiceResponse) String() string {
 func (*DescribeServiceResponse) ProtoMessage() {}
 
 func (x *DescribeServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2471,7 +2574,7 @@ func (x *DescribeServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeServiceResponse.ProtoReflect.Descriptor instead.
 func (*DescribeServiceResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DescribeServiceResponse) GetService() *Service {
@@ -2496,7 +2599,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2508,7 +2611,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2521,7 +2624,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 type GetNodeResponse struct {
@@ -2545,7 +2648,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +2660,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +2673,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetNodeResponse) GetNodeId() string {
@@ -2653,7 +2756,7 @@ type Partition struct {
 
 func (x *Partition) Reset() {
 	*x = Partition{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +2768,7 @@ func (x *Partition) String() string {
 func (*Partition) ProtoMessage() {}
 
 func (x *Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +2781,7 @@ func (x *Partition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Partition.ProtoReflect.Descriptor instead.
 func (*Partition) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Partition) GetId() uint32 {
@@ -2731,7 +2834,7 @@ type Storage struct {
 
 func (x *Storage) Reset() {
 	*x = Storage{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2743,7 +2846,7 @@ func (x *Storage) String() string {
 func (*Storage) ProtoMessage() {}
 
 func (x *Storage) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2756,7 +2859,7 @@ func (x *Storage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Storage.ProtoReflect.Descriptor instead.
 func (*Storage) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Storage) GetDirectory() string {
@@ -2787,6 +2890,120 @@ func (x *Storage) GetFreeBytes() uint64 {
 	return 0
 }
 
+type Divergence_Step struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In words, such as `Run "pay"`.
+	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	// Where in the handler's code: "orders.go:42". Empty if unknown.
+	Site          string `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Divergence_Step) Reset() {
+	*x = Divergence_Step{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Divergence_Step) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Divergence_Step) ProtoMessage() {}
+
+func (x *Divergence_Step) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Divergence_Step.ProtoReflect.Descriptor instead.
+func (*Divergence_Step) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{3, 0}
+}
+
+func (x *Divergence_Step) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *Divergence_Step) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+type Divergence_Field struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Recorded      string                 `protobuf:"bytes,2,opt,name=recorded,proto3" json:"recorded,omitempty"`
+	Made          string                 `protobuf:"bytes,3,opt,name=made,proto3" json:"made,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Divergence_Field) Reset() {
+	*x = Divergence_Field{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Divergence_Field) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Divergence_Field) ProtoMessage() {}
+
+func (x *Divergence_Field) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Divergence_Field.ProtoReflect.Descriptor instead.
+func (*Divergence_Field) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{3, 1}
+}
+
+func (x *Divergence_Field) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Divergence_Field) GetRecorded() string {
+	if x != nil {
+		return x.Recorded
+	}
+	return ""
+}
+
+func (x *Divergence_Field) GetMade() string {
+	if x != nil {
+		return x.Made
+	}
+	return ""
+}
+
 var File_perdure_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_perdure_admin_v1_admin_proto_rawDesc = "" +
@@ -2799,7 +3016,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x06Target\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
-	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xf5\x06\n" +
+	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xb3\a\n" +
 	"\n" +
 	"Invocation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -2823,7 +3040,27 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\aentries\x18\x10 \x01(\rR\aentries\x12-\n" +
 	"\x05error\x18\x11 \x01(\v2\x17.perdure.admin.v1.ErrorR\x05error\x127\n" +
 	"\tretention\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\tretention\x12$\n" +
-	"\rcontinuations\x189 \x01(\rR\rcontinuations\"\xbd\x03\n" +
+	"\rcontinuations\x189 \x01(\rR\rcontinuations\x12<\n" +
+	"\n" +
+	"divergence\x18\x1f \x01(\v2\x1c.perdure.admin.v1.DivergenceR\n" +
+	"divergence\"\x8b\x03\n" +
+	"\n" +
+	"Divergence\x12\x14\n" +
+	"\x05entry\x18\x01 \x01(\rR\x05entry\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x1e\n" +
+	"\n" +
+	"difference\x18\x03 \x01(\tR\n" +
+	"difference\x12=\n" +
+	"\brecorded\x18\x04 \x01(\v2!.perdure.admin.v1.Divergence.StepR\brecorded\x125\n" +
+	"\x04made\x18\x05 \x01(\v2!.perdure.admin.v1.Divergence.StepR\x04made\x12:\n" +
+	"\x06fields\x18\x06 \x03(\v2\".perdure.admin.v1.Divergence.FieldR\x06fields\x1a.\n" +
+	"\x04Step\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\x12\x12\n" +
+	"\x04site\x18\x02 \x01(\tR\x04site\x1aK\n" +
+	"\x05Field\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\brecorded\x18\x02 \x01(\tR\brecorded\x12\x12\n" +
+	"\x04made\x18\x03 \x01(\tR\x04made\"\xbd\x03\n" +
 	"\fJournalEntry\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
@@ -3056,7 +3293,7 @@ func file_perdure_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(InvocationStatus)(0),                  // 0: perdure.admin.v1.InvocationStatus
 	(EntryOutcome)(0),                      // 1: perdure.admin.v1.EntryOutcome
@@ -3064,130 +3301,137 @@ var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(*Error)(nil),                          // 3: perdure.admin.v1.Error
 	(*Target)(nil),                         // 4: perdure.admin.v1.Target
 	(*Invocation)(nil),                     // 5: perdure.admin.v1.Invocation
-	(*JournalEntry)(nil),                   // 6: perdure.admin.v1.JournalEntry
-	(*Payload)(nil),                        // 7: perdure.admin.v1.Payload
-	(*ListInvocationsRequest)(nil),         // 8: perdure.admin.v1.ListInvocationsRequest
-	(*ListInvocationsResponse)(nil),        // 9: perdure.admin.v1.ListInvocationsResponse
-	(*GetInvocationRequest)(nil),           // 10: perdure.admin.v1.GetInvocationRequest
-	(*GetInvocationResponse)(nil),          // 11: perdure.admin.v1.GetInvocationResponse
-	(*CancelInvocationRequest)(nil),        // 12: perdure.admin.v1.CancelInvocationRequest
-	(*CancelInvocationResponse)(nil),       // 13: perdure.admin.v1.CancelInvocationResponse
-	(*KillInvocationRequest)(nil),          // 14: perdure.admin.v1.KillInvocationRequest
-	(*KillInvocationResponse)(nil),         // 15: perdure.admin.v1.KillInvocationResponse
-	(*GetStateRequest)(nil),                // 16: perdure.admin.v1.GetStateRequest
-	(*GetStateResponse)(nil),               // 17: perdure.admin.v1.GetStateResponse
-	(*StateTable)(nil),                     // 18: perdure.admin.v1.StateTable
-	(*StateTableRow)(nil),                  // 19: perdure.admin.v1.StateTableRow
-	(*Transaction)(nil),                    // 20: perdure.admin.v1.Transaction
-	(*TransactionPart)(nil),                // 21: perdure.admin.v1.TransactionPart
-	(*TransactionLock)(nil),                // 22: perdure.admin.v1.TransactionLock
-	(*ListTransactionsRequest)(nil),        // 23: perdure.admin.v1.ListTransactionsRequest
-	(*ListTransactionsResponse)(nil),       // 24: perdure.admin.v1.ListTransactionsResponse
-	(*GetTransactionRequest)(nil),          // 25: perdure.admin.v1.GetTransactionRequest
-	(*GetTransactionResponse)(nil),         // 26: perdure.admin.v1.GetTransactionResponse
-	(*ListServicesRequest)(nil),            // 27: perdure.admin.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),           // 28: perdure.admin.v1.ListServicesResponse
-	(*Service)(nil),                        // 29: perdure.admin.v1.Service
-	(*Method)(nil),                         // 30: perdure.admin.v1.Method
-	(*DescribeServiceRequest)(nil),         // 31: perdure.admin.v1.DescribeServiceRequest
-	(*DescribeServiceResponse)(nil),        // 32: perdure.admin.v1.DescribeServiceResponse
-	(*GetNodeRequest)(nil),                 // 33: perdure.admin.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),                // 34: perdure.admin.v1.GetNodeResponse
-	(*Partition)(nil),                      // 35: perdure.admin.v1.Partition
-	(*Storage)(nil),                        // 36: perdure.admin.v1.Storage
-	(v1.Code)(0),                           // 37: perdure.v1.Code
-	(*anypb.Any)(nil),                      // 38: google.protobuf.Any
-	(v1.Mode)(0),                           // 39: perdure.v1.Mode
-	(*timestamppb.Timestamp)(nil),          // 40: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 41: google.protobuf.Duration
-	(v1.Kind)(0),                           // 42: perdure.v1.Kind
-	(*v1.Table)(nil),                       // 43: perdure.v1.Table
-	(*v1.Promise)(nil),                     // 44: perdure.v1.Promise
-	(*v1.HandlerOptions)(nil),              // 45: perdure.v1.HandlerOptions
-	(*descriptorpb.FileDescriptorSet)(nil), // 46: google.protobuf.FileDescriptorSet
+	(*Divergence)(nil),                     // 6: perdure.admin.v1.Divergence
+	(*JournalEntry)(nil),                   // 7: perdure.admin.v1.JournalEntry
+	(*Payload)(nil),                        // 8: perdure.admin.v1.Payload
+	(*ListInvocationsRequest)(nil),         // 9: perdure.admin.v1.ListInvocationsRequest
+	(*ListInvocationsResponse)(nil),        // 10: perdure.admin.v1.ListInvocationsResponse
+	(*GetInvocationRequest)(nil),           // 11: perdure.admin.v1.GetInvocationRequest
+	(*GetInvocationResponse)(nil),          // 12: perdure.admin.v1.GetInvocationResponse
+	(*CancelInvocationRequest)(nil),        // 13: perdure.admin.v1.CancelInvocationRequest
+	(*CancelInvocationResponse)(nil),       // 14: perdure.admin.v1.CancelInvocationResponse
+	(*KillInvocationRequest)(nil),          // 15: perdure.admin.v1.KillInvocationRequest
+	(*KillInvocationResponse)(nil),         // 16: perdure.admin.v1.KillInvocationResponse
+	(*GetStateRequest)(nil),                // 17: perdure.admin.v1.GetStateRequest
+	(*GetStateResponse)(nil),               // 18: perdure.admin.v1.GetStateResponse
+	(*StateTable)(nil),                     // 19: perdure.admin.v1.StateTable
+	(*StateTableRow)(nil),                  // 20: perdure.admin.v1.StateTableRow
+	(*Transaction)(nil),                    // 21: perdure.admin.v1.Transaction
+	(*TransactionPart)(nil),                // 22: perdure.admin.v1.TransactionPart
+	(*TransactionLock)(nil),                // 23: perdure.admin.v1.TransactionLock
+	(*ListTransactionsRequest)(nil),        // 24: perdure.admin.v1.ListTransactionsRequest
+	(*ListTransactionsResponse)(nil),       // 25: perdure.admin.v1.ListTransactionsResponse
+	(*GetTransactionRequest)(nil),          // 26: perdure.admin.v1.GetTransactionRequest
+	(*GetTransactionResponse)(nil),         // 27: perdure.admin.v1.GetTransactionResponse
+	(*ListServicesRequest)(nil),            // 28: perdure.admin.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),           // 29: perdure.admin.v1.ListServicesResponse
+	(*Service)(nil),                        // 30: perdure.admin.v1.Service
+	(*Method)(nil),                         // 31: perdure.admin.v1.Method
+	(*DescribeServiceRequest)(nil),         // 32: perdure.admin.v1.DescribeServiceRequest
+	(*DescribeServiceResponse)(nil),        // 33: perdure.admin.v1.DescribeServiceResponse
+	(*GetNodeRequest)(nil),                 // 34: perdure.admin.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),                // 35: perdure.admin.v1.GetNodeResponse
+	(*Partition)(nil),                      // 36: perdure.admin.v1.Partition
+	(*Storage)(nil),                        // 37: perdure.admin.v1.Storage
+	(*Divergence_Step)(nil),                // 38: perdure.admin.v1.Divergence.Step
+	(*Divergence_Field)(nil),               // 39: perdure.admin.v1.Divergence.Field
+	(v1.Code)(0),                           // 40: perdure.v1.Code
+	(*anypb.Any)(nil),                      // 41: google.protobuf.Any
+	(v1.Mode)(0),                           // 42: perdure.v1.Mode
+	(*timestamppb.Timestamp)(nil),          // 43: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 44: google.protobuf.Duration
+	(v1.Kind)(0),                           // 45: perdure.v1.Kind
+	(*v1.Table)(nil),                       // 46: perdure.v1.Table
+	(*v1.Promise)(nil),                     // 47: perdure.v1.Promise
+	(*v1.HandlerOptions)(nil),              // 48: perdure.v1.HandlerOptions
+	(*descriptorpb.FileDescriptorSet)(nil), // 49: google.protobuf.FileDescriptorSet
 }
 var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
-	37, // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
-	38, // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
+	40, // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
+	41, // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
 	4,  // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
-	39, // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
+	42, // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
 	0,  // 4: perdure.admin.v1.Invocation.status:type_name -> perdure.admin.v1.InvocationStatus
-	40, // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
-	40, // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
-	40, // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
-	40, // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
-	40, // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
+	43, // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
+	43, // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
+	43, // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
+	43, // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
+	43, // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
 	3,  // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
 	3,  // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
-	41, // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
-	40, // 13: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
-	40, // 14: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
-	1,  // 15: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
-	3,  // 16: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
-	7,  // 17: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
-	7,  // 18: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
-	0,  // 19: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
-	5,  // 20: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
-	5,  // 21: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
-	6,  // 22: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
-	7,  // 23: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
-	7,  // 24: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
-	0,  // 25: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,  // 26: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	18, // 27: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
-	19, // 28: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
-	4,  // 29: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
-	2,  // 30: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
-	40, // 31: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
-	40, // 32: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
-	40, // 33: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
-	21, // 34: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
-	2,  // 35: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
-	40, // 36: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
-	22, // 37: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
-	22, // 38: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
-	20, // 39: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
-	40, // 40: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
-	20, // 41: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
-	40, // 42: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
-	29, // 43: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
-	42, // 44: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
-	30, // 45: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
-	43, // 46: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
-	44, // 47: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
-	39, // 48: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
-	45, // 49: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
-	29, // 50: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
-	46, // 51: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
-	40, // 52: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	41, // 53: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	35, // 54: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
-	36, // 55: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
-	8,  // 56: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
-	10, // 57: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
-	12, // 58: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
-	14, // 59: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
-	16, // 60: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
-	23, // 61: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
-	25, // 62: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
-	27, // 63: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
-	31, // 64: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
-	33, // 65: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
-	9,  // 66: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
-	11, // 67: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
-	13, // 68: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
-	15, // 69: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
-	17, // 70: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
-	24, // 71: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
-	26, // 72: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
-	28, // 73: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
-	32, // 74: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
-	34, // 75: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
-	66, // [66:76] is the sub-list for method output_type
-	56, // [56:66] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	44, // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
+	6,  // 13: perdure.admin.v1.Invocation.divergence:type_name -> perdure.admin.v1.Divergence
+	38, // 14: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
+	38, // 15: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
+	39, // 16: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
+	43, // 17: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	43, // 18: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
+	1,  // 19: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
+	3,  // 20: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
+	8,  // 21: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
+	8,  // 22: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
+	0,  // 23: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
+	5,  // 24: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
+	5,  // 25: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
+	7,  // 26: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
+	8,  // 27: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
+	8,  // 28: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
+	0,  // 29: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,  // 30: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	19, // 31: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
+	20, // 32: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
+	4,  // 33: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
+	2,  // 34: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
+	43, // 35: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
+	43, // 36: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
+	43, // 37: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
+	22, // 38: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
+	2,  // 39: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
+	43, // 40: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
+	23, // 41: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
+	23, // 42: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
+	21, // 43: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
+	43, // 44: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
+	21, // 45: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
+	43, // 46: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
+	30, // 47: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
+	45, // 48: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
+	31, // 49: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
+	46, // 50: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
+	47, // 51: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
+	42, // 52: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
+	48, // 53: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
+	30, // 54: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
+	49, // 55: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
+	43, // 56: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	44, // 57: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	36, // 58: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
+	37, // 59: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
+	9,  // 60: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
+	11, // 61: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
+	13, // 62: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
+	15, // 63: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
+	17, // 64: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
+	24, // 65: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
+	26, // 66: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
+	28, // 67: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
+	32, // 68: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
+	34, // 69: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
+	10, // 70: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
+	12, // 71: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
+	14, // 72: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
+	16, // 73: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
+	18, // 74: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
+	25, // 75: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
+	27, // 76: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
+	29, // 77: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
+	33, // 78: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
+	35, // 79: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
+	70, // [70:80] is the sub-list for method output_type
+	60, // [60:70] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_perdure_admin_v1_admin_proto_init() }
@@ -3201,7 +3445,7 @@ func file_perdure_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_admin_v1_admin_proto_rawDesc), len(file_perdure_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   34,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

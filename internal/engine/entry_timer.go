@@ -1,0 +1,20 @@
+package engine
+
+import (
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+)
+
+// stopTimer ends a Sleep of the invocation that has not fired. What it names is the handler's: an
+// entry that is no Sleep changes nothing.
+func (e *Engine) stopTimer(l *live, stop *recordv1.StopTimer, now int64) error {
+	entry := &recordv1.Entry{}
+	if ok, err := e.getMessage(table.Journal(l.id, stop.Entry), entry); err != nil || !ok || entry.GetSleep() == nil {
+		return err
+	}
+	if _, fired, err := e.get(table.Completion(l.id, stop.Entry)); err != nil || fired {
+		return err
+	}
+	e.delete(table.Timer{At: entry.GetSleep().GetUntil(), Kind: table.TimerSleep, ID: l.id, Entry: stop.Entry}.Key())
+	return e.completion(l.id, &recordv1.Completion{Entry: stop.Entry, At: now, Result: failure(codeCanceled, "the timer was stopped")}, now)
+}
