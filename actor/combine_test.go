@@ -34,27 +34,27 @@ func TestCombinationsOfAClient(t *testing.T) {
 			began = time.Now()
 		}
 		all, err := All(ctx, soon(3, false), soon(1, false))
-		see("3s[[3 1] <nil>]", all, err)
+		see("3s [[3 1] <nil>]", all, err)
 		all, err = All(ctx, soon(9, false), soon(1, true))
-		see("1s[[] aborted: 1]", all, err)
+		see("1s [[] aborted: 1]", all, err)
 		one, err := Any(ctx, soon(9, false), soon(1, true), soon(2, false))
-		see("2s[2 <nil>]", one, err)
+		see("2s [2 <nil>]", one, err)
 		one, err = Any(ctx, soon(2, true), soon(1, true))
-		see("2s[0 aborted: none of 2 succeeded; aborted: 2; aborted: 1]", one, err)
-		see("4s[<nil>]", Settled(ctx, soon(4, true), soon(2, false)))
+		see("2s [0 aborted: none of 2 succeeded; aborted: 2; aborted: 1]", one, err)
+		see("4s [<nil>]", Settled(ctx, soon(4, true), soon(2, false)))
 		first, err := Select(ctx, AllAsync(soon(1, false), soon(8, false)), RaceAsync(soon(7, false), soon(6, false)))
-		see("6s[1 <nil>]", first, err)
+		see("6s [1 <nil>]", first, err)
 		timed, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		_, err = All(timed, soon(5, false))
-		see("1s[true]", errors.Is(err, context.DeadlineExceeded))
+		see("1s [true]", errors.Is(err, context.DeadlineExceeded))
 		late := soon(1, false)
 		again := AllAsync(late, late)
 		_, _ = again.Await(ctx)
 		all, err = again.Await(ctx)
-		see("1s[[1 1] <nil>]", all, err)
+		see("1s [[1 1] <nil>]", all, err)
 		_, err = WithTimeout(ctx, late, time.Second).Await(ctx)
-		see("0s[failed_precondition]", CodeOf(err))
+		see("0s [failed_precondition]", CodeOf(err))
 		time.Sleep(10 * time.Second)
 	})
 }
@@ -64,7 +64,7 @@ func TestCombinationsOfAClient(t *testing.T) {
 func TestEvident(t *testing.T) {
 	for seed := range uint64(20_000) {
 		choice := rand.New(rand.NewPCG(seed, 1))
-		build := func(depth int) *Condition { return nil }
+		var build func(depth int) *Condition
 		build = func(depth int) *Condition {
 			if depth == 0 || choice.IntN(3) == 0 {
 				return &Condition{Entry: uint32(1 + choice.IntN(5))}
