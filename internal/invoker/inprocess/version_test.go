@@ -176,14 +176,14 @@ func TestVersionIsRemoved(t *testing.T) {
 }
 
 func TestVersionOutsideAJournal(t *testing.T) {
-	durably(t, quiet(), nil, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
+	durably(t, quiet(), func(d *double) { d.maxAttempts = 1 }, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
 		_ = actor.Do(ctx, "closure", func(ctx context.Context) error {
 			defer func() { panic(fmt.Sprint("found: ", recover())) }()
 			actor.Version(ctx, "x", 0, 1)
 			return nil
 		})
 		return nil, nil
-	}, func(d *double) { d.maxAttempts = 1 }, func(t *testing.T, d *double, _ string) {
+	}, nil, func(t *testing.T, d *double, _ string) {
 		_, retries := d.attempts()
 		if len(retries) == 0 || !strings.Contains(retries[0].Message, `found: failed_precondition: Version x inside the closure of Run "closure"`) {
 			t.Error(retries)
