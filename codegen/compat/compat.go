@@ -1,5 +1,6 @@
 // Package compat finds the changes between two versions of a schema that break what a running
-// system keeps, and that `buf breaking` cannot see, because they are in options.
+// system keeps: those in perdure's options, which `buf breaking` cannot see, and those in the
+// messages that are stored.
 package compat
 
 import (
@@ -34,11 +35,37 @@ func (s Severity) String() string {
 	return "breaking"
 }
 
+// Kept says what of a service a change is about: it does no harm where nothing of that is kept.
+type Kept int
+
+const (
+	// KeptAnything is state, rows, promises, signals and invocations that have not ended.
+	KeptAnything Kept = iota
+	// KeptState is the states of objects.
+	KeptState
+	// KeptRows are the rows of tables.
+	KeptRows
+	// KeptPromises are those that were resolved or are awaited.
+	KeptPromises
+	// KeptInvocations are those of one handler that have not ended, and signals not received.
+	KeptInvocations
+)
+
+// Affected is what a change may break.
+type Affected struct {
+	Service protoreflect.FullName
+	// Handler is the rpc; empty if Kept is not KeptInvocations.
+	Handler protoreflect.Name
+	Kept    Kept
+}
+
 // Change is one difference, positioned in the new version, or in the old one if what it is about
 // is gone.
 type Change struct {
 	Severity Severity
 	schema.Problem
+	// Affected has one item at least: a message may be the state of several services.
+	Affected []Affected
 }
 
 // String is "bank/v1/bank.proto:12:3: bank.v1.AccountService: breaking: message".
@@ -63,8 +90,7 @@ func Compare(previous, next []byte) ([]Change, error) {
 		c.service(before.services[name], after.services[name])
 	}
 	slices.SortStableFunc(c.changes, func(a, b Change) int { return a.Compare(b.Problem) })
-	// Several rpcs may have the same request message, and so the same change in it.
-	return slices.Compact(c.changes), nil
+	return c.changes, nil
 }
 
 // version is one side of the comparison.
@@ -114,6 +140,21 @@ type comparison struct {
 	changes []Change
 }
 
-func (c *comparison) report(severity Severity, desc protoreflect.Descriptor, within []int32, format string, args ...any) {
-	c.changes = append(c.changes, Change{severity, schema.Problemf(desc, within, format, args...)})
+// report is affect for what concerns all that is kept of a service.
+func (c *comparison) report(severity Severity, service protoreflect.FullName, desc protoreflect.Descriptor, within []int32, format string, args ...any) {
+	c.affect(severity, Affected{Service: service}, desc, within, format, args...)
+}
+
+func (c *comparison) affect(severity Severity, affected Affected, desc protoreflect.Descriptor, within []int32, format string, args ...any) {
+	problem := schema.Problemf(desc, within, format, args...)
+	// Several rpcs may have the same request message, and so the same change in it.
+	for i := range c.changes {
+		if known := &c.changes[i]; known.Severity == severity && known.Problem == problem {
+			if !slices.Contains(known.Affected, affected) {
+				known.Affected = append(known.Affected, affected)
+			}
+			return
+		}
+	}
+	c.changes = append(c.changes, Change{severity, problem, []Affected{affected}})
 }

@@ -20,6 +20,9 @@ func KindOption() []int32 { return serviceOption(kindField) }
 // StateOption is the path of (perdure.v1.service).state in a service.
 func StateOption() []int32 { return serviceOption(stateField) }
 
+// StateVersionOption is the path of (perdure.v1.service).state_version in a service.
+func StateVersionOption() []int32 { return serviceOption(stateVersionField) }
+
 // ModeOption is the path of (perdure.v1.method).mode in an rpc.
 func ModeOption() []int32 { return methodOption(modeField) }
 

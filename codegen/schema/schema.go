@@ -16,6 +16,8 @@ type Service struct {
 	Kind perdurev1.Kind
 	// State is nil if the service declares none.
 	State protoreflect.MessageDescriptor
+	// StateVersion is at least 1.
+	StateVersion uint32
 	// Tables and Promises are in declaration order.
 	Tables   []Slot
 	Promises []Slot

@@ -18,6 +18,8 @@ const (
 	tablesField   = 3
 	promisesField = 4
 	defaultsField = 5
+
+	stateVersionField = 8
 )
 
 // service returns nil for a service without the option or without a kind, by which all else is
@@ -59,7 +61,11 @@ func (r *reader) strayMethodOptions(desc protoreflect.ServiceDescriptor) {
 
 func (r *reader) state(service *Service, options *perdurev1.ServiceOptions) {
 	name := options.GetState()
+	service.StateVersion = max(options.GetStateVersion(), 1)
 	if name == "" {
+		if options.GetStateVersion() > 0 {
+			r.report(service.Desc, serviceOption(stateVersionField), "state_version is %d, but there is no state: name the state's message, or drop state_version", options.GetStateVersion())
+		}
 		return
 	}
 	where := serviceOption(stateField)

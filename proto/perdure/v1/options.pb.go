@@ -211,7 +211,11 @@ type ServiceOptions struct {
 	// WORKFLOW: durable promises, resolved once by a READ handler, awaited by any.
 	Promises []*Promise `protobuf:"bytes,4,rep,name=promises,proto3" json:"promises,omitempty"`
 	// Defaults for every method of the service.
-	Defaults      *HandlerOptions `protobuf:"bytes,5,opt,name=defaults,proto3" json:"defaults,omitempty"`
+	Defaults *HandlerOptions `protobuf:"bytes,5,opt,name=defaults,proto3" json:"defaults,omitempty"`
+	// Version of the state's message, from 1, which is the default. Raise it together with a change
+	// that the stored states can't be read with as they are; the handler's StateMigrations says how
+	// a state of an older version becomes one of this.
+	StateVersion  uint32 `protobuf:"varint,8,opt,name=state_version,json=stateVersion,proto3" json:"state_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +283,13 @@ func (x *ServiceOptions) GetDefaults() *HandlerOptions {
 		return x.Defaults
 	}
 	return nil
+}
+
+func (x *ServiceOptions) GetStateVersion() uint32 {
+	if x != nil {
+		return x.StateVersion
+	}
+	return 0
 }
 
 // A map from string to message kept next to an object's state, loaded entry by entry.
@@ -697,13 +708,14 @@ var File_perdure_v1_options_proto protoreflect.FileDescriptor
 const file_perdure_v1_options_proto_rawDesc = "" +
 	"\n" +
 	"\x18perdure/v1/options.proto\x12\n" +
-	"perdure.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe0\x01\n" +
+	"perdure.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x85\x02\n" +
 	"\x0eServiceOptions\x12$\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x10.perdure.v1.KindR\x04kind\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12)\n" +
 	"\x06tables\x18\x03 \x03(\v2\x11.perdure.v1.TableR\x06tables\x12/\n" +
 	"\bpromises\x18\x04 \x03(\v2\x13.perdure.v1.PromiseR\bpromises\x126\n" +
-	"\bdefaults\x18\x05 \x01(\v2\x1a.perdure.v1.HandlerOptionsR\bdefaults\"1\n" +
+	"\bdefaults\x18\x05 \x01(\v2\x1a.perdure.v1.HandlerOptionsR\bdefaults\x12#\n" +
+	"\rstate_version\x18\b \x01(\rR\fstateVersion\"1\n" +
 	"\x05Table\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"1\n" +
