@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/internal/deployment"
 	"github.com/perdure/perdure/internal/ingress"
 	"github.com/perdure/perdure/internal/telemetry"
 )
@@ -72,6 +73,14 @@ type Config struct {
 	StepTimeout time.Duration
 	// TransactionTimeout bounds one TRANSACTION handler. Defaults to 30 s.
 	TransactionTimeout time.Duration
+	// Deployment names the build of the handlers, as up to 63 letters, digits, dots, dashes and
+	// underscores, such as the tag of a release. Each build needs a name of its own. Defaults to
+	// one that follows from the services' descriptors and from what the program was built of.
+	Deployment string
+	// AcceptBreakingChanges starts although the services don't fit what earlier deployments left in
+	// the data directory, which Start otherwise refuses with the list of what would break: that may
+	// then be misread, out of reach, or unable to go on.
+	AcceptBreakingChanges bool
 	// DrainTimeout is how long Run and Shutdown wait for calls under way before they are
 	// answered with unavailable. Their invocations go on after the next start. Defaults to 5 s.
 	DrainTimeout time.Duration
@@ -228,11 +237,20 @@ func (c Config) problems() []error {
 			reject("%s is %s; it must not be negative", wait.name, wait.value)
 		}
 	}
+	if err := deployment.CheckName(c.Deployment); err != nil {
+		problems = append(problems, err)
+	}
 	if c.TLS != nil {
 		problems = append(problems, split(c.TLS.files().Validate())...)
 	}
 	return append(problems, split(c.telemetry("").Validate())...)
 }
+
+// WithDeployment sets Config.Deployment.
+func WithDeployment(name string) Option { return func(c *Config) { c.Deployment = name } }
+
+// WithBreakingChanges sets Config.AcceptBreakingChanges.
+func WithBreakingChanges() Option { return func(c *Config) { c.AcceptBreakingChanges = true } }
 
 // WithOnServing sets Config.OnServing.
 func WithOnServing(tell func(url string)) Option { return func(c *Config) { c.OnServing = tell } }

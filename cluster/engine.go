@@ -152,15 +152,7 @@ func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) e
 	if err != nil {
 		return err
 	}
-	groups := make([]replica.GroupID, at.identity.Partitions)
-	for i := range groups {
-		groups[i] = replica.GroupID(i) + 1 // group 0 is the cluster's own, once there is one
-	}
-	replicas := replica.Config{
-		Log: e.log, Store: e.store, NodeID: at.identity.raftID, Groups: groups, Logger: config.Logger,
-		MaxBacklogBytes: int(clamp(config.MemoryBytes/8, 16<<20, 256<<20)),
-		MaxApplyBytes:   64 << 20, // as much as the store takes
-	}
+	replicas := e.replicas(config, at)
 	if e.meters != nil {
 		replicas.OnAppend, replicas.OnCommit = e.meters.Append, e.meters.Commit
 	}
@@ -179,6 +171,18 @@ func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) e
 		return e.host.Attach(replica.GroupID(id), listener)
 	})
 	return err
+}
+
+func (e *partitions) replicas(config Config, at *layout) replica.Config {
+	groups := make([]replica.GroupID, at.identity.Partitions)
+	for i := range groups {
+		groups[i] = replica.GroupID(i) + 1 // group 0 is the cluster's own, once there is one
+	}
+	return replica.Config{
+		Log: e.log, Store: e.store, NodeID: at.identity.raftID, Groups: groups, Logger: config.Logger,
+		MaxBacklogBytes: int(clamp(config.MemoryBytes/8, 16<<20, 256<<20)),
+		MaxApplyBytes:   64 << 20, // as much as the store takes
+	}
 }
 
 // maxEntryBytes is what one step may write: a record can need it twice (a journal entry and the

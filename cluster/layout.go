@@ -20,10 +20,11 @@ import (
 
 // layout is an open data directory:
 //
-//	DIR/lock       held by the process that uses the directory
-//	DIR/node.json  who the node is; written once
-//	DIR/log/       the node log
-//	DIR/store/     the store
+//	DIR/lock         held by the process that uses the directory
+//	DIR/node.json    who the node is; written once
+//	DIR/deployments  which builds have run on it
+//	DIR/log/         the node log
+//	DIR/store/       the store
 type layout struct {
 	dir      string
 	identity identity
@@ -48,6 +49,9 @@ type identity struct {
 
 func (l *layout) logDir() string   { return filepath.Join(l.dir, "log") }
 func (l *layout) storeDir() string { return filepath.Join(l.dir, "store") }
+
+// deploymentsFile is the catalog of internal/deployment.
+func (l *layout) deploymentsFile() string { return filepath.Join(l.dir, "deployments") }
 
 func (l *layout) close() error {
 	if l.lock == nil { // in memory

@@ -22,6 +22,8 @@ import (
 //	--prometheus                    serve /metrics
 //	--remote-admin                  serve the admin service to everyone, not only this machine
 //	--otlp, PERDURE_OTLP            collector for traces and metrics, http://host:4318
+//	--deployment, PERDURE_DEPLOYMENT  name of this build of the handlers
+//	--accept-breaking               start although the data does not fit the services
 func Main(register func(*Node), opts ...Option) {
 	os.Exit(run(os.Args[0], os.Args[1:], os.Getenv, os.Stdout, os.Stderr, register, opts))
 }
@@ -38,6 +40,8 @@ func run(name string, arguments []string, env func(string) string, stdout, stder
 	flags.StringVar(&config.DataDir, "data", or(env("PERDURE_DATA"), config.DataDir, DefaultDataDir), "`directory` that holds everything the node keeps (PERDURE_DATA)")
 	flags.BoolVar(&config.Telemetry.Prometheus, "prometheus", config.Telemetry.Prometheus, "serve metrics at /metrics")
 	flags.BoolVar(&config.RemoteAdmin, "remote-admin", config.RemoteAdmin, "serve the admin service to everyone who can reach the node, not only to callers on this machine; without client certificates nothing authenticates them")
+	flags.StringVar(&config.Deployment, "deployment", or(env("PERDURE_DEPLOYMENT"), config.Deployment), "`name` of this build of the handlers, a new one for each; without one it gets one (PERDURE_DEPLOYMENT)")
+	flags.BoolVar(&config.AcceptBreakingChanges, "accept-breaking", config.AcceptBreakingChanges, "start although the services don't fit the data that earlier builds left: what a start without it lists may be lost")
 	otlp := flags.String("otlp", env("PERDURE_OTLP"), "OTLP/HTTP `URL` that traces and metrics are sent to (PERDURE_OTLP)")
 	flags.TextVar(&level, "log-level", level, "debug, info, warn or error (PERDURE_LOG_LEVEL)")
 	if text := env("PERDURE_LOG_LEVEL"); text != "" {

@@ -46,12 +46,13 @@ type Node struct {
 		registered []registration
 		problems   []error
 
-		layout    *layout
-		telemetry *telemetry.Telemetry
-		engine    engine
-		server    *ingress.Server
-		stopped   chan struct{} // closed when Shutdown is done
-		failure   error         // of Shutdown
+		layout      *layout
+		deployments *deployments
+		telemetry   *telemetry.Telemetry
+		engine      engine
+		server      *ingress.Server
+		stopped     chan struct{} // closed when Shutdown is done
+		failure     error         // of Shutdown
 	}
 }
 
@@ -138,6 +139,9 @@ func (n *Node) startLocked(ctx context.Context) error {
 		config.Logger.Info("requests may have fewer bytes than usual, to fit the records that memory bytes allow", telemetry.KeyBytes, config.MaxMessageBytes)
 	}
 	if n.mu.telemetry, err = telemetry.Setup(ctx, config.telemetry(n.mu.layout.identity.NodeID)); err != nil {
+		return err
+	}
+	if n.mu.deployments, err = n.admitLocked(ctx, config); err != nil {
 		return err
 	}
 	if n.mu.engine, err = n.openEngine(ctx, config, n.mu.layout, n.mu.telemetry, n.mu.registered); err != nil {

@@ -85,12 +85,35 @@ func Compare(previous, next []byte) ([]Change, error) {
 	if err := errors.Join(beforeErr, afterErr); err != nil {
 		return nil, err
 	}
+	return compare(before, after), nil
+}
+
+// Side is a schema of which only some services are served.
+type Side struct {
+	Set *descriptorpb.FileDescriptorSet
+	// Services are their full names.
+	Services []string
+}
+
+// CompareServed is Compare for what two builds serve. A side may serve nothing.
+func CompareServed(previous, next Side) ([]Change, error) {
+	before, beforeErr := readSet("old", previous.Set)
+	after, afterErr := readSet("new", next.Set)
+	if err := errors.Join(beforeErr, afterErr); err != nil {
+		return nil, err
+	}
+	before.serve(previous.Services)
+	after.serve(next.Services)
+	return compare(before, after), nil
+}
+
+func compare(before, after *version) []Change {
 	c := comparison{after: after}
 	for _, name := range before.names {
 		c.service(before.services[name], after.services[name])
 	}
 	slices.SortStableFunc(c.changes, func(a, b Change) int { return a.Compare(b.Problem) })
-	return c.changes, nil
+	return c.changes
 }
 
 // version is one side of the comparison.
@@ -99,6 +122,21 @@ type version struct {
 	services map[protoreflect.FullName]*schema.Service
 	// Keys of services in the order of the set.
 	names []protoreflect.FullName
+	// unserved are perdure services that are in the set and not in names.
+	unserved map[protoreflect.FullName]bool
+}
+
+// serve leaves only the named services.
+func (v *version) serve(names []string) {
+	v.unserved = map[protoreflect.FullName]bool{}
+	v.names = slices.DeleteFunc(v.names, func(name protoreflect.FullName) bool {
+		if slices.Contains(names, string(name)) {
+			return false
+		}
+		v.unserved[name] = true
+		delete(v.services, name)
+		return true
+	})
 }
 
 func read(side string, encoded []byte) (*version, error) {
@@ -109,6 +147,10 @@ func read(side string, encoded []byte) (*version, error) {
 	if len(set.GetFile()) == 0 {
 		return nil, fmt.Errorf("%s: the FileDescriptorSet has no files; make one with: buf build -o schema.binpb", side)
 	}
+	return readSet(side, set)
+}
+
+func readSet(side string, set *descriptorpb.FileDescriptorSet) (*version, error) {
 	files, err := protodesc.NewFiles(set)
 	if err != nil {
 		return nil, fmt.Errorf("%s: the FileDescriptorSet does not hold together: %w; with protoc, add --include_imports", side, err)

@@ -33,6 +33,11 @@ func (c *comparison) removedService(before *schema.Service) {
 			"is gone: its running invocations could not go on, and its stored state would be out of reach; keep it until both are no longer needed (option deprecated = true says so to callers)")
 		return
 	}
+	if c.after.unserved[before.Desc.FullName()] {
+		c.report(Breaking, before.Desc.FullName(), found, nil,
+			"is not registered any more: its running invocations could not go on, and its stored state would be out of reach; register its handler until both are no longer needed")
+		return
+	}
 	c.report(Breaking, before.Desc.FullName(), found, nil,
 		"has lost its (perdure.v1.service) option: nodes would no longer run it, and its stored state would be out of reach; put the option back")
 }

@@ -183,7 +183,7 @@ var layers = []layer{
 	{"seams and pure parts", []string{"actor", "storage", "internal/journal", "internal/table", "internal/routing", "internal/telemetry", "internal/invoker", "internal/history", "internal/vet", "codegen/schema"}},
 	{"pure machines", []string{"internal/transaction", "storage/badgerstore", "storage/memstore", "storage/nodelog", "storage/storagetest", "internal/routing/routingtest", "codegen"}},
 	{"generated code", []string{"examples/counter/gen", "examples/bank/gen", "examples/orders/gen", "bench/gen"}},
-	{"deciding", []string{"internal/engine"}},
+	{"deciding", []string{"internal/engine", "internal/deployment"}},
 	{"doing", []string{"cluster/replica", "cluster/membership", "cluster/transport", "internal/invoker/inprocess", "internal/ingress", "internal/admin", "internal/webui"}},
 	{"owning", []string{"internal/partition"}},
 	{"composing", []string{"cluster"}},

@@ -16,6 +16,7 @@ const (
 	KeyNode         = "node"
 	KeyAddress      = "address"
 	KeyPath         = "path"
+	KeyDeployment   = "deployment"
 	KeyOffset       = "offset"
 	KeyEvent        = "event"
 	KeyTo           = "to"

@@ -1,0 +1,86 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/perdure/perdure/cluster/replica"
+	"github.com/perdure/perdure/internal/deployment"
+	"github.com/perdure/perdure/internal/partition"
+)
+
+// counted is the listener of a group that is led for the sake of its rows alone.
+type counted struct{ led chan struct{} }
+
+func (c counted) Lead(uint64) {
+	select {
+	case <-c.led:
+	default:
+		close(c.led)
+	}
+}
+
+func (counted) StepDown(uint64, error)   {}
+func (counted) Committed(uint64, uint64) {}
+func (counted) Applied(uint64, uint64)   {}
+
+// takeCensus finds out what is kept, without the engine: no timer fires, no message is sent and no
+// handler runs. The groups are led all the same, since only a leader knows that the store has all
+// that was acknowledged. It opens log and store, and closes them.
+func takeCensus(ctx context.Context, config Config, at *layout) (census deployment.Census, err error) {
+	if config.InMemory {
+		return deployment.Census{}, nil
+	}
+	e := &partitions{layout: at, logger: config.Logger}
+	defer func() { err = errors.Join(err, e.release()) }()
+	if err := e.openDisk(config, at); err != nil {
+		return nil, err
+	}
+	if e.host, err = replica.Open(e.replicas(config, at)); err != nil {
+		return nil, fmt.Errorf("%s with %s: %w", at.storeDir(), at.logDir(), err)
+	}
+	listeners, groups := map[uint32]counted{}, map[uint32]*replica.Group{}
+	for id := range at.identity.Partitions {
+		listeners[id+1] = counted{make(chan struct{})}
+		groups[id+1] = e.host.Attach(replica.GroupID(id+1), listeners[id+1])
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() { ended <- e.host.Run(running) }()
+	census = deployment.Census{}
+	for id := uint32(1); id <= at.identity.Partitions && err == nil; id++ {
+		if err = e.awaitLead(ctx, id, listeners[id].led); err == nil {
+			err = partition.Census(groups[id].Snapshot(), census)
+		}
+		if err != nil {
+			err = fmt.Errorf("partition %d: %w", id, err)
+		}
+	}
+	stop()
+	if failed := <-ended; failed != nil {
+		err = errors.Join(err, failed)
+	}
+	return census, err
+}
+
+func (e *partitions) awaitLead(ctx context.Context, id uint32, led <-chan struct{}) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-led:
+			return nil
+		case <-tick.C: // a group that halts before it was ever led tells nobody
+			if err := e.host.Halted()[replica.GroupID(id)]; err != nil {
+				return err
+			}
+			if err := e.host.DiskHealth(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
