@@ -33,7 +33,7 @@ type Op int
 const (
 	Add      Op = iota // a counter
 	Get                // a counter
-	Run10              // none
+	Run10              // how many steps
 	Deposit            // an account
 	Balance            // an account
 	Transfer           // the account to take from and the one to give to

@@ -83,12 +83,15 @@ func perdureRequest(op Op, keys []string) (path, body string) {
 	case AddAll:
 		return "/bench.v1.FanOutService/AddAll", Names(keys)
 	default:
-		return "/bench.v1.StepsService/Run10", `{"steps":10}`
+		return "/bench.v1.StepsService/Run10", steps(keys[0])
 	}
 }
 
 // DepositAmount is what Deposit puts on an account: more than a benchmark moves away again, one by one.
 const DepositAmount = 1_000_000_000
+
+// steps is the body of Run10.
+func steps(count string) string { return fmt.Sprintf(`{"steps":%s}`, count) }
 
 // Names is the body of AddAll.
 func Names(keys []string) string {
@@ -161,7 +164,7 @@ func restateRequest(op Op, keys []string) (path, body string) {
 	case AddAll:
 		return "/FanOutService/AddAll", Names(keys)
 	default:
-		return "/StepsService/Run10", `{"steps":10}`
+		return "/StepsService/Run10", steps(keys[0])
 	}
 }
 

@@ -42,10 +42,15 @@ var gets = Workload{
 	Ledger: &Ledger{Name: "the counters", Fill: each(system.Add, names("k", Counters)), Change: one},
 }
 
-// Steps takes ten durable steps.
-func Steps() Workload {
-	return Workload{Name: NameSteps, Calls: func(instance *system.Instance, _ *rand.Rand) []load.Call {
-		return load.Single(instance.Request(system.Run10))
+// Steps takes ten durable steps; OneStep, ThreeSteps and NineSteps are the shapes that Restate has published figures of.
+func Steps() Workload      { return steps(NameSteps, "10") }
+func OneStep() Workload    { return steps(NameOneStep, "1") }
+func ThreeSteps() Workload { return steps(NameThreeSteps, "3") }
+func NineSteps() Workload  { return steps(NameNineSteps, "9") }
+
+func steps(name, count string) Workload {
+	return Workload{Name: name, Calls: func(instance *system.Instance, _ *rand.Rand) []load.Call {
+		return load.Single(instance.Request(system.Run10, count))
 	}}
 }
 
