@@ -62,14 +62,17 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay bool, now int64
 	// A one-way message was promised when its sender's step became durable, and nobody would
 	// hear of a refusal: it is taken all the same.
 	heard := token != 0 || in.Caller != nil
-	if l.holdsKey() && !scheduled && heard && len(queue) >= e.config.MaxInbox {
-		return e.refuse(in, token, failure(codeResourceExhausted,
-			"%s has %d calls waiting, the most that may wait for one key; try again later", l.target.Object(), e.config.MaxInbox), now)
+	if l.holdsKey() && !scheduled && heard && len(queue) >= e.maxInbox(in) {
+		return e.refuse(in, token, exhausted(retryInbox,
+			"%s has %d calls waiting, the most that may wait for one key; try again later", l.target.Object(), e.maxInbox(in)), now)
+	}
+	if l.row.Flow != nil {
+		l.row.Flow.Firm = !heard || scheduled
 	}
 
 	// A TRANSACTION that somebody waits for lives in memory until it commits: if the node dies
 	// before that, nothing of it happened and the caller calls again.
-	volatile := l.mode() == invocation.ModeTransaction && token != 0 && !oneWay && !scheduled && in.Caller == nil
+	volatile := l.mode() == invocation.ModeTransaction && token != 0 && !oneWay && !scheduled && in.Caller == nil && !limited(in)
 	if l.row.DeadlineAt != 0 && !volatile {
 		e.armTimer(table.Timer{At: l.row.DeadlineAt, Kind: table.TimerDeadline, ID: id})
 	}
@@ -83,6 +86,8 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay bool, now int64
 	}
 	switch {
 	case token == 0:
+	case oneWay && l.mayBeRefused():
+		l.accepting = append(l.accepting, token)
 	case oneWay:
 		e.effect(&Reply{Token: token})
 	default:
@@ -103,6 +108,7 @@ func (e *Engine) enter(l *live, store bool, now int64) error {
 	if l.holdsKey() && e.lock(l) == transaction.Waits {
 		l.row.Status = recordv1.Status_STATUS_QUEUED
 		l.row.InboxSeq = e.nextSequence()
+		e.taken(l)
 		if store {
 			return e.store(l)
 		}
@@ -136,6 +142,7 @@ func rowOf(in *recordv1.Invoke, now int64) *recordv1.Invocation {
 		Input:          in.Input,
 		StepTimeoutMs:  in.StepTimeoutMs,
 		Chain:          in.Chain,
+		Flow:           flowOf(in.Flow),
 	}
 }
 
@@ -188,7 +195,12 @@ func (e *Engine) join(l *live, in *recordv1.Invoke, token Token, oneWay bool, no
 		}
 	}
 	switch {
+	case token == 0 && (in.Caller != nil || !l.mayBeRefused()):
 	case token == 0:
+		l.row.Flow.Firm = true // This one was promised.
+		return e.store(l)
+	case oneWay && !done && l.mayBeRefused():
+		l.accepting = append(l.accepting, token)
 	case oneWay:
 		if !l.stored && !done {
 			if err := e.store(l); err != nil {

@@ -37,7 +37,7 @@ func (e *Engine) cancel(id invocation.ID, kill bool, now int64) (found bool, err
 		return true, e.end(l, recordv1.Status_STATUS_KILLED, failure(codeCanceled, "%s was killed", l.target), now)
 	}
 	status := l.row.Status
-	if !l.mode().Journaled() || status == recordv1.Status_STATUS_SCHEDULED || status == recordv1.Status_STATUS_QUEUED {
+	if !l.mode().Journaled() || status == recordv1.Status_STATUS_SCHEDULED || status == recordv1.Status_STATUS_QUEUED && l.row.StartedAt == 0 {
 		return true, e.end(l, recordv1.Status_STATUS_CANCELLED, failure(codeCanceled, "%s was cancelled", l.target), now)
 	}
 	if l.row.CancelRequested {
@@ -47,6 +47,9 @@ func (e *Engine) cancel(id invocation.ID, kill bool, now int64) (found bool, err
 	if l.running {
 		e.effect(&CancelAttempt{ID: id})
 		return true, e.store(l)
+	}
+	if status == recordv1.Status_STATUS_QUEUED {
+		return true, e.store(l) // It has begun, and hears of it as soon as it has its permits again.
 	}
 	return true, e.start(l, now)
 }

@@ -57,6 +57,12 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 		e.rollBack(l, now)
 	}
 	row := l.row
+	if row.Flow != nil {
+		e.taken(l)
+		if err := e.giveBack(l, true, now); err != nil {
+			return err
+		}
+	}
 	row.Status, row.CompletedAt, row.Result = status, now, result
 	row.Entries = l.entries - min(row.JournalStart, l.entries)
 	if l.spread != 0 && !l.running {
@@ -121,6 +127,6 @@ func (e *Engine) keep(l *live, now int64) error {
 // kept.
 func (e *Engine) putEnded(l *live) error {
 	row := l.row
-	row.Input, row.Chain, row.Waiters, row.WaitingFor, row.WaitingUntil, row.Retry = nil, nil, nil, nil, nil, nil
+	row.Input, row.Chain, row.Waiters, row.WaitingFor, row.WaitingUntil, row.Retry, row.Flow = nil, nil, nil, nil, nil, nil, nil
 	return e.putMessage(table.Invocation(l.id), row)
 }

@@ -24,7 +24,8 @@
 //
 // accept, start, finish, complete, retry, suspend, cancel and recover are the transitions of
 // an invocation; entry_*.go is one kind of journal entry each; message.go is traffic between
-// partitions and timer.go what fires. transaction_*.go is what internal/transaction needs of
+// partitions and timer.go what fires; flow.go is how an invocation gets its permits, and
+// flow_limit.go how a limit gives them. transaction_*.go is what internal/transaction needs of
 // rows, attempts and messages: _root the side of the coordinator, _call a call that is part of
 // a transaction, _commit how one ends, _lock what becomes of those who wait for a key.
 package engine
@@ -115,6 +116,11 @@ type Engine struct {
 	// acked is the newest message that each partition has made durable, as far as this leader
 	// knows: the outbox holds nothing before it.
 	acked map[uint32]uint64
+	// limits that this partition owns, and permits that it has answered itself with, for the event
+	// in progress, which came at now.
+	limits  limits
+	permits []*recordv1.Permit
+	now     int64
 	// index finds the mutations of the event in progress by key, once there are many.
 	index   map[string]int
 	indexed int
@@ -156,6 +162,8 @@ type live struct {
 	root *root
 	// call is set for a call that is part of a transaction.
 	call *call
+	// accepting are one-way requests that hear of it once it is sure to be taken.
+	accepting []Token
 	// calls that its handler has made in a transaction and that were not answered.
 	calls map[uint32]*outgoing
 }
@@ -190,15 +198,21 @@ func New(config Config, view View, epoch uint64) *Engine {
 // the leadership must start over.
 func (e *Engine) Evaluate(event Event, now int64) (*Output, error) {
 	e.out.Mutations, e.out.Effects, e.out.Lazy = e.out.Mutations[:0], e.out.Effects[:0], false
-	e.changed = false
+	e.changed, e.now = false, now
 	e.forgetIndex()
 	err := event.evaluate(e, now)
-	for err == nil && len(e.told) > 0 {
+	for err == nil && (len(e.told) > 0 || len(e.permits) > 0) {
+		if len(e.permits) > 0 {
+			permit := e.permits[0]
+			e.permits = e.permits[1:]
+			err = e.permit(permit, now)
+			continue
+		}
 		peer := e.told[0]
 		e.told = e.told[1:]
 		err = e.hear(peer, now)
 	}
-	e.told = nil
+	e.told, e.permits = nil, nil
 	if err != nil {
 		e.out.Mutations, e.out.Effects = e.out.Mutations[:0], e.out.Effects[:0]
 		clear(e.sent) // Sequences that were taken for nothing would be gaps.

@@ -62,6 +62,12 @@ func (ev *Deliver) evaluate(e *Engine, now int64) error {
 	case *recordv1.Message_CompletePromise:
 		_, err := e.completePromise(targetOf(m.CompletePromise.Target).Object(), m.CompletePromise.Name, m.CompletePromise.Result, now)
 		return err
+	case *recordv1.Message_Acquire:
+		return e.asked(m.Acquire, ev.From, now)
+	case *recordv1.Message_Permit:
+		return e.permit(m.Permit, now)
+	case *recordv1.Message_Release:
+		return e.released(m.Release, now)
 	}
 	return fmt.Errorf("message %d from partition %d is of a kind this version does not know", ev.Sequence, ev.From)
 }

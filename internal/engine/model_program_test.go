@@ -29,6 +29,7 @@ type program struct {
 	ops       []op
 	// early are the runs before the last: the handler continues as new after each.
 	early [][]op
+	flow  *recordv1.Flow
 }
 
 type op struct {
@@ -48,7 +49,7 @@ func (p *program) target() *recordv1.Target {
 func (p *program) invoke(now int64) *recordv1.Invoke {
 	in := &recordv1.Invoke{
 		InvocationId: append([]byte(nil), p.id[:]...), Target: p.target(), Mode: uint32(p.mode), Input: []byte(p.name),
-		IdempotencyKey: p.idem, RetentionMs: p.retention,
+		IdempotencyKey: p.idem, RetentionMs: p.retention, Flow: p.flow,
 		Retry: &recordv1.RetryPolicy{MaxAttempts: 4, InitialIntervalMs: 10, PauseOnExhausted: len(p.name)%2 == 0},
 	}
 	if p.delay > 0 {
@@ -60,6 +61,12 @@ func (p *program) invoke(now int64) *recordv1.Invoke {
 // draw makes a program for a key: "k0" to "k5"; calls go to larger keys only, since a circle of
 // callers that wait for each other is the users' deadlock, not ours.
 func (w *world) draw(depth, minKey int, modes ...invocation.Mode) *program {
+	p := w.drawProgram(depth, minKey, modes...)
+	w.drawFlow(p)
+	return p
+}
+
+func (w *world) drawProgram(depth, minKey int, modes ...invocation.Mode) *program {
 	t := w.t
 	w.names++
 	key := rapid.IntRange(minKey, 5).Draw(t, "key")

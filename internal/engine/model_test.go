@@ -282,7 +282,7 @@ func (w *world) wake(round int) bool {
 		w.now = max(w.now, next)
 		return true
 	}
-	if w.completeAwakeables(1000) {
+	if w.completeAwakeables(1000) || w.suspendAll() {
 		return true
 	}
 	woken := false
@@ -361,7 +361,7 @@ func (w *world) describe() string {
 		fmt.Fprintf(&out, "\npartition %d: %d live, %d keys held", l.id, live, held)
 		for _, p := range w.sortedPrograms() {
 			if row := l.row(p.id); row != nil && !completed(row.Status) {
-				fmt.Fprintf(&out, "\n  %s %s key=%s waiting for %v", p.name, row.Status, p.key, row.WaitingFor)
+				fmt.Fprintf(&out, "\n  %s %s key=%s waiting for %v%s", p.name, row.Status, p.key, row.WaitingFor, flowText(row))
 			}
 		}
 	}

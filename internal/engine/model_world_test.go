@@ -386,6 +386,7 @@ func (l *leader) check() {
 			t.Fatalf("partition %d: %s should run and no attempt was started", l.id, l.world.nameOf(id))
 		}
 	}
+	l.world.checkLimits()
 }
 
 func (l *leader) row(id invocation.ID) *recordv1.Invocation {

@@ -18,9 +18,12 @@ import (
 // one scan.
 func (e *Engine) Recover(now int64) (*Output, error) {
 	e.out = Output{}
-	e.recovering = true
+	e.recovering, e.now = true, now
 	defer func() { e.recovering = false }()
 	if err := e.recoverTransactions(); err != nil {
+		return nil, fmt.Errorf("recover: %w", err)
+	}
+	if err := e.recoverLimits(now); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
 	var loaded []*live
@@ -66,7 +69,7 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 		return cmp.Or(cmp.Compare(a.row.InboxSeq, b.row.InboxSeq), cmp.Compare(string(a.id[:]), string(b.id[:])))
 	})
 	for _, l := range loaded {
-		if l.row.Status == recordv1.Status_STATUS_QUEUED {
+		if l.row.Status == recordv1.Status_STATUS_QUEUED && !l.waitsForPermit() {
 			continue
 		}
 		if l.holdsKey() && e.lock(l) != transaction.Has {
@@ -81,7 +84,7 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 	}
 	e.recoverReads()
 	for _, l := range loaded {
-		if l.row.Status != recordv1.Status_STATUS_QUEUED {
+		if l.row.Status != recordv1.Status_STATUS_QUEUED || l.waitsForPermit() {
 			continue
 		}
 		// A key that was held by a TRANSACTION nobody wrote down is free again.

@@ -38,6 +38,11 @@ func (e *Engine) loadRow(id invocation.ID) (*recordv1.Invocation, error) {
 // store writes the row of an invocation that has not completed, and what a new leader needs
 // to find it.
 func (e *Engine) store(l *live) error {
+	if l.row.Flow != nil {
+		if err := e.rest(l); err != nil {
+			return err
+		}
+	}
 	active := table.Active{Status: l.row.Status, InboxSequence: l.row.InboxSeq}
 	if l.holdsKey() {
 		active.Object = l.target.Object()

@@ -233,6 +233,8 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 		in := s.invoke(args{"id": "callee", "key": a["key"], "mode": a["mode"], "input": a["input"]})
 		in.InvocationId = nil
 		return &Call{ID: id, Attempt: attempt, Index: uint32(a.number("index")), Invoke: in}
+	case "limit-timer":
+		return &Fire{Timer: table.Timer{At: a.number("at"), Kind: table.TimerLimit, ID: s.engine(1).limitTimer(a["id"])}}
 	case "tick":
 		return &Tick{}
 	case "acked":
@@ -247,7 +249,7 @@ func (s *script) invoke(a args) *recordv1.Invoke {
 	in := &recordv1.Invoke{
 		InvocationId: id[:], Input: []byte(a["input"]), IdempotencyKey: a["idem"],
 		Target:      &recordv1.Target{Service: "Svc", Key: a["key"], Handler: "H"},
-		RetentionMs: a.number("retention"), DueAt: a.number("due"), DeadlineAt: a.number("deadline"),
+		RetentionMs: a.number("retention"), DueAt: a.number("due"), DeadlineAt: a.number("deadline"), Flow: flowArgs(a), MaxInbox: uint32(a.number("inbox")),
 	}
 	if a["handler"] != "" {
 		in.Target.Handler = a["handler"]
@@ -289,10 +291,10 @@ func (s *script) entry(t *testing.T, a args) *recordv1.Entry {
 	e := &recordv1.Entry{Site: "x.go:1", At: s.now}
 	switch a["kind"] {
 	case "call":
-		in := s.invoke(args{"id": a["to"], "key": a["key"], "mode": a["mode"], "input": a["input"], "caller": a["id"], "entry": a["index"], "chain": a["chain"]})
+		in := s.invoke(args{"id": a["to"], "key": a["key"], "mode": a["mode"], "input": a["input"], "caller": a["id"], "entry": a["index"], "chain": a["chain"], "limits": a["limits"]})
 		e.Entry = &recordv1.Entry_Call{Call: &recordv1.Call{Invoke: in}}
 	case "send":
-		in := s.invoke(args{"id": a["to"], "key": a["key"], "mode": a["mode"], "input": a["input"], "due": a["due"]})
+		in := s.invoke(args{"id": a["to"], "key": a["key"], "mode": a["mode"], "input": a["input"], "due": a["due"], "limits": a["limits"]})
 		e.Entry = &recordv1.Entry_Send{Send: &recordv1.Send{Invoke: in}}
 	case "sleep":
 		e.Entry = &recordv1.Entry_Sleep{Sleep: &recordv1.Sleep{Until: a.number("until")}}
@@ -408,6 +410,10 @@ func (s *script) effect(effect Effect) string {
 		return s.names[e.ID] + " has ended"
 	case *TransactionEnded:
 		return fmt.Sprintf("transaction ended, committed: %v", e.Committed)
+	case *PermitGranted:
+		return fmt.Sprintf("permit of %s after %d ms", e.Limit, e.Waited)
+	case *PermitRefused:
+		return "refusal by " + e.Limit
 	case *TransactionRetried:
 		return fmt.Sprintf("transaction retried, reason %d", e.Reason)
 	}
@@ -453,6 +459,12 @@ func (s *script) value(key, value []byte) string {
 		return strconv.FormatUint(n, 10)
 	case 'x', 'y':
 		return transactionValue(key, value)
+	case 'l':
+		return limitValue(key, value)
+	case 'q':
+		row := &recordv1.WaitRow{}
+		_ = proto.Unmarshal(value, row)
+		return s.names[invocation.ID(row.InvocationId)]
 	case 's', 't', 'g':
 		return strconv.Quote(string(value))
 	}
@@ -467,6 +479,9 @@ func (s *script) value(key, value []byte) string {
 	}
 	if row.Failures > 0 {
 		text += " failures=" + strconv.Itoa(int(row.Failures))
+	}
+	if row.Flow.GetAsk() != 0 {
+		text += " waits for " + row.Flow.Limits[row.Flow.Held].Name
 	}
 	if row.Result != nil {
 		text += " result=" + resultText(row.Result)

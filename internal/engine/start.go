@@ -8,6 +8,11 @@ import (
 // start begins the next attempt of an invocation that holds its key, if it needs one.
 func (e *Engine) start(l *live, now int64) error {
 	e.changed = true
+	if l.row.Flow != nil && l.call == nil {
+		if ok, err := e.admit(l, now); !ok || err != nil {
+			return err
+		}
+	}
 	l.row.Status = recordv1.Status_STATUS_RUNNING
 	l.row.Attempt++
 	l.row.WaitingFor, l.row.WaitingUntil, l.row.RetryAt = nil, nil, 0

@@ -15,6 +15,9 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 		return nil
 	}
 	e.delete(timer.Key())
+	if timer.Kind == table.TimerLimit {
+		return e.fireLimit(timer, now)
+	}
 	if timer.Kind == table.TimerSleep {
 		if bugTimer && e.live[timer.ID] == nil {
 			return nil

@@ -189,6 +189,7 @@ func (e *Engine) joinTransaction(id transaction.ID, join *recordv1.Join, now int
 		row: &recordv1.Invocation{
 			Target: in.Target, Mode: in.Mode, CreatedAt: now, Traceparent: in.Traceparent, DeadlineAt: in.DeadlineAt,
 			Input: in.Input, StepTimeoutMs: in.StepTimeoutMs, Chain: in.Chain, Attempt: join.Try - 1,
+			Flow: flowOf(in.Flow), // For what it sends; its limits don't count, its root has begun.
 		},
 		call: &call{branch: b, path: path, join: join},
 	}

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+
+	"github.com/perdure/perdure/internal/invocation"
 )
 
 var tableNames = map[byte]string{
@@ -11,6 +13,7 @@ var tableNames = map[byte]string{
 	tableInvocation: "invocation", tableJournal: "journal", tableChunk: "part", tableSequence: "sent",
 	tableRowCount: "rows", tableOutbox: "outbox", tablePromise: "promise", tableReceive: "receive",
 	tableState: "state", tableRow: "row", tableTimer: "timer",
+	tableLimit: "limit", tableWait: "wait",
 	tablePrepared: "promise of transaction",
 	tableDecision: "decision of transaction",
 }
@@ -67,6 +70,17 @@ func Describe(key []byte) string {
 		if root, sequence, err := ParsePrepared(key); err == nil {
 			return fmt.Sprintf("%s %s/%d.%d", name, root, sequence>>32, uint32(sequence))
 		}
+	case tableLimit:
+		text()
+		if len(rest) == 24 {
+			parts[0] = "permit"
+			parts, rest = append(parts, invocation.ID(rest).String()), nil
+		}
+	case tableWait:
+		text()
+		number(1)
+		number(8)
+		number(8)
 	case tableOutbox:
 		number(4)
 		number(8)

@@ -53,6 +53,10 @@ func TestKeysAreFrozen(t *testing.T) {
 		{"value of active", active.Append(nil)},
 		{"value of active without an object", Active{Status: recordv1.Status_STATUS_RUNNING}.Append(nil)},
 		{"number", AppendNumber(nil, 1<<40)},
+		{"limit", Limit("bank.v1.Account/vip=alice")},
+		{"permit", Permit("bank.v1.Account/vip=alice", id)},
+		{"wait", Wait("bank.v1.Account/vip=alice", 101, 1<<33, 1<<40)},
+		{"timer limit", Timer{At: 1, Kind: TimerLimit, ID: id}.Key()},
 	}
 	var got strings.Builder
 	for _, row := range rows {

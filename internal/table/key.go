@@ -22,10 +22,12 @@ const (
 	tableInvocation = 'i' // id → recordv1.Invocation
 	tableJournal    = 'j' // id, entry → recordv1.Entry; entry 0 is the input
 	tableChunk      = 'k' // key of a large value, number → part of it
+	tableLimit      = 'l' // limit → recordv1.LimitRow; limit, id → recordv1.PermitRow
 	tableSequence   = 'm' // destination partition → sequence of the last message to it
 	tableRowCount   = 'n' // object, table → number of rows
 	tableOutbox     = 'o' // destination partition, sequence → recordv1.Message
 	tablePromise    = 'p' // object, name → recordv1.Promise
+	tableWait       = 'q' // limit, band, rank, sequence → recordv1.WaitRow: who waits for a permit
 	tableReceive    = 'r' // object, name, sequence → recordv1.Caller waiting for a signal
 	tableState      = 's' // object → state message
 	tableRow        = 't' // object, table, key → message

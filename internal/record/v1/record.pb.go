@@ -510,7 +510,9 @@ type Invocation struct {
 	JournalStart uint32 `protobuf:"varint,58,opt,name=journal_start,json=journalStart" json:"journal_start,omitempty"`
 	// When the handler continued as new for the last time, 0 for never: the time of this run
 	// before its first entry.
-	ContinuedAt   int64 `protobuf:"varint,59,opt,name=continued_at,json=continuedAt" json:"continued_at,omitempty"`
+	ContinuedAt int64 `protobuf:"varint,59,opt,name=continued_at,json=continuedAt" json:"continued_at,omitempty"`
+	// Its limits, tenant and priority; unset without any.
+	Flow          *Flow `protobuf:"bytes,45,opt,name=flow" json:"flow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -781,6 +783,13 @@ func (x *Invocation) GetContinuedAt() int64 {
 		return x.ContinuedAt
 	}
 	return 0
+}
+
+func (x *Invocation) GetFlow() *Flow {
+	if x != nil {
+		return x.Flow
+	}
+	return nil
 }
 
 // RetryPolicy is the resolved policy of one handler; see perdure.v1.RetryPolicy.
@@ -1353,6 +1362,10 @@ type Invoke struct {
 	// Handlers up the call chain that hold a key exclusively, outermost first.
 	Chain         []*Target `protobuf:"bytes,12,rep,name=chain" json:"chain,omitempty"`
 	StepTimeoutMs int64     `protobuf:"varint,13,opt,name=step_timeout_ms,json=stepTimeoutMs" json:"step_timeout_ms,omitempty"`
+	// Its limits, tenant and priority; unset without any.
+	Flow *Flow `protobuf:"bytes,20,opt,name=flow" json:"flow,omitempty"`
+	// How many may wait for the object's key, 0 for the node's default.
+	MaxInbox      uint32 `protobuf:"varint,21,opt,name=max_inbox,json=maxInbox" json:"max_inbox,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1474,6 +1487,20 @@ func (x *Invoke) GetChain() []*Target {
 func (x *Invoke) GetStepTimeoutMs() int64 {
 	if x != nil {
 		return x.StepTimeoutMs
+	}
+	return 0
+}
+
+func (x *Invoke) GetFlow() *Flow {
+	if x != nil {
+		return x.Flow
+	}
+	return nil
+}
+
+func (x *Invoke) GetMaxInbox() uint32 {
+	if x != nil {
+		return x.MaxInbox
 	}
 	return 0
 }
@@ -2762,6 +2789,9 @@ type Message struct {
 	//	*Message_CompletePromise
 	//	*Message_CompleteAwakeable
 	//	*Message_Attach
+	//	*Message_Acquire
+	//	*Message_Permit
+	//	*Message_Release
 	Message       isMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2858,6 +2888,33 @@ func (x *Message) GetAttach() *AttachCaller {
 	return nil
 }
 
+func (x *Message) GetAcquire() *Acquire {
+	if x != nil {
+		if x, ok := x.Message.(*Message_Acquire); ok {
+			return x.Acquire
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetPermit() *Permit {
+	if x != nil {
+		if x, ok := x.Message.(*Message_Permit); ok {
+			return x.Permit
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetRelease() *Release {
+	if x != nil {
+		if x, ok := x.Message.(*Message_Release); ok {
+			return x.Release
+		}
+	}
+	return nil
+}
+
 type isMessage_Message interface {
 	isMessage_Message()
 }
@@ -2887,6 +2944,18 @@ type Message_Attach struct {
 	Attach *AttachCaller `protobuf:"bytes,6,opt,name=attach,oneof"`
 }
 
+type Message_Acquire struct {
+	Acquire *Acquire `protobuf:"bytes,13,opt,name=acquire,oneof"`
+}
+
+type Message_Permit struct {
+	Permit *Permit `protobuf:"bytes,14,opt,name=permit,oneof"`
+}
+
+type Message_Release struct {
+	Release *Release `protobuf:"bytes,15,opt,name=release,oneof"`
+}
+
 func (*Message_Invoke) isMessage_Message() {}
 
 func (*Message_Complete) isMessage_Message() {}
@@ -2898,6 +2967,12 @@ func (*Message_CompletePromise) isMessage_Message() {}
 func (*Message_CompleteAwakeable) isMessage_Message() {}
 
 func (*Message_Attach) isMessage_Message() {}
+
+func (*Message_Acquire) isMessage_Message() {}
+
+func (*Message_Permit) isMessage_Message() {}
+
+func (*Message_Release) isMessage_Message() {}
 
 // AttachCaller asks for the result of an invocation on behalf of an Attach entry.
 type AttachCaller struct {
@@ -3125,7 +3200,7 @@ var File_perdure_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1eperdure/record/v1/record.proto\x12\x11perdure.record.v1\x1a\x19google/protobuf/any.proto\"N\n" +
+	"\x1eperdure/record/v1/record.proto\x12\x11perdure.record.v1\x1a\x19google/protobuf/any.proto\x1a\x1cperdure/record/v1/flow.proto\"N\n" +
 	"\x06Target\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
@@ -3139,7 +3214,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x05error\x18\x02 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\"C\n" +
 	"\x06Caller\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12\x14\n" +
-	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xb2\n" +
+	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xdf\n" +
 	"\n" +
 	"\n" +
 	"Invocation\x121\n" +
@@ -3184,7 +3259,8 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"divergence\x12$\n" +
 	"\rcontinuations\x189 \x01(\rR\rcontinuations\x12#\n" +
 	"\rjournal_start\x18: \x01(\rR\fjournalStart\x12!\n" +
-	"\fcontinued_at\x18; \x01(\x03R\vcontinuedAt\"\xce\x01\n" +
+	"\fcontinued_at\x18; \x01(\x03R\vcontinuedAt\x12+\n" +
+	"\x04flow\x18- \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\"\xce\x01\n" +
 	"\vRetryPolicy\x12.\n" +
 	"\x13initial_interval_ms\x18\x01 \x01(\x03R\x11initialIntervalMs\x12&\n" +
 	"\x0fmax_interval_ms\x18\x02 \x01(\x03R\rmaxIntervalMs\x12\x16\n" +
@@ -3219,7 +3295,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x04Call\x121\n" +
 	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeR\x06invoke\"9\n" +
 	"\x04Send\x121\n" +
-	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeR\x06invoke\"\xf2\x03\n" +
+	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeR\x06invoke\"\xbc\x04\n" +
 	"\x06Invoke\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x121\n" +
 	"\x06target\x18\x02 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x12\x12\n" +
@@ -3235,7 +3311,9 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"deadlineAt\x124\n" +
 	"\x05retry\x18\v \x01(\v2\x1e.perdure.record.v1.RetryPolicyR\x05retry\x12/\n" +
 	"\x05chain\x18\f \x03(\v2\x19.perdure.record.v1.TargetR\x05chain\x12&\n" +
-	"\x0fstep_timeout_ms\x18\r \x01(\x03R\rstepTimeoutMs\"\x1d\n" +
+	"\x0fstep_timeout_ms\x18\r \x01(\x03R\rstepTimeoutMs\x12+\n" +
+	"\x04flow\x18\x14 \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\x12\x1b\n" +
+	"\tmax_inbox\x18\x15 \x01(\rR\bmaxInbox\"\x1d\n" +
 	"\x05Sleep\x12\x14\n" +
 	"\x05until\x18\x01 \x01(\x03R\x05until\"\x19\n" +
 	"\x03Run\x12\x12\n" +
@@ -3319,14 +3397,17 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\"q\n" +
 	"\aPromise\x121\n" +
 	"\x06result\x18\x01 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\x123\n" +
-	"\awaiters\x18\x02 \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\"\x9c\x03\n" +
+	"\awaiters\x18\x02 \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\"\xc1\x04\n" +
 	"\aMessage\x123\n" +
 	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeH\x00R\x06invoke\x129\n" +
 	"\bcomplete\x18\x02 \x01(\v2\x1b.perdure.record.v1.CompleteH\x00R\bcomplete\x123\n" +
 	"\x06cancel\x18\x03 \x01(\v2\x19.perdure.record.v1.CancelH\x00R\x06cancel\x12O\n" +
 	"\x10complete_promise\x18\x04 \x01(\v2\".perdure.record.v1.CompletePromiseH\x00R\x0fcompletePromise\x12U\n" +
 	"\x12complete_awakeable\x18\x05 \x01(\v2$.perdure.record.v1.CompleteAwakeableH\x00R\x11completeAwakeable\x129\n" +
-	"\x06attach\x18\x06 \x01(\v2\x1f.perdure.record.v1.AttachCallerH\x00R\x06attachB\t\n" +
+	"\x06attach\x18\x06 \x01(\v2\x1f.perdure.record.v1.AttachCallerH\x00R\x06attach\x126\n" +
+	"\aacquire\x18\r \x01(\v2\x1a.perdure.record.v1.AcquireH\x00R\aacquire\x123\n" +
+	"\x06permit\x18\x0e \x01(\v2\x19.perdure.record.v1.PermitH\x00R\x06permit\x126\n" +
+	"\arelease\x18\x0f \x01(\v2\x1a.perdure.record.v1.ReleaseH\x00R\areleaseB\t\n" +
 	"\amessage\"z\n" +
 	"\fAttachCaller\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x121\n" +
@@ -3427,6 +3508,10 @@ var file_perdure_record_v1_record_proto_goTypes = []any{
 	(*Cancel)(nil),            // 39: perdure.record.v1.Cancel
 	(*TransactionID)(nil),     // 40: perdure.record.v1.TransactionID
 	(*anypb.Any)(nil),         // 41: google.protobuf.Any
+	(*Flow)(nil),              // 42: perdure.record.v1.Flow
+	(*Acquire)(nil),           // 43: perdure.record.v1.Acquire
+	(*Permit)(nil),            // 44: perdure.record.v1.Permit
+	(*Release)(nil),           // 45: perdure.record.v1.Release
 }
 var file_perdure_record_v1_record_proto_depIdxs = []int32{
 	41, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
@@ -3441,57 +3526,62 @@ var file_perdure_record_v1_record_proto_depIdxs = []int32{
 	6,  // 9: perdure.record.v1.Invocation.waiters:type_name -> perdure.record.v1.Caller
 	24, // 10: perdure.record.v1.Invocation.waiting_until:type_name -> perdure.record.v1.Condition
 	31, // 11: perdure.record.v1.Invocation.divergence:type_name -> perdure.record.v1.Divergence
-	10, // 12: perdure.record.v1.Entry.input:type_name -> perdure.record.v1.Input
-	11, // 13: perdure.record.v1.Entry.call:type_name -> perdure.record.v1.Call
-	12, // 14: perdure.record.v1.Entry.send:type_name -> perdure.record.v1.Send
-	14, // 15: perdure.record.v1.Entry.sleep:type_name -> perdure.record.v1.Sleep
-	15, // 16: perdure.record.v1.Entry.run:type_name -> perdure.record.v1.Run
-	16, // 17: perdure.record.v1.Entry.set_state:type_name -> perdure.record.v1.SetState
-	17, // 18: perdure.record.v1.Entry.table_put:type_name -> perdure.record.v1.TablePut
-	18, // 19: perdure.record.v1.Entry.awakeable:type_name -> perdure.record.v1.Awakeable
-	19, // 20: perdure.record.v1.Entry.await_promise:type_name -> perdure.record.v1.AwaitPromise
-	20, // 21: perdure.record.v1.Entry.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	21, // 22: perdure.record.v1.Entry.receive:type_name -> perdure.record.v1.Receive
-	22, // 23: perdure.record.v1.Entry.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	23, // 24: perdure.record.v1.Entry.wait:type_name -> perdure.record.v1.Wait
-	25, // 25: perdure.record.v1.Entry.cancel_invocation:type_name -> perdure.record.v1.CancelInvocation
-	26, // 26: perdure.record.v1.Entry.version:type_name -> perdure.record.v1.Version
-	27, // 27: perdure.record.v1.Entry.attach:type_name -> perdure.record.v1.Attach
-	29, // 28: perdure.record.v1.Entry.stop_timer:type_name -> perdure.record.v1.StopTimer
-	13, // 29: perdure.record.v1.Call.invoke:type_name -> perdure.record.v1.Invoke
-	13, // 30: perdure.record.v1.Send.invoke:type_name -> perdure.record.v1.Invoke
-	3,  // 31: perdure.record.v1.Invoke.target:type_name -> perdure.record.v1.Target
-	6,  // 32: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
-	8,  // 33: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
-	3,  // 34: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
-	5,  // 35: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
-	3,  // 36: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
-	5,  // 37: perdure.record.v1.CompleteAwakeable.result:type_name -> perdure.record.v1.Result
-	1,  // 38: perdure.record.v1.Wait.outcome:type_name -> perdure.record.v1.WaitOutcome
-	24, // 39: perdure.record.v1.Wait.condition:type_name -> perdure.record.v1.Condition
-	2,  // 40: perdure.record.v1.Condition.quantifier:type_name -> perdure.record.v1.Quantifier
-	24, // 41: perdure.record.v1.Condition.parts:type_name -> perdure.record.v1.Condition
-	5,  // 42: perdure.record.v1.Peeked.result:type_name -> perdure.record.v1.Result
-	4,  // 43: perdure.record.v1.RunTries.last_failure:type_name -> perdure.record.v1.Error
-	32, // 44: perdure.record.v1.Divergence.recorded:type_name -> perdure.record.v1.DivergentStep
-	32, // 45: perdure.record.v1.Divergence.made:type_name -> perdure.record.v1.DivergentStep
-	33, // 46: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
-	5,  // 47: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
-	5,  // 48: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
-	6,  // 49: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
-	13, // 50: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
-	38, // 51: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
-	39, // 52: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
-	20, // 53: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	22, // 54: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	37, // 55: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
-	6,  // 56: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
-	34, // 57: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
-	58, // [58:58] is the sub-list for method output_type
-	58, // [58:58] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	42, // 12: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
+	10, // 13: perdure.record.v1.Entry.input:type_name -> perdure.record.v1.Input
+	11, // 14: perdure.record.v1.Entry.call:type_name -> perdure.record.v1.Call
+	12, // 15: perdure.record.v1.Entry.send:type_name -> perdure.record.v1.Send
+	14, // 16: perdure.record.v1.Entry.sleep:type_name -> perdure.record.v1.Sleep
+	15, // 17: perdure.record.v1.Entry.run:type_name -> perdure.record.v1.Run
+	16, // 18: perdure.record.v1.Entry.set_state:type_name -> perdure.record.v1.SetState
+	17, // 19: perdure.record.v1.Entry.table_put:type_name -> perdure.record.v1.TablePut
+	18, // 20: perdure.record.v1.Entry.awakeable:type_name -> perdure.record.v1.Awakeable
+	19, // 21: perdure.record.v1.Entry.await_promise:type_name -> perdure.record.v1.AwaitPromise
+	20, // 22: perdure.record.v1.Entry.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	21, // 23: perdure.record.v1.Entry.receive:type_name -> perdure.record.v1.Receive
+	22, // 24: perdure.record.v1.Entry.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	23, // 25: perdure.record.v1.Entry.wait:type_name -> perdure.record.v1.Wait
+	25, // 26: perdure.record.v1.Entry.cancel_invocation:type_name -> perdure.record.v1.CancelInvocation
+	26, // 27: perdure.record.v1.Entry.version:type_name -> perdure.record.v1.Version
+	27, // 28: perdure.record.v1.Entry.attach:type_name -> perdure.record.v1.Attach
+	29, // 29: perdure.record.v1.Entry.stop_timer:type_name -> perdure.record.v1.StopTimer
+	13, // 30: perdure.record.v1.Call.invoke:type_name -> perdure.record.v1.Invoke
+	13, // 31: perdure.record.v1.Send.invoke:type_name -> perdure.record.v1.Invoke
+	3,  // 32: perdure.record.v1.Invoke.target:type_name -> perdure.record.v1.Target
+	6,  // 33: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
+	8,  // 34: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
+	3,  // 35: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
+	42, // 36: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
+	5,  // 37: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
+	3,  // 38: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
+	5,  // 39: perdure.record.v1.CompleteAwakeable.result:type_name -> perdure.record.v1.Result
+	1,  // 40: perdure.record.v1.Wait.outcome:type_name -> perdure.record.v1.WaitOutcome
+	24, // 41: perdure.record.v1.Wait.condition:type_name -> perdure.record.v1.Condition
+	2,  // 42: perdure.record.v1.Condition.quantifier:type_name -> perdure.record.v1.Quantifier
+	24, // 43: perdure.record.v1.Condition.parts:type_name -> perdure.record.v1.Condition
+	5,  // 44: perdure.record.v1.Peeked.result:type_name -> perdure.record.v1.Result
+	4,  // 45: perdure.record.v1.RunTries.last_failure:type_name -> perdure.record.v1.Error
+	32, // 46: perdure.record.v1.Divergence.recorded:type_name -> perdure.record.v1.DivergentStep
+	32, // 47: perdure.record.v1.Divergence.made:type_name -> perdure.record.v1.DivergentStep
+	33, // 48: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
+	5,  // 49: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
+	5,  // 50: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
+	6,  // 51: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
+	13, // 52: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
+	38, // 53: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
+	39, // 54: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
+	20, // 55: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	22, // 56: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	37, // 57: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
+	43, // 58: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
+	44, // 59: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
+	45, // 60: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
+	6,  // 61: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
+	34, // 62: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_record_proto_init() }
@@ -3499,6 +3589,7 @@ func file_perdure_record_v1_record_proto_init() {
 	if File_perdure_record_v1_record_proto != nil {
 		return
 	}
+	file_perdure_record_v1_flow_proto_init()
 	file_perdure_record_v1_record_proto_msgTypes[6].OneofWrappers = []any{
 		(*Entry_Input)(nil),
 		(*Entry_Call)(nil),
@@ -3525,6 +3616,9 @@ func file_perdure_record_v1_record_proto_init() {
 		(*Message_CompletePromise)(nil),
 		(*Message_CompleteAwakeable)(nil),
 		(*Message_Attach)(nil),
+		(*Message_Acquire)(nil),
+		(*Message_Permit)(nil),
+		(*Message_Release)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
