@@ -23,6 +23,12 @@ type CallRequest struct {
 	AutoKey bool
 	// Delay of a send.
 	Delay time.Duration
+	// LimitKey and Tenant are "" if the caller does not give them.
+	LimitKey, Tenant string
+	// Priority is the caller's if PrioritySet.
+	Priority int
+	// PrioritySet: the caller gives it.
+	PrioritySet bool
 }
 
 const maxIdempotencyKeyBytes = 255
@@ -153,7 +159,7 @@ func (call *CallRequest) check() error {
 	case !utf8.ValidString(call.IdempotencyKey):
 		return Errorf(InvalidArgument, "%s: the idempotency key is not valid utf-8", call.Method.FullName())
 	}
-	return nil
+	return call.checkLimits()
 }
 
 // route decides by ctx where a call goes: to the runtime of ctx's handler, or else to c.

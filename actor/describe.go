@@ -118,6 +118,10 @@ type HandlerOptions struct {
 	Timeout time.Duration
 	// Retention is how long a finished invocation is kept for attach and deduplication.
 	Retention time.Duration
+	// Limits bound how many invocations are under way, begin or wait.
+	Limits []Limit
+	// MaxInbox is how many calls may wait for one key, 0 for the node's default.
+	MaxInbox int
 }
 
 // RetryPolicy says how something that failed is tried again. A zero field means the default of

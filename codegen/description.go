@@ -1,6 +1,7 @@
 package codegen
 
 import (
+	"reflect"
 	"strconv"
 
 	"google.golang.org/protobuf/compiler/protogen"
@@ -75,7 +76,7 @@ func (w writer) methodDescription(method *goMethod) {
 
 func (w writer) handlerOptions(method *goMethod) {
 	options := method.Options
-	if options == (schema.HandlerOptions{}) {
+	if reflect.ValueOf(options).IsZero() {
 		return
 	}
 	w.P("Options: ", actorIdent("HandlerOptions"), "{")
@@ -107,7 +108,54 @@ func (w writer) handlerOptions(method *goMethod) {
 	if options.Retention > 0 {
 		w.P("Retention: ", w.durationLiteral(options.Retention), ",")
 	}
+	w.limits(options.Limits)
+	if options.MaxInbox > 0 {
+		w.P("MaxInbox: ", options.MaxInbox, ",")
+	}
 	w.P("},")
+}
+
+func (w writer) limits(limits []schema.Limit) {
+	if len(limits) == 0 {
+		return
+	}
+	w.P("Limits: []", actorIdent("Limit"), "{")
+	for _, limit := range limits {
+		w.P("{")
+		w.P("Name: ", strconv.Quote(limit.Name), ",")
+		w.P("By: ", actorIdent(limitBy(limit.By)), ",")
+		if limit.Concurrency > 0 {
+			w.P("Concurrency: ", limit.Concurrency, ",")
+		}
+		if limit.RateCount > 0 {
+			w.P("Rate: ", actorIdent("Rate"), "{Count: ", limit.RateCount, ", Per: ", w.durationLiteral(limit.RatePer), ", Burst: ", limit.RateBurst, "},")
+		}
+		switch {
+		case limit.MaxQueue < 0:
+			w.P("MaxQueue: ", actorIdent("NoQueue"), ",")
+		case limit.MaxQueue > 0:
+			w.P("MaxQueue: ", limit.MaxQueue, ",")
+		}
+		if limit.UntilDone {
+			w.P("UntilDone: true,")
+		}
+		w.P("},")
+	}
+	w.P("},")
+}
+
+func limitBy(by perdurev1.By) string {
+	switch by {
+	case perdurev1.By_HANDLER:
+		return "ByHandler"
+	case perdurev1.By_KEY:
+		return "ByKey"
+	case perdurev1.By_LIMIT_KEY:
+		return "ByLimitKey"
+	case perdurev1.By_TENANT:
+		return "ByTenant"
+	}
+	return "ByService"
 }
 
 func (w writer) newMessage(message protogen.GoIdent) string {

@@ -262,12 +262,21 @@ func TestGeneratedDescriptions(t *testing.T) {
 			Factor: 1.5, MaxAttempts: 1, PauseOnExhausted: true,
 		},
 		StepTimeout: 90 * time.Second, Timeout: time.Second + time.Microsecond, Retention: time.Second,
+		Limits: []actor.Limit{
+			{Name: "sky", By: actor.ByTenant, Rate: actor.Rate{Count: 100, Per: time.Minute, Burst: 5}, MaxQueue: 50},
+			{Name: "benches", By: actor.ByLimitKey, Concurrency: 2, Rate: actor.Rate{Count: 1, Per: time.Second, Burst: 1}, MaxQueue: actor.NoQueue, UntilDone: true},
+		},
+		MaxInbox: 7,
 	}
-	if got := sensor.Methods[2].Options; got != want {
+	if got := sensor.Methods[2].Options; !reflect.DeepEqual(got, want) {
 		t.Errorf("Calibrate has the options %+v, want %+v", got, want)
 	}
-	if got, want := sensor.Methods[3].Options, (actor.HandlerOptions{Timeout: 5 * time.Second}); got != want {
+	if got, want := sensor.Methods[3].Options, (actor.HandlerOptions{Timeout: 5 * time.Second}); !reflect.DeepEqual(got, want) {
 		t.Errorf("Latest has the options %+v, want %+v", got, want)
+	}
+	// A TRANSACTION has those limits of the defaults that take no permit.
+	if got := sensor.Methods[0].Options; len(got.Limits) != 1 || got.Limits[0].Name != "sky" || got.MaxInbox != 500 {
+		t.Errorf("Record has the limits %+v and an inbox of %d", got.Limits, got.MaxInbox)
 	}
 	if got := sensor.Methods[0]; got.KeyField != 7 || got.IdempotencyField != 1 {
 		t.Errorf("Record has key field %d and idempotency field %d, want 7 and 1", got.KeyField, got.IdempotencyField)

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -75,16 +76,21 @@ func (r *reader) ineffectiveOptions(method *Method, options *perdurev1.HandlerOp
 			r.report(method.Desc, methodOption(handlerField, field), "handler.%s has no effect on a %s handler: %s; drop it", name, method.Mode, why)
 		}
 	}
+	r.ineffectiveLimits(method, options)
 	switch method.Mode {
 	case perdurev1.Mode_READ:
 		refuse(retryField, "retry", options.GetRetry() != nil, "the caller retries")
 		refuse(stepTimeoutField, "step_timeout", options.GetStepTimeout() != nil, "it has no durable steps")
 		refuse(retentionField, "retention", options.GetRetention() != nil, "its result is not kept")
+		refuse(limitsField, "limits", len(options.GetLimits()) > 0, "it waits for nothing")
+		refuse(maxInboxField, "max_inbox", options.GetMaxInbox() > 0, "it waits for nothing")
 	case perdurev1.Mode_SIGNAL:
 		const why = "nothing runs, the RUN handler receives it"
 		refuse(retryField, "retry", options.GetRetry() != nil, why)
 		refuse(stepTimeoutField, "step_timeout", options.GetStepTimeout() != nil, why)
 		refuse(timeoutField, "timeout", options.GetTimeout() != nil, why)
+		refuse(limitsField, "limits", len(options.GetLimits()) > 0, why)
+		refuse(maxInboxField, "max_inbox", options.GetMaxInbox() > 0, why)
 	}
 }
 
@@ -102,6 +108,8 @@ func (r *reader) mergeOptions(method *Method, defaults, own *perdurev1.HandlerOp
 		StepTimeout: either(own.GetStepTimeout(), defaults.GetStepTimeout()),
 		Timeout:     either(own.GetTimeout(), defaults.GetTimeout()),
 		Retention:   either(own.GetRetention(), defaults.GetRetention()),
+		Limits:      r.mergeLimits(method, defaults.GetLimits(), own.GetLimits()),
+		MaxInbox:    int(cmp.Or(own.GetMaxInbox(), defaults.GetMaxInbox())),
 	}
 	if merged.Retry.Factor == 0 {
 		merged.Retry.Factor = defaults.GetRetry().GetFactor()

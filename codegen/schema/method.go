@@ -58,6 +58,7 @@ func (r *reader) methods(service *Service, defaults *perdurev1.HandlerOptions) {
 	if service.Kind != perdurev1.Kind_SERVICE {
 		r.sameKeyType(service)
 	}
+	r.sameLimits(service)
 }
 
 // method returns false if the mode is wrong; the rules that hang on it are then left alone.
@@ -95,6 +96,7 @@ func (r *reader) method(service *Service, desc protoreflect.MethodDescriptor, de
 		}
 	}
 	r.handlerOptions(desc, methodOption(handlerField), "handler", options.GetHandler())
+	r.limits(desc, methodOption(handlerField), "handler", service.Kind, options.GetHandler())
 	r.ineffectiveOptions(method, options.GetHandler())
 	method.Options = r.mergeOptions(method, defaults, options.GetHandler())
 	return method, true

@@ -52,6 +52,8 @@ type HandlerOptions struct {
 	StepTimeout time.Duration
 	Timeout     time.Duration
 	Retention   time.Duration
+	Limits      []Limit
+	MaxInbox    int
 }
 
 // RetryPolicy is perdure.v1.RetryPolicy.

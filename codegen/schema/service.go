@@ -46,6 +46,7 @@ func (r *reader) service(desc protoreflect.ServiceDescriptor) *Service {
 	service.Tables = r.tables(service, options.GetTables())
 	service.Promises = r.promises(service, options.GetPromises())
 	r.handlerOptions(desc, serviceOption(defaultsField), "defaults", options.GetDefaults())
+	r.limits(desc, serviceOption(defaultsField), "defaults", options.GetKind(), options.GetDefaults())
 	r.methods(service, options.GetDefaults())
 	return service
 }

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -88,11 +89,12 @@ func fieldName(message protoreflect.MessageDescriptor, number protoreflect.Field
 
 // options is nil if the .proto sets none.
 func options(o actor.HandlerOptions) *perdurev1.HandlerOptions {
-	if o == (actor.HandlerOptions{}) {
+	if reflect.ValueOf(o).IsZero() {
 		return nil
 	}
 	out := &perdurev1.HandlerOptions{
 		StepTimeout: duration(o.StepTimeout), Timeout: duration(o.Timeout), Retention: duration(o.Retention),
+		Limits: limits(o.Limits), MaxInbox: uint32(max(o.MaxInbox, 0)),
 	}
 	if r := o.Retry; r != (actor.RetryPolicy{}) {
 		out.Retry = &perdurev1.RetryPolicy{

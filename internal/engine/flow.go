@@ -80,7 +80,7 @@ func (e *Engine) admit(l *live, now int64) (bool, error) {
 	}
 	e.live[l.id] = l
 	l.row.Status = recordv1.Status_STATUS_QUEUED
-	l.row.WaitingFor, l.row.RetryAt = nil, 0
+	l.row.WaitingFor, l.row.WaitingUntil, l.row.RetryAt = nil, nil, 0
 	return false, e.store(l)
 }
 

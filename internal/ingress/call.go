@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/flow"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
@@ -103,7 +104,11 @@ func (c *call) finish(ctx context.Context, err error) *connect.Error {
 	if _, ok := errors.AsType[*handlerError](err); ok {
 		c.info.ResponseHeader().SetValues(HeaderErrorSource, []string{SourceHandler})
 	}
-	return c.method.ingress.wire(ctx, c, err)
+	wired := c.method.ingress.wire(ctx, c, err)
+	if after := retryAfter(wired); after != "" {
+		c.info.ResponseHeader().SetValues(headerRetryAfter, []string{after})
+	}
+	return wired
 }
 
 func (c *call) nameIt(id invocation.ID) {
@@ -196,6 +201,8 @@ func (c *call) invoke(request proto.Message, wanted delivery) (*recordv1.Invoke,
 		RetentionMs:    m.ingress.config.Retention.of(m.desc, wanted.key, wanted.autoKey, wanted.send).Milliseconds(),
 		Retry:          m.stamps.retry,
 		StepTimeoutMs:  m.stamps.stepTimeoutMs,
+		Flow:           flow.Of(m.desc, key, wanted.flow, nil),
+		MaxInbox:       m.stamps.maxInbox,
 	}
 	if wanted.delay > 0 || m.stamps.timeout > 0 {
 		now := time.Now()

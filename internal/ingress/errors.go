@@ -58,7 +58,7 @@ func (i *Ingress) wire(ctx context.Context, c *call, err error) *connect.Error {
 		if routed.Cause != nil {
 			i.logFailure(ctx, c, slog.LevelWarn, err)
 		}
-		return connect.NewError(validCode(uint32(routed.Code)), routed.Message).WithCause(err)
+		return withDetails(connect.NewError(validCode(uint32(routed.Code)), routed.Message).WithCause(err), routed.Details)
 	}
 	if coded, ok := errors.AsType[*actor.Error](err); ok {
 		return withDetails(connect.NewError(validCode(uint32(coded.Code())), coded.Message()), coded.Details())

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/flow"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
@@ -77,7 +78,7 @@ func (l Local) process(ctx context.Context, request actor.CallRequest, send bool
 func (l Local) guarded(ctx context.Context, c *call, request actor.CallRequest, send bool) ([]byte, error) {
 	wanted := delivery{
 		key: request.IdempotencyKey, autoKey: request.AutoKey,
-		send: send, delay: request.Delay, delaySet: request.Delay > 0,
+		send: send, delay: request.Delay, delaySet: request.Delay > 0, flow: flow.GivenOf(request),
 	}
 	if wanted.delay > MaxDelay {
 		return nil, invalid("%s: the delay is %s; it must be at most %s", c.method.name, wanted.delay, MaxDelay)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/flow"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
@@ -24,6 +25,12 @@ const (
 	HeaderSend = "Perdure-Send"
 	// HeaderDelay is a Go duration such as "90s" or "36h"; it implies HeaderSend.
 	HeaderDelay = "Perdure-Delay"
+	// HeaderLimitKey is what limits with by: LIMIT_KEY count the call under.
+	HeaderLimitKey = "Perdure-Limit-Key"
+	// HeaderTenant is on whose behalf the call is made: tenants take turns at limits.
+	HeaderTenant = "Perdure-Tenant"
+	// HeaderPriority is an integer from -100 to 100; the higher goes first at limits.
+	HeaderPriority = "Perdure-Priority"
 	// HeaderInvocationID is in every response of a handler. Of a call that was refused before
 	// an invocation existed, it names the refusal in the node's log only.
 	HeaderInvocationID = "Perdure-Invocation-Id"
@@ -85,6 +92,7 @@ type delivery struct {
 	send     bool
 	delay    time.Duration
 	delaySet bool
+	flow     flow.Given
 }
 
 func invalid(format string, args ...any) error {
@@ -125,7 +133,8 @@ func readDelivery(header *connect.Header) (d delivery, err error) {
 		}
 		d.send, d.delay, d.delaySet = true, delay, true
 	}
-	return d, nil
+	d.flow, err = readFlow(header)
+	return d, err
 }
 
 func readFlag(header *connect.Header, name string) (bool, error) {
@@ -176,10 +185,11 @@ type stamps struct {
 	retry         *recordv1.RetryPolicy
 	stepTimeoutMs int64
 	timeout       time.Duration
+	maxInbox      uint32
 }
 
 func newStamps(options actor.HandlerOptions) stamps {
-	s := stamps{stepTimeoutMs: options.StepTimeout.Milliseconds(), timeout: options.Timeout}
+	s := stamps{stepTimeoutMs: options.StepTimeout.Milliseconds(), timeout: options.Timeout, maxInbox: uint32(max(options.MaxInbox, 0))}
 	if r := options.Retry; r != (actor.RetryPolicy{}) {
 		s.retry = &recordv1.RetryPolicy{
 			InitialIntervalMs: r.InitialInterval.Milliseconds(),

@@ -73,6 +73,9 @@ type Attempt struct {
 	// attempt's own target last. It goes into the Invoke of every call made.
 	Chain       []*recordv1.Target
 	Traceparent string
+	// Flow is the invocation's tenant, priority and limit key, which what it calls has too; nil
+	// without any.
+	Flow *recordv1.Flow
 	// StartedAt is when the first attempt began, or when the handler continued as new for the
 	// last time: the invocation's time before its first entry.
 	StartedAt time.Time

@@ -1,6 +1,10 @@
 package routing
 
-import "fmt"
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/anypb"
+)
 
 // Code says why a router could not do what was asked. The numbers are those of gRPC and
 // Connect, as in recordv1.Error, so the edge passes them on without a table.
@@ -25,6 +29,8 @@ const (
 type Error struct {
 	Code    Code
 	Message string
+	// Details go to the caller as they are. May be nil.
+	Details []*anypb.Any
 	// Cause is for the log only. May be nil.
 	Cause error
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"unicode"
@@ -142,11 +143,13 @@ func specOf(method *actor.MethodDesc) connect.Spec {
 func checkKey(call actor.CallRequest) error {
 	key := call.IdempotencyKey
 	if key == call.Method.RequestIdempotencyKey(call.Request) {
-		return nil
+		key = ""
 	}
-	if strings.TrimSpace(key) != key || strings.ContainsFunc(key, unicode.IsControl) {
-		return actor.Errorf(actor.InvalidArgument,
-			"%s: the idempotency key %q has a control character, or blanks around it, which an HTTP header cannot carry", call.Method.FullName(), key)
+	for _, text := range []struct{ name, value string }{{"idempotency key", key}, {"limit key", call.LimitKey}, {"tenant", call.Tenant}} {
+		if strings.TrimSpace(text.value) != text.value || strings.ContainsFunc(text.value, unicode.IsControl) {
+			return actor.Errorf(actor.InvalidArgument,
+				"%s: the %s %q has a control character, or blanks around it, which an HTTP header cannot carry", call.Method.FullName(), text.name, text.value)
+		}
 	}
 	return nil
 }
@@ -158,6 +161,15 @@ func callHeader(call actor.CallRequest) func(*connect.Header) {
 		}
 		if call.AutoKey {
 			header.Set(ingress.HeaderAutoKey, "1")
+		}
+		if call.LimitKey != "" {
+			header.Set(ingress.HeaderLimitKey, call.LimitKey)
+		}
+		if call.Tenant != "" {
+			header.Set(ingress.HeaderTenant, call.Tenant)
+		}
+		if call.PrioritySet {
+			header.Set(ingress.HeaderPriority, strconv.Itoa(call.Priority))
 		}
 	}
 }

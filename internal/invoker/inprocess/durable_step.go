@@ -53,7 +53,7 @@ func (d *durable) Send(ctx context.Context, call actor.CallRequest) (string, err
 
 // request is the record of a call made by the next entry. There is no span on replay.
 func (d *durable) request(ctx context.Context, verb string, call actor.CallRequest) (*recordv1.Invoke, telemetry.Span, error) {
-	invoke, err := NewInvoke(call, time.UnixMilli(d.clock()))
+	invoke, err := NewInvoke(call, time.UnixMilli(d.clock()), d.attempt.Flow)
 	if err != nil {
 		return nil, telemetry.Span{}, err
 	}

@@ -211,7 +211,7 @@ func (r *read) Call(ctx context.Context, call actor.CallRequest) (uint32, error)
 	if r.read.Call == nil {
 		return 0, actor.Errorf(actor.Unimplemented, "%s: a READ handler cannot make calls here", call.Method.FullName())
 	}
-	invoke, err := NewInvoke(call, time.Now())
+	invoke, err := NewInvoke(call, time.Now(), nil)
 	if err != nil {
 		return 0, err
 	}

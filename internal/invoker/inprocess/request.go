@@ -8,13 +8,15 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/flow"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
 
 // NewInvoke makes the record of a call but for its invocation_id, caller, chain and traceparent.
-// Durations of the method's options become instants as seen at now.
-func NewInvoke(call actor.CallRequest, now time.Time) (*recordv1.Invoke, error) {
+// Durations of the method's options become instants as seen at now. caller is the flow of the
+// handler that calls, nil if there is none.
+func NewInvoke(call actor.CallRequest, now time.Time, caller *recordv1.Flow) (*recordv1.Invoke, error) {
 	input, err := proto.MarshalOptions{Deterministic: true}.Marshal(call.Request)
 	if err != nil {
 		return nil, actor.Errorf(actor.InvalidArgument, "%s: the request cannot be encoded: %w", call.Method.FullName(), err)
@@ -27,6 +29,8 @@ func NewInvoke(call actor.CallRequest, now time.Time) (*recordv1.Invoke, error) 
 		RetentionMs:    call.Method.Options.Retention.Milliseconds(),
 		StepTimeoutMs:  call.Method.Options.StepTimeout.Milliseconds(),
 		Retry:          retryRecord(call.Method.Options.Retry),
+		Flow:           flow.Of(call.Method, call.Key, flow.GivenOf(call), caller),
+		MaxInbox:       uint32(max(call.Method.Options.MaxInbox, 0)),
 	}
 	begin := now
 	if call.Delay > 0 {

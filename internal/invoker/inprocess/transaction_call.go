@@ -145,7 +145,7 @@ func (t *transaction) Call(ctx context.Context, call actor.CallRequest) (uint32,
 	if err := t.refuseCall(call.Method); err != nil {
 		return 0, err
 	}
-	invoke, err := NewInvoke(call, time.Now())
+	invoke, err := NewInvoke(call, time.Now(), t.attempt.Flow)
 	if err != nil {
 		return 0, err
 	}

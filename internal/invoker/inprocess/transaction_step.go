@@ -21,7 +21,7 @@ func (t *transaction) Send(ctx context.Context, call actor.CallRequest) (string,
 		return "", err
 	}
 	defer t.leave()
-	invoke, err := NewInvoke(call, time.Now())
+	invoke, err := NewInvoke(call, time.Now(), t.attempt.Flow)
 	if err != nil {
 		return "", err
 	}

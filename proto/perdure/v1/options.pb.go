@@ -200,6 +200,68 @@ func (OnExhausted) EnumDescriptor() ([]byte, []int) {
 	return file_perdure_v1_options_proto_rawDescGZIP(), []int{2}
 }
 
+// What a limit counts together.
+type By int32
+
+const (
+	// All invocations of the service that are under the limit.
+	By_BY_UNSPECIFIED By = 0
+	// Those of each handler apart.
+	By_HANDLER By = 1
+	// Those of each object apart.
+	By_KEY By = 2
+	// Those of each limit key apart, which callers give: the header Perdure-Limit-Key, or
+	// actor.LimitKey. Calls without one count together.
+	By_LIMIT_KEY By = 3
+	// Those of each tenant apart: the header Perdure-Tenant, or actor.Tenant.
+	By_TENANT By = 4
+)
+
+// Enum value maps for By.
+var (
+	By_name = map[int32]string{
+		0: "BY_UNSPECIFIED",
+		1: "HANDLER",
+		2: "KEY",
+		3: "LIMIT_KEY",
+		4: "TENANT",
+	}
+	By_value = map[string]int32{
+		"BY_UNSPECIFIED": 0,
+		"HANDLER":        1,
+		"KEY":            2,
+		"LIMIT_KEY":      3,
+		"TENANT":         4,
+	}
+)
+
+func (x By) Enum() *By {
+	p := new(By)
+	*p = x
+	return p
+}
+
+func (x By) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (By) Descriptor() protoreflect.EnumDescriptor {
+	return file_perdure_v1_options_proto_enumTypes[3].Descriptor()
+}
+
+func (By) Type() protoreflect.EnumType {
+	return &file_perdure_v1_options_proto_enumTypes[3]
+}
+
+func (x By) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use By.Descriptor instead.
+func (By) EnumDescriptor() ([]byte, []int) {
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{3}
+}
+
 type ServiceOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=perdure.v1.Kind" json:"kind,omitempty"`
@@ -457,7 +519,13 @@ type HandlerOptions struct {
 	// Longest time the whole invocation may take, waits included.
 	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// How long a finished invocation is kept for attach and de-duplication.
-	Retention     *durationpb.Duration `protobuf:"bytes,4,opt,name=retention,proto3" json:"retention,omitempty"`
+	Retention *durationpb.Duration `protobuf:"bytes,4,opt,name=retention,proto3" json:"retention,omitempty"`
+	// What bounds how many invocations of the handler run, begin or wait. Those of the service's
+	// defaults hold for each of its handlers; a handler adds its own, and replaces one by its name.
+	Limits []*Limit `protobuf:"bytes,7,rep,name=limits,proto3" json:"limits,omitempty"`
+	// OBJECT, WORKFLOW: how many calls may wait for one key before the next is refused with
+	// resource_exhausted. 0: the node's default (100,000).
+	MaxInbox      uint32 `protobuf:"varint,8,opt,name=max_inbox,json=maxInbox,proto3" json:"max_inbox,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -520,6 +588,178 @@ func (x *HandlerOptions) GetRetention() *durationpb.Duration {
 	return nil
 }
 
+func (x *HandlerOptions) GetLimits() []*Limit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *HandlerOptions) GetMaxInbox() uint32 {
+	if x != nil {
+		return x.MaxInbox
+	}
+	return 0
+}
+
+// A limit holds in the whole cluster, whatever node or partition an invocation is on, and
+// through crashes. Who may begin first is told by begun before new, by priority, by turns of
+// the tenants, by arrival, in this order.
+type Limit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Letters, digits, _ and -; one meaning in a service.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	By   By     `protobuf:"varint,2,opt,name=by,proto3,enum=perdure.v1.By" json:"by,omitempty"`
+	// How many invocations may have an attempt under way. DURABLE and RUN handlers: one that is
+	// suspended, backs off or is paused gives its permit back. 0: any number.
+	Concurrency uint32 `protobuf:"varint,3,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
+	// How many invocations may begin. Later attempts of the same invocation are not counted.
+	Rate *Rate `protobuf:"bytes,4,opt,name=rate,proto3" json:"rate,omitempty"`
+	// How many may wait before the next is refused with resource_exhausted; 0 refuses whoever
+	// can't begin at once. Left out: any number. It turns away those that arrive: what has been
+	// promised, or has waited for its key, is taken.
+	MaxQueue *uint32 `protobuf:"varint,5,opt,name=max_queue,json=maxQueue,proto3,oneof" json:"max_queue,omitempty"`
+	// The permit is kept until the invocation ends.
+	UntilDone     bool `protobuf:"varint,6,opt,name=until_done,json=untilDone,proto3" json:"until_done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limit) Reset() {
+	*x = Limit{}
+	mi := &file_perdure_v1_options_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limit) ProtoMessage() {}
+
+func (x *Limit) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_v1_options_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limit.ProtoReflect.Descriptor instead.
+func (*Limit) Descriptor() ([]byte, []int) {
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Limit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Limit) GetBy() By {
+	if x != nil {
+		return x.By
+	}
+	return By_BY_UNSPECIFIED
+}
+
+func (x *Limit) GetConcurrency() uint32 {
+	if x != nil {
+		return x.Concurrency
+	}
+	return 0
+}
+
+func (x *Limit) GetRate() *Rate {
+	if x != nil {
+		return x.Rate
+	}
+	return nil
+}
+
+func (x *Limit) GetMaxQueue() uint32 {
+	if x != nil && x.MaxQueue != nil {
+		return *x.MaxQueue
+	}
+	return 0
+}
+
+func (x *Limit) GetUntilDone() bool {
+	if x != nil {
+		return x.UntilDone
+	}
+	return false
+}
+
+// Count in each per, evenly spread but for a burst.
+type Rate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Count uint32                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Left out: a second. At least a millisecond.
+	Per *durationpb.Duration `protobuf:"bytes,2,opt,name=per,proto3" json:"per,omitempty"`
+	// How many may begin at once after a rest. 0: count.
+	Burst         uint32 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rate) Reset() {
+	*x = Rate{}
+	mi := &file_perdure_v1_options_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rate) ProtoMessage() {}
+
+func (x *Rate) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_v1_options_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rate.ProtoReflect.Descriptor instead.
+func (*Rate) Descriptor() ([]byte, []int) {
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Rate) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Rate) GetPer() *durationpb.Duration {
+	if x != nil {
+		return x.Per
+	}
+	return nil
+}
+
+func (x *Rate) GetBurst() uint32 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
+}
+
 type RetryPolicy struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	InitialInterval *durationpb.Duration   `protobuf:"bytes,1,opt,name=initial_interval,json=initialInterval,proto3" json:"initial_interval,omitempty"`
@@ -534,7 +774,7 @@ type RetryPolicy struct {
 
 func (x *RetryPolicy) Reset() {
 	*x = RetryPolicy{}
-	mi := &file_perdure_v1_options_proto_msgTypes[5]
+	mi := &file_perdure_v1_options_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +786,7 @@ func (x *RetryPolicy) String() string {
 func (*RetryPolicy) ProtoMessage() {}
 
 func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_options_proto_msgTypes[5]
+	mi := &file_perdure_v1_options_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +799,7 @@ func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryPolicy.ProtoReflect.Descriptor instead.
 func (*RetryPolicy) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_options_proto_rawDescGZIP(), []int{5}
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RetryPolicy) GetInitialInterval() *durationpb.Duration {
@@ -610,7 +850,7 @@ type FieldOptions struct {
 
 func (x *FieldOptions) Reset() {
 	*x = FieldOptions{}
-	mi := &file_perdure_v1_options_proto_msgTypes[6]
+	mi := &file_perdure_v1_options_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +862,7 @@ func (x *FieldOptions) String() string {
 func (*FieldOptions) ProtoMessage() {}
 
 func (x *FieldOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_options_proto_msgTypes[6]
+	mi := &file_perdure_v1_options_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +875,7 @@ func (x *FieldOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldOptions.ProtoReflect.Descriptor instead.
 func (*FieldOptions) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_options_proto_rawDescGZIP(), []int{6}
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FieldOptions) GetKey() bool {
@@ -724,12 +964,28 @@ const file_perdure_v1_options_proto_rawDesc = "" +
 	"\x04type\x18\x02 \x01(\tR\x04type\"k\n" +
 	"\rMethodOptions\x12$\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x10.perdure.v1.ModeR\x04mode\x124\n" +
-	"\ahandler\x18\x02 \x01(\v2\x1a.perdure.v1.HandlerOptionsR\ahandler\"\xeb\x01\n" +
+	"\ahandler\x18\x02 \x01(\v2\x1a.perdure.v1.HandlerOptionsR\ahandler\"\xb3\x02\n" +
 	"\x0eHandlerOptions\x12-\n" +
 	"\x05retry\x18\x01 \x01(\v2\x17.perdure.v1.RetryPolicyR\x05retry\x12<\n" +
 	"\fstep_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vstepTimeout\x123\n" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x127\n" +
-	"\tretention\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tretention\"\x88\x02\n" +
+	"\tretention\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tretention\x12)\n" +
+	"\x06limits\x18\a \x03(\v2\x11.perdure.v1.LimitR\x06limits\x12\x1b\n" +
+	"\tmax_inbox\x18\b \x01(\rR\bmaxInbox\"\xd2\x01\n" +
+	"\x05Limit\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
+	"\x02by\x18\x02 \x01(\x0e2\x0e.perdure.v1.ByR\x02by\x12 \n" +
+	"\vconcurrency\x18\x03 \x01(\rR\vconcurrency\x12$\n" +
+	"\x04rate\x18\x04 \x01(\v2\x10.perdure.v1.RateR\x04rate\x12 \n" +
+	"\tmax_queue\x18\x05 \x01(\rH\x00R\bmaxQueue\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"until_done\x18\x06 \x01(\bR\tuntilDoneB\f\n" +
+	"\n" +
+	"_max_queue\"_\n" +
+	"\x04Rate\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\rR\x05count\x12+\n" +
+	"\x03per\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03per\x12\x14\n" +
+	"\x05burst\x18\x03 \x01(\rR\x05burst\"\x88\x02\n" +
 	"\vRetryPolicy\x12D\n" +
 	"\x10initial_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0finitialInterval\x12<\n" +
 	"\fmax_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vmaxInterval\x12\x16\n" +
@@ -755,7 +1011,14 @@ const file_perdure_v1_options_proto_rawDesc = "" +
 	"\x06SIGNAL\x10\x05*6\n" +
 	"\vOnExhausted\x12\x1c\n" +
 	"\x18ON_EXHAUSTED_UNSPECIFIED\x10\x00\x12\t\n" +
-	"\x05PAUSE\x10\x01:W\n" +
+	"\x05PAUSE\x10\x01*I\n" +
+	"\x02By\x12\x12\n" +
+	"\x0eBY_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aHANDLER\x10\x01\x12\a\n" +
+	"\x03KEY\x10\x02\x12\r\n" +
+	"\tLIMIT_KEY\x10\x03\x12\n" +
+	"\n" +
+	"\x06TENANT\x10\x04:W\n" +
 	"\aservice\x12\x1f.google.protobuf.ServiceOptions\x18\x8a\xc0\x04 \x01(\v2\x1a.perdure.v1.ServiceOptionsR\aservice:S\n" +
 	"\x06method\x12\x1e.google.protobuf.MethodOptions\x18\x8a\xc0\x04 \x01(\v2\x19.perdure.v1.MethodOptionsR\x06method:O\n" +
 	"\x05field\x12\x1d.google.protobuf.FieldOptions\x18\x8a\xc0\x04 \x01(\v2\x18.perdure.v1.FieldOptionsR\x05fieldB7Z5github.com/perdure/perdure/proto/perdure/v1;perdurev1b\x06proto3"
@@ -772,49 +1035,56 @@ func file_perdure_v1_options_proto_rawDescGZIP() []byte {
 	return file_perdure_v1_options_proto_rawDescData
 }
 
-var file_perdure_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_perdure_v1_options_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_perdure_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_perdure_v1_options_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_perdure_v1_options_proto_goTypes = []any{
 	(Kind)(0),                           // 0: perdure.v1.Kind
 	(Mode)(0),                           // 1: perdure.v1.Mode
 	(OnExhausted)(0),                    // 2: perdure.v1.OnExhausted
-	(*ServiceOptions)(nil),              // 3: perdure.v1.ServiceOptions
-	(*Table)(nil),                       // 4: perdure.v1.Table
-	(*Promise)(nil),                     // 5: perdure.v1.Promise
-	(*MethodOptions)(nil),               // 6: perdure.v1.MethodOptions
-	(*HandlerOptions)(nil),              // 7: perdure.v1.HandlerOptions
-	(*RetryPolicy)(nil),                 // 8: perdure.v1.RetryPolicy
-	(*FieldOptions)(nil),                // 9: perdure.v1.FieldOptions
-	(*durationpb.Duration)(nil),         // 10: google.protobuf.Duration
-	(*descriptorpb.ServiceOptions)(nil), // 11: google.protobuf.ServiceOptions
-	(*descriptorpb.MethodOptions)(nil),  // 12: google.protobuf.MethodOptions
-	(*descriptorpb.FieldOptions)(nil),   // 13: google.protobuf.FieldOptions
+	(By)(0),                             // 3: perdure.v1.By
+	(*ServiceOptions)(nil),              // 4: perdure.v1.ServiceOptions
+	(*Table)(nil),                       // 5: perdure.v1.Table
+	(*Promise)(nil),                     // 6: perdure.v1.Promise
+	(*MethodOptions)(nil),               // 7: perdure.v1.MethodOptions
+	(*HandlerOptions)(nil),              // 8: perdure.v1.HandlerOptions
+	(*Limit)(nil),                       // 9: perdure.v1.Limit
+	(*Rate)(nil),                        // 10: perdure.v1.Rate
+	(*RetryPolicy)(nil),                 // 11: perdure.v1.RetryPolicy
+	(*FieldOptions)(nil),                // 12: perdure.v1.FieldOptions
+	(*durationpb.Duration)(nil),         // 13: google.protobuf.Duration
+	(*descriptorpb.ServiceOptions)(nil), // 14: google.protobuf.ServiceOptions
+	(*descriptorpb.MethodOptions)(nil),  // 15: google.protobuf.MethodOptions
+	(*descriptorpb.FieldOptions)(nil),   // 16: google.protobuf.FieldOptions
 }
 var file_perdure_v1_options_proto_depIdxs = []int32{
 	0,  // 0: perdure.v1.ServiceOptions.kind:type_name -> perdure.v1.Kind
-	4,  // 1: perdure.v1.ServiceOptions.tables:type_name -> perdure.v1.Table
-	5,  // 2: perdure.v1.ServiceOptions.promises:type_name -> perdure.v1.Promise
-	7,  // 3: perdure.v1.ServiceOptions.defaults:type_name -> perdure.v1.HandlerOptions
+	5,  // 1: perdure.v1.ServiceOptions.tables:type_name -> perdure.v1.Table
+	6,  // 2: perdure.v1.ServiceOptions.promises:type_name -> perdure.v1.Promise
+	8,  // 3: perdure.v1.ServiceOptions.defaults:type_name -> perdure.v1.HandlerOptions
 	1,  // 4: perdure.v1.MethodOptions.mode:type_name -> perdure.v1.Mode
-	7,  // 5: perdure.v1.MethodOptions.handler:type_name -> perdure.v1.HandlerOptions
-	8,  // 6: perdure.v1.HandlerOptions.retry:type_name -> perdure.v1.RetryPolicy
-	10, // 7: perdure.v1.HandlerOptions.step_timeout:type_name -> google.protobuf.Duration
-	10, // 8: perdure.v1.HandlerOptions.timeout:type_name -> google.protobuf.Duration
-	10, // 9: perdure.v1.HandlerOptions.retention:type_name -> google.protobuf.Duration
-	10, // 10: perdure.v1.RetryPolicy.initial_interval:type_name -> google.protobuf.Duration
-	10, // 11: perdure.v1.RetryPolicy.max_interval:type_name -> google.protobuf.Duration
-	2,  // 12: perdure.v1.RetryPolicy.on_exhausted:type_name -> perdure.v1.OnExhausted
-	11, // 13: perdure.v1.service:extendee -> google.protobuf.ServiceOptions
-	12, // 14: perdure.v1.method:extendee -> google.protobuf.MethodOptions
-	13, // 15: perdure.v1.field:extendee -> google.protobuf.FieldOptions
-	3,  // 16: perdure.v1.service:type_name -> perdure.v1.ServiceOptions
-	6,  // 17: perdure.v1.method:type_name -> perdure.v1.MethodOptions
-	9,  // 18: perdure.v1.field:type_name -> perdure.v1.FieldOptions
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	16, // [16:19] is the sub-list for extension type_name
-	13, // [13:16] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	8,  // 5: perdure.v1.MethodOptions.handler:type_name -> perdure.v1.HandlerOptions
+	11, // 6: perdure.v1.HandlerOptions.retry:type_name -> perdure.v1.RetryPolicy
+	13, // 7: perdure.v1.HandlerOptions.step_timeout:type_name -> google.protobuf.Duration
+	13, // 8: perdure.v1.HandlerOptions.timeout:type_name -> google.protobuf.Duration
+	13, // 9: perdure.v1.HandlerOptions.retention:type_name -> google.protobuf.Duration
+	9,  // 10: perdure.v1.HandlerOptions.limits:type_name -> perdure.v1.Limit
+	3,  // 11: perdure.v1.Limit.by:type_name -> perdure.v1.By
+	10, // 12: perdure.v1.Limit.rate:type_name -> perdure.v1.Rate
+	13, // 13: perdure.v1.Rate.per:type_name -> google.protobuf.Duration
+	13, // 14: perdure.v1.RetryPolicy.initial_interval:type_name -> google.protobuf.Duration
+	13, // 15: perdure.v1.RetryPolicy.max_interval:type_name -> google.protobuf.Duration
+	2,  // 16: perdure.v1.RetryPolicy.on_exhausted:type_name -> perdure.v1.OnExhausted
+	14, // 17: perdure.v1.service:extendee -> google.protobuf.ServiceOptions
+	15, // 18: perdure.v1.method:extendee -> google.protobuf.MethodOptions
+	16, // 19: perdure.v1.field:extendee -> google.protobuf.FieldOptions
+	4,  // 20: perdure.v1.service:type_name -> perdure.v1.ServiceOptions
+	7,  // 21: perdure.v1.method:type_name -> perdure.v1.MethodOptions
+	12, // 22: perdure.v1.field:type_name -> perdure.v1.FieldOptions
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	20, // [20:23] is the sub-list for extension type_name
+	17, // [17:20] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_perdure_v1_options_proto_init() }
@@ -822,13 +1092,14 @@ func file_perdure_v1_options_proto_init() {
 	if File_perdure_v1_options_proto != nil {
 		return
 	}
+	file_perdure_v1_options_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_v1_options_proto_rawDesc), len(file_perdure_v1_options_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   7,
+			NumEnums:      4,
+			NumMessages:   9,
 			NumExtensions: 3,
 			NumServices:   0,
 		},

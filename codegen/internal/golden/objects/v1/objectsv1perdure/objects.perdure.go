@@ -214,6 +214,15 @@ var sensorDesc = actor.ServiceDesc{
 				},
 				StepTimeout: 90 * time.Second,
 				Retention:   24 * time.Hour,
+				Limits: []actor.Limit{
+					{
+						Name:     "sky",
+						By:       actor.ByTenant,
+						Rate:     actor.Rate{Count: 100, Per: time.Minute, Burst: 5},
+						MaxQueue: 50,
+					},
+				},
+				MaxInbox: 500,
 			},
 			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
 				return handler.(SensorHandler).Record(sensorTxContext{ctx}, req.(*v1.RecordRequest))
@@ -238,6 +247,15 @@ var sensorDesc = actor.ServiceDesc{
 				},
 				StepTimeout: 90 * time.Second,
 				Retention:   24 * time.Hour,
+				Limits: []actor.Limit{
+					{
+						Name:     "sky",
+						By:       actor.ByTenant,
+						Rate:     actor.Rate{Count: 100, Per: time.Minute, Burst: 5},
+						MaxQueue: 50,
+					},
+				},
+				MaxInbox: 500,
 			},
 			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
 				return handler.(SensorHandler).Undocumented(sensorTxContext{ctx}, req.(*v1.UndocumentedRequest))
@@ -265,6 +283,23 @@ var sensorDesc = actor.ServiceDesc{
 				StepTimeout: 90 * time.Second,
 				Timeout:     1000001 * time.Microsecond,
 				Retention:   time.Second,
+				Limits: []actor.Limit{
+					{
+						Name:     "sky",
+						By:       actor.ByTenant,
+						Rate:     actor.Rate{Count: 100, Per: time.Minute, Burst: 5},
+						MaxQueue: 50,
+					},
+					{
+						Name:        "benches",
+						By:          actor.ByLimitKey,
+						Concurrency: 2,
+						Rate:        actor.Rate{Count: 1, Per: time.Second, Burst: 1},
+						MaxQueue:    actor.NoQueue,
+						UntilDone:   true,
+					},
+				},
+				MaxInbox: 7,
 			},
 			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
 				return handler.(SensorHandler).Calibrate(sensorDurableContext{ctx}, req.(*v1.CalibrateRequest))
