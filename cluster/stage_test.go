@@ -81,6 +81,12 @@ func inMemory(t *testing.T, test func(s *stage), opts ...cluster.Option) {
 
 func newStage(t *testing.T, opts ...cluster.Option) *stage {
 	t.Helper()
+	return newStageWith(t, func(*stage) {}, opts...)
+}
+
+// newStageWith has services that edit has changed.
+func newStageWith(t *testing.T, edit func(s *stage), opts ...cluster.Option) *stage {
+	t.Helper()
 	s := &stage{t: t}
 	s.mu.scripts = map[string]script{}
 	s.node = cluster.NewNode(append([]cluster.Option{
@@ -96,6 +102,7 @@ func newStage(t *testing.T, opts ...cluster.Option) *stage {
 	s.batches.Methods = append(s.batches.Methods, &brief)
 	s.flows = s.service("stage.v1.FlowService", actor.KindWorkflow, actor.ModeRun, actor.ModeSignal, actor.ModeRead)
 	s.flows.Promises = []actor.PromiseDesc{{Name: "p", New: func() proto.Message { return new(apipb.Mixin) }}}
+	edit(s)
 	for _, service := range []*actor.ServiceDesc{s.things, s.batches, s.flows} {
 		s.node.RegisterService(service, s)
 	}
