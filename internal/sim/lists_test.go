@@ -14,14 +14,12 @@ import (
 )
 
 const (
-	purses     = 5 // accounts that only transactions touch
-	movers     = 3
-	listsCount = 6
+	purses = 5 // accounts that only transactions touch
+	movers = 3
 )
 
-func purse(i int) string   { return fmt.Sprint("b", i) }
-func mover(i int) string   { return fmt.Sprint("m", i) }
-func listKey(i int) string { return fmt.Sprint("l", i) }
+func purse(i int) string { return fmt.Sprint("b", i) }
+func mover(i int) string { return fmt.Sprint("m", i) }
 func target(service, key, handler string) invocation.Target {
 	return invocation.Target{Service: service, Key: key, Handler: handler}
 }
@@ -54,15 +52,17 @@ func (l *lists) ack(ops []history.Op) {
 	}
 }
 
+func (w *world) anyList(random *chance) string { return w.load.lists[random.intn(len(w.load.lists))] }
+
 // transactor makes one caller's transactions, one after another.
 func (w *world) transactor(number int) {
 	random := newChance(w.seed, 200+uint64(number))
-	for i := range callsPerActor {
+	for i := range w.load.calls {
 		if w.failure() != "" {
 			return
 		}
 		key := fmt.Sprintf("t%d-%d", number, i)
-		switch kind := random.intn(20); {
+		switch kind := random.intn(w.load.kinds); {
 		case kind < 10:
 			w.batch(number, key, random)
 		case kind < 12:
@@ -70,7 +70,7 @@ func (w *world) transactor(number int) {
 		case kind < 13:
 			w.slow(number, key, random)
 		case kind < 14:
-			w.readList(number, listKey(random.intn(listsCount)))
+			w.readList(number, w.anyList(random))
 		case kind < 15:
 			w.total(key, random)
 		default:
@@ -84,13 +84,13 @@ func (w *world) transactor(number int) {
 func (w *world) planBatch(random *chance) batch {
 	b := batch{Together: random.intn(3) == 0, Fail: random.intn(12) == 0}
 	only := random.intn(5) == 0 // reads
-	free := random.intn(listsCount)
+	free := random.intn(len(w.load.lists))
 	key := func() string {
 		if b.Together { // Two of them at once in one list would have no order.
 			free++
-			return listKey(free % listsCount)
+			return w.load.lists[free%len(w.load.lists)]
 		}
-		return listKey(random.intn(listsCount))
+		return w.anyList(random)
 	}
 	for range 2 + random.intn(3) {
 		switch kind := random.intn(20); {
@@ -177,7 +177,7 @@ func (b batch) ops(all []*seen) (done []history.Op) {
 func (w *world) batch(process int, key string, random *chance) {
 	b := w.planBatch(random)
 	if random.intn(3) == 0 {
-		b.Root = listKey(random.intn(listsCount))
+		b.Root = w.anyList(random)
 	}
 	t, mode := b.target(), invocation.ModeTransaction
 	limit, delay := time.Duration(0), time.Duration(0)
@@ -289,7 +289,7 @@ func (w *world) cancel(id invocation.ID, after time.Duration, kill bool) {
 
 // appendOne appends without a transaction.
 func (w *world) appendOne(process int, key string, random *chance) {
-	s := step{Do: "Append", Key: listKey(random.intn(listsCount)), Value: w.lists.value()}
+	s := step{Do: "Append", Key: w.anyList(random), Value: w.lists.value()}
 	op := history.Append(s.Key, s.Value)
 	pending := w.lists.history.Begin(process, op)
 	result := w.request(key, target("sim.List", s.Key, "Append"), invocation.ModeTransaction, encode(s), random)
@@ -310,11 +310,11 @@ func (w *world) appendOne(process int, key string, random *chance) {
 // transactions do to several lists is seen between any two instants.
 func (w *world) watcher(process int) {
 	random := newChance(w.seed, 200+uint64(process))
-	for i := range 3 * callsPerActor {
+	for i := range 3 * w.load.calls {
 		if w.failure() != "" {
 			return
 		}
-		s := step{Do: "Append", Key: listKey(random.intn(listsCount)), Value: w.lists.value()}
+		s := step{Do: "Append", Key: w.anyList(random), Value: w.lists.value()}
 		op := history.Append(s.Key, s.Value)
 		pending := w.lists.history.Begin(process, op)
 		in := invoke(target("sim.List", s.Key, "Append"), invocation.ModeTransaction, encode(s), fmt.Sprintf("v%d-%d", process, i))
@@ -326,14 +326,14 @@ func (w *world) watcher(process int) {
 		w.lists.ack([]history.Op{op})
 		pending.Committed(op)
 		for range 2 {
-			w.readList(process, listKey(random.intn(listsCount)))
+			w.readList(process, w.anyList(random))
 		}
 	}
 }
 
 // slow appends twice in a DURABLE handler, each append for itself.
 func (w *world) slow(process int, key string, random *chance) {
-	s := step{Do: "Slow", Key: listKey(random.intn(listsCount)), Value: w.lists.value()}
+	s := step{Do: "Slow", Key: w.anyList(random), Value: w.lists.value()}
 	ops := []history.Op{history.Append(s.Key, s.Value), history.Append(s.Key, s.Value+1)}
 	first, second := w.lists.history.Begin(process, ops[0]), w.lists.history.Begin(process, ops[1])
 	result := w.request(key, target("sim.List", s.Key, "Slow"), invocation.ModeDurable, encode(s), random)
@@ -430,8 +430,8 @@ func (w *world) checkNothingIsHeld(n *node) {
 			w.fail("at the end %s does not answer: %v %s", t, err, text(result))
 		}
 	}
-	for i := range listsCount {
-		probe("sim.List", listKey(i), "Look", nil)
+	for _, key := range w.load.lists {
+		probe("sim.List", key, "Look", nil)
 	}
 	for i := range purses {
 		probe("sim.Account", purse(i), "Deposit", value(0))
@@ -447,13 +447,13 @@ func (w *world) checkNothingIsHeld(n *node) {
 // checkLists holds the history of all transactions against strict serializability.
 func (w *world) checkLists(n *node) {
 	final := map[string][]int64{}
-	for i := range listsCount {
-		state, err := n.State(context.Background(), invocation.Object{Service: "sim.List", Key: listKey(i)})
+	for _, key := range w.load.lists {
+		state, err := n.State(context.Background(), invocation.Object{Service: "sim.List", Key: key})
 		if err != nil {
-			w.fail("state of %s: %v", listKey(i), err)
+			w.fail("state of %s: %v", key, err)
 			return
 		}
-		final[listKey(i)] = list(state.State)
+		final[key] = list(state.State)
 	}
 	if found := history.Check(w.lists.history.History(), history.Options{Realtime: true, Final: final}); len(found) > 0 {
 		w.fail("%s", history.Format(found))

@@ -25,10 +25,15 @@ var (
 
 // TestSeed replays the seeds in testdata/seeds, which failed once, and then tries new ones. A
 // seed that fails belongs there, in a file that says what it was.
-func TestSeed(t *testing.T) {
+func TestSeed(t *testing.T) { simulate(t, ordinary) }
+
+// TestCrowd is TestSeed with fewer things and more of them at one place.
+func TestCrowd(t *testing.T) { simulate(t, crowded) }
+
+func simulate(t *testing.T, load load) {
 	if *oneSeed != 0 {
 		for range *repeat {
-			violation, trace := run(t, *oneSeed)
+			violation, trace := run(t, *oneSeed, load)
 			t.Log("\n" + strings.Join(trace, "\n"))
 			if violation != "" {
 				t.Fatalf("seed %d: %s", *oneSeed, violation)
@@ -36,8 +41,13 @@ func TestSeed(t *testing.T) {
 		}
 		return
 	}
+	try := func(seed uint64) {
+		if violation, trace := run(t, seed, load); violation != "" {
+			t.Fatalf("%s\n%s\ngo test ./internal/sim -run %s -seed %d", strings.Join(trace, "\n"), violation, t.Name(), seed)
+		}
+	}
 	for _, seed := range keptSeeds(t) {
-		try(t, seed)
+		try(seed)
 	}
 	seed := *from
 	if seed == 0 {
@@ -45,16 +55,9 @@ func TestSeed(t *testing.T) {
 	}
 	n := 0
 	for end := time.Now().Add(*simFor); n < 3 || time.Now().Before(end); n++ {
-		try(t, seed+uint64(n))
+		try(seed + uint64(n))
 	}
 	t.Logf("%d seeds from %d", n, seed)
-}
-
-func try(t *testing.T, seed uint64) {
-	t.Helper()
-	if violation, trace := run(t, seed); violation != "" {
-		t.Fatalf("%s\n%s\ngo test ./internal/sim -run TestSeed -seed %d", strings.Join(trace, "\n"), violation, seed)
-	}
 }
 
 // keptSeeds reads testdata/seeds: a number per line, # starts a comment.

@@ -26,6 +26,7 @@ import (
 type world struct {
 	t     *testing.T
 	seed  uint64
+	load  load
 	disk  *chance // how long syncs and commits take
 	plan  *chance // which fault strikes when
 	began time.Time
@@ -64,18 +65,39 @@ type execution struct {
 
 // Bounds of a simulation, in fake time.
 const (
-	workers       = 10
-	transactors   = 8
-	watchers      = 2
-	callsPerActor = 25
-	longest       = 10 * time.Minute
-	funds         = 1000
-	accounts      = 6
-	counters      = 4
+	longest  = 10 * time.Minute
+	funds    = 1000
+	accounts = 6
+	counters = 4
 )
 
-func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, seed: seed, disk: newChance(seed, 1), plan: newChance(seed, 2), network: newChance(seed, 3), began: time.Now()}
+// load is who works in a simulation, and how the node is treated.
+type load struct {
+	workers, transactors, watchers int
+	// calls that each of them makes.
+	calls int
+	// kinds of what a transactor does: 20 are all, 14 those with lists.
+	kinds int
+	// lists are the keys of the lists.
+	lists []string
+	// pause is the most time between two strikes, and cuts how many of 18 are power cuts.
+	pause time.Duration
+	cuts  int
+}
+
+var (
+	// ordinary has something of everything.
+	ordinary = load{workers: 10, transactors: 8, watchers: 2, calls: 25, kinds: 20, pause: 250 * time.Millisecond, cuts: 4,
+		lists: []string{"l0", "l1", "l2", "l3", "l4", "l5"}}
+	// crowded has transactions over four lists, the fewest there can be, and many that look
+	// at those from outside, so that somebody looks wherever a transaction stands. The power fails
+	// so often that half of the time is the time after.
+	crowded = load{transactors: 6, watchers: 6, calls: 25, kinds: 14, pause: 60 * time.Millisecond, cuts: 9,
+		lists: []string{"l0", "l1", "l3", "l4"}}
+)
+
+func newWorld(t *testing.T, seed uint64, load load) *world {
+	w := &world{t: t, seed: seed, load: load, disk: newChance(seed, 1), plan: newChance(seed, 2), network: newChance(seed, 3), began: time.Now()}
 	w.calm.Store(seed%4 == 0)
 	w.lists.history = history.NewRecorder()
 	w.lists.mu.acked = map[string][]int64{}
@@ -162,7 +184,7 @@ func (w *world) call(do func(ctx context.Context, n *node) (*recordv1.Result, er
 // worker makes one caller's calls, one after another.
 func (w *world) worker(number int) {
 	random := newChance(w.seed, 100+uint64(number))
-	for i := range callsPerActor {
+	for i := range w.load.calls {
 		key := fmt.Sprintf("w%d-%d", number, i)
 		switch kind := random.intn(10); {
 		case kind < 4:
@@ -327,15 +349,17 @@ func (w *world) strike(n *node, done <-chan struct{}) (disks, error) {
 		case <-n.ended:
 			w.trace("the node ended by itself")
 			return n.stop(), nil
-		case <-time.After(w.plan.between(time.Millisecond, 250*time.Millisecond)):
+		case <-time.After(w.plan.between(time.Millisecond, w.load.pause)):
 		}
 		if w.failure() != "" {
 			return disks{}, errDone
 		}
-		switch w.plan.intn(18) {
-		case 0, 1, 2, 3:
+		fault := w.plan.intn(18)
+		if fault < w.load.cuts {
 			w.trace("power cut")
 			return n.crash(uint64(w.plan.intn(1 << 30))), nil
+		}
+		switch fault {
 		case 4:
 			w.trace("restart")
 			return n.stop(), nil
@@ -431,23 +455,23 @@ func (w *world) settle(n *node) {
 }
 
 // run is one simulation. It returns what was violated, or "".
-func run(t *testing.T, seed uint64) (violation string, trace []string) {
+func run(t *testing.T, seed uint64, load load) (violation string, trace []string) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, seed)
+		w := newWorld(t, seed, load)
 		done := make(chan struct{})
 		var all sync.WaitGroup
 		all.Go(func() { w.drive(done) })
 		var callers sync.WaitGroup
 		callers.Go(w.fund)
 		callers.Wait()
-		for number := range workers {
+		for number := range load.workers {
 			callers.Go(func() { w.worker(number) })
 		}
-		for number := range transactors {
+		for number := range load.transactors {
 			callers.Go(func() { w.transactor(number) })
 		}
-		for number := range watchers {
-			callers.Go(func() { w.watcher(transactors + number) })
+		for number := range load.watchers {
+			callers.Go(func() { w.watcher(load.transactors + number) })
 		}
 		callers.Wait()
 		close(done)
