@@ -123,7 +123,6 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Traceparent:     p.traceparent(e),
 		StartedAt:       time.UnixMilli(cmp.Or(row.ContinuedAt, row.StartedAt)),
 		Start:           row.JournalStart,
-		Flow:            row.Flow,
 		Host:            l.host,
 	}
 	if mode == invocation.ModeRead {

@@ -22,9 +22,7 @@ func (r reply) refusal() error {
 	if !r.refused {
 		return nil
 	}
-	failed := routing.Errorf(routing.Code(r.result.GetError().GetCode()), "%s", r.result.GetError().GetMessage())
-	failed.Details = r.result.GetError().GetDetails()
-	return failed
+	return routing.Errorf(routing.Code(r.result.GetError().GetCode()), "%s", r.result.GetError().GetMessage())
 }
 
 // resultOr is the result, or why there is none.

@@ -64,16 +64,6 @@ func (c *curtain) open() {
 	}
 }
 
-// hides reports whether an object is hidden.
-func (h *hidden) hides(o invocation.Object) bool {
-	if h.count.Load() == 0 {
-		return false
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.mu.objects[o] != nil
-}
-
 // clear lets everybody go on, who then find that nobody leads here.
 func (h *hidden) clear() {
 	h.mu.Lock()

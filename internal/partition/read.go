@@ -65,19 +65,27 @@ func (p *Partition) pin() (*snapshot, error) {
 	return s, nil
 }
 
-// pinShown takes a snapshot once an object is not hidden.
+// pinShown takes a snapshot of what is durable once an object is not hidden. All of it is in one
+// leadership: between two nothing is hidden, and a snapshot says nothing of what the next one
+// has shown.
 func (p *Partition) pinShown(ctx context.Context, object invocation.Object) (*snapshot, error) {
-	for {
-		if err := p.hidden.await(ctx, object, func() { p.post(item{control: controlHurry}) }); err != nil {
-			return nil, err
-		}
-		s, err := p.pin()
-		// Without a leader nothing is hidden: one that came meanwhile may have found a promise.
-		if err != nil || !p.hidden.hides(object) {
-			return s, err
-		}
-		s.release()
+	l := p.leading.Load()
+	if l == nil {
+		return nil, p.unavailable(nil)
 	}
+	if err := p.hidden.await(ctx, object, func() { p.post(item{control: controlHurry}) }); err != nil {
+		return nil, err
+	}
+	// What was shown then was durable then.
+	s, err := l.view.pin()
+	if err != nil {
+		return nil, p.unavailable(err)
+	}
+	if p.leading.Load() != l {
+		s.release()
+		return nil, p.unavailable(nil)
+	}
+	return s, nil
 }
 
 // read runs a READ handler on the last durable data, on the caller's goroutine.
