@@ -20,7 +20,8 @@ type branch struct {
 	// coordinator is the partition that decides.
 	coordinator uint32
 	// number tells it from one that a late call of the same try begins anew after this one has
-	// ended, here or in another leadership: only the one that answered the calls may promise.
+	// ended, here or in another leadership: only the one that answered the calls may promise. 0 is
+	// a promise that an earlier leadership has made.
 	number uint64
 	// died is what the coordinator was told when it broke.
 	died *recordv1.Died

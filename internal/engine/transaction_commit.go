@@ -85,9 +85,6 @@ func (e *Engine) conclude(l *live, result *recordv1.Result, entries []*recordv1.
 	// One that has read its own state must not be overtaken by what depends on that.
 	c.Alone = c.Phase == transaction.Preparing && len(c.Members()) == 1 && own == nil && len(entries) == 0 && l.lock == nil &&
 		!l.stored && l.row.RetentionMs <= 0 && l.row.Caller == nil && len(l.row.Waiters) == 0
-	if readers, writers := c.Readers(e.config.Partition); readers && c.Phase == transaction.Preparing && (writers || own != nil && own.Writes() || len(entries) > 0) {
-		e.hideOwn(l, own)
-	}
 	e.askToPrepare(l)
 	if bugDecision && c.Phase == transaction.Preparing {
 		return e.decide(l, now)
@@ -98,6 +95,9 @@ func (e *Engine) conclude(l *live, result *recordv1.Result, entries []*recordv1.
 // hideOwn hides what this partition is going to write, as participants do that have promised:
 // see Coordinator.Prepare.
 func (e *Engine) hideOwn(l *live, own *branch) {
+	if len(l.root.hidden) > 0 || l.root.Phase != transaction.Preparing {
+		return
+	}
 	if l.target.Key != "" && len(l.root.entries) > 0 {
 		l.root.hidden = append(l.root.hidden, l.target.Object())
 	}
@@ -120,9 +120,17 @@ func (e *Engine) showOwn(l *live) {
 	l.root.hidden = nil
 }
 
+// askToPrepare asks those whose answer is missing. Before it asks finally, this partition does
+// what others have done then: it hides what it is going to write, and what was read here is
+// durable.
 func (e *Engine) askToPrepare(l *live) {
+	own := e.branches[l.root.ID]
+	final := l.root.Final(e.config.Partition)
+	if final {
+		e.hideOwn(l, own)
+	}
 	l.root.Prepare(e.config.Partition, func(partition uint32, prepare *recordv1.Prepare) {
-		e.tell(partition, l.root.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Prepare{Prepare: prepare}})
+		e.tell(partition, l.root.ID, final && (own != nil || l.lock != nil), &recordv1.Peer{Message: &recordv1.Peer_Prepare{Prepare: prepare}})
 	})
 }
 
@@ -145,8 +153,8 @@ func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) erro
 	switch b.Phase {
 	case transaction.Prepared:
 		// What was read beside a DURABLE handler is confirmed when everybody who writes has promised.
-		// A later leadership does not know what that has written since.
-		vote.Confirm = b.Beside() && !m.Final
+		// A later leadership does not know what that has written since, nor whether it was there.
+		vote.Confirm = (b.Beside() || b.number == 0 && b.Shares()) && !m.Final
 		vote.Yes = !m.Discard && (!m.Final || b.number == m.Epoch && !b.Overtaken)
 		say()
 		return nil
@@ -206,8 +214,10 @@ func (e *Engine) promise(b *branch, now int64) error {
 	b.Since = now
 	for _, hold := range slices.Clone(b.Holds) {
 		if hold.Request.Waiting() { // For a call whose caller has failed.
-			e.releaseHold(hold)
-			b.Drop(hold)
+			e.locks.Withdraw(&hold.Request)
+			if !hold.Request.Held() {
+				b.Drop(hold)
+			}
 		}
 	}
 	if err := e.putMessage(table.Prepared(b.ID.Root, b.ID.Sequence), b.Record()); err != nil {
@@ -258,9 +268,6 @@ func (e *Engine) voted(id transaction.ID, vote *recordv1.Vote, now int64) error 
 	case transaction.Decided:
 		return e.decide(l, now)
 	case transaction.NextRound:
-		if c.Phase == transaction.Preparing && len(c.hidden) == 0 { // Its votes have shown who only reads.
-			e.hideOwn(l, e.branches[c.ID])
-		}
 		e.askToPrepare(l)
 	case transaction.Lost:
 		return e.retry(l, RetryLost, nil, now)

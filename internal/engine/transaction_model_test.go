@@ -55,7 +55,10 @@ type odds struct {
 	partitions, objects, tasks int
 	// in percent
 	lose, double, fail, keyless, async, read, durable int
-	weights                                           map[string]int
+	// watch is how often somebody looks at all objects when one caller has its answer, and plain
+	// how many tasks call nobody.
+	watch, plain int
+	weights      map[string]int
 	// tangled: asynchronous siblings call others, and may so wait for each other for ever.
 	tangled bool
 }
@@ -66,6 +69,11 @@ func drawOdds(r *rand.Rand) odds {
 		partitions: 2 + r.Intn(3), objects: some(1, 2, 2, 3, 4, 6), tasks: 1 + r.Intn(10),
 		lose: some(0, 0, 0, 2, 10), double: some(0, 0, 3, 15), fail: some(0, 0, 5, 25), keyless: some(10, 50, 80),
 		async: some(0, 30, 80), read: some(0, 20, 60), durable: some(0, 0, 15, 40), tangled: r.Intn(4) == 0,
+		watch: some(0, 0, 30),
+	}
+	if r.Intn(2) == 0 { // Few objects, and somebody looks at them wherever a transaction stands.
+		o.objects, o.tasks, o.keyless, o.read, o.watch, o.plain = 2+r.Intn(2), 4+r.Intn(12), 80, some(20, 60), 100, some(30, 60)
+		o.durable = some(0, 0, 20)
 	}
 	o.weights = map[string]int{
 		"ask": some(3, 10, 40), "again": 3, "advance": 40, "mail": some(20, 50), "flush": some(5, 20), "resend": some(0, 1),
@@ -94,7 +102,11 @@ func runBank(seed int64, loud bool) (trace []string, broken violation) {
 		if w.chance(w.odds.durable) {
 			w.drawDurable().client = true
 		} else {
-			w.drawTask(0, 1+w.rng.Intn(3)).client = true
+			depth := 1 + w.rng.Intn(3)
+			if w.chance(w.odds.plain) {
+				depth = 0
+			}
+			w.drawTask(0, depth).client = true
 		}
 	}
 	if loud {
@@ -287,6 +299,17 @@ func (w *bank) end(t *task, outcome history.Outcome, ops []history.Op) {
 	}
 	w.say("%s is %s: %v", t.node.name, outcome, ops)
 	t.ended, t.outcome, t.ops, t.endedAt = true, outcome, ops, w.tick()
+	if w.chance(w.odds.watch) {
+		w.watch()
+	}
+}
+
+// watch looks at all objects.
+func (w *bank) watch() {
+	for i := range w.odds.objects {
+		w.wanted = append(w.wanted, &durableRead{w.object(i), w.tick()})
+	}
+	w.serveReads()
 }
 
 // serveReads answers READ handlers as internal/partition does: from what is durable, as soon as

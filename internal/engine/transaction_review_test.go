@@ -63,12 +63,8 @@ func TestMemberThatWritesIsNoReader(t *testing.T) {
 			t.Errorf("partition %d is asked finally", l.to)
 		}
 	}
-	asked := map[uint32]bool{}
-	for _, l := range s.mail.held {
-		asked[l.to] = true
-	}
-	if !asked[2] || !asked[3] || asked[4] {
-		t.Errorf("asked first: %v, want those that write, 2 and 3", asked)
+	if out := s.run(t, "lose prepare\ntick now=3000"); !strings.Contains(out, "Svc/leo: 1 entries") {
+		t.Errorf("partition 3 has not promised:\n%s", out)
 	}
 }
 
@@ -125,5 +121,75 @@ func TestOverwrittenAfterThePromise(t *testing.T) {
 	s.run(t, begin)
 	if out := s.run(t, "release vote"); !strings.Contains(out, `reply 1 "done"`) {
 		t.Errorf("it did not commit though nothing was written:\n%s", out)
+	}
+}
+
+// READ handlers see what is durable only. So nobody who has read lets go of a key before all that
+// the transaction has read, wherever, is durable: what is written after that, and seen, would come
+// before what this transaction has already seen.
+func TestReadersLetGoWhenAllThatWasReadIsDurable(t *testing.T) {
+	s := newScript()
+	out := s.run(t, "unsynced 3\ninvoke w@3 partition=3 token=2 key=kim input=w now=1000\nfinish w@3 set=1\n"+
+		"invoke t token=1 input=one\ncall t index=1 key=fay mode=READ input=f\nfinish f value=x\ncall t index=2 key=kim mode=READ input=k\nfinish k value=y\n"+
+		"finish t value=done")
+	if strings.Contains(out, "final") || strings.Contains(out, `reply 1`) {
+		t.Errorf("a reader lets go of its key:\n%s", out)
+	}
+	if out := s.run(t, "synced 3"); !strings.Contains(out, "tell 2: prepare t/7.1 final") || !strings.Contains(out, `reply 1 "done"`) {
+		t.Errorf("it did not end:\n%s", out)
+	}
+}
+
+// The same if the partition that is not yet durable is the coordinator's, and if the transaction
+// fails: its caller hears of what it has read then too.
+func TestReadersLetGoWhenWhatTheRootHasReadIsDurable(t *testing.T) {
+	for _, end := range []string{"finish t value=done", "finish t error=no"} {
+		s := newScript()
+		out := s.run(t, "invoke w token=2 key=ann input=w now=1000\nfinish w set=1\nunsynced 1\ninvoke t token=1 key=ann input=one\n"+
+			"call t index=1 key=fay mode=READ input=f\nfinish f value=x\n"+end)
+		if strings.Contains(out, "partition 2 hears prepare") || !strings.Contains(out, "| tell 2: prepare t/7.1") {
+			t.Errorf("%s: it asks at once:\n%s", end, out)
+		}
+		if out := s.run(t, "synced 1"); !strings.Contains(out, "reply 1") {
+			t.Errorf("%s: it did not end:\n%s", end, out)
+		}
+	}
+}
+
+// A promise says that what was read beside a DURABLE handler stays as it was until it is confirmed.
+// Another leadership does not know whether it did, even if the handler has ended: it says no.
+func TestOverwrittenBeforeAnotherLeadership(t *testing.T) {
+	s := newScript()
+	s.run(t, "invoke d@2 partition=2 mode=DURABLE key=fay oneway=1 token=9 now=1000\ninvoke t token=1 input=one\ncall t index=1 key=fay mode=READ input=a\nfinish a value=x\n"+
+		"call t index=2 key=ivan input=f\nfinish f set=1\ncall t index=3 key=kim input=k\nfinish k set=1\nhold vote\nfinish t value=done")
+	s.run(t, "append d@2 index=1 kind=set value=new\nfinish d@2 value=done\nlose vote\nrestart partition=2")
+	out := s.run(t, "tick now=3000")
+	if !strings.Contains(out, "transaction retried") || strings.Contains(out, "reply 1") {
+		t.Errorf("it did not begin anew:\n%s", out)
+	}
+}
+
+// A call that waits to have alone what its transaction shares is of no use when its caller has
+// failed. What the transaction has read before stays read.
+func TestPromiseKeepsWhatACallWaitsToHaveAlone(t *testing.T) {
+	s := newScript()
+	s.run(t, "invoke u token=2 input=u now=1000\ncall u index=1 key=fay mode=READ input=uf\nfinish uf value=x\n"+
+		"invoke t token=1 input=one\ncall t index=1 key=fay mode=READ input=f\nfinish f value=x\ncall t index=2 key=ivan input=i\nfinish i set=1\n"+
+		"call t index=3 key=kim input=k\ncall k index=1 key=fay input=kf\ntimeout k\nhold vote\nfinish t value=done\nfinish u value=done")
+	fay := invocation.Object{Service: "Svc", Key: "fay"}
+	held := func() (shared int) {
+		for _, r := range s.engine(2).locks.Holders(fay) {
+			if r.Shared && r.Prepared {
+				shared++
+			}
+		}
+		return shared
+	}
+	if held() != 1 || len(s.engine(2).locks.Queue(fay)) != 0 {
+		t.Errorf("shared by %d that have promised, %d wait", held(), len(s.engine(2).locks.Queue(fay)))
+	}
+	s.run(t, "invoke w@2 partition=2 token=3 key=fay input=w\n")
+	if out := s.run(t, "release vote"); !strings.Contains(out, `reply 1 "done"`) || !strings.Contains(out, "start w@2") {
+		t.Errorf("it did not end:\n%s", out)
 	}
 }

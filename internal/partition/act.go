@@ -123,6 +123,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Traceparent:     p.traceparent(e),
 		StartedAt:       time.UnixMilli(cmp.Or(row.ContinuedAt, row.StartedAt)),
 		Start:           row.JournalStart,
+		Flow:            row.Flow,
 		Host:            l.host,
 	}
 	if mode == invocation.ModeRead {

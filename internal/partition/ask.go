@@ -22,7 +22,9 @@ func (r reply) refusal() error {
 	if !r.refused {
 		return nil
 	}
-	return routing.Errorf(routing.Code(r.result.GetError().GetCode()), "%s", r.result.GetError().GetMessage())
+	failed := routing.Errorf(routing.Code(r.result.GetError().GetCode()), "%s", r.result.GetError().GetMessage())
+	failed.Details = r.result.GetError().GetDetails()
+	return failed
 }
 
 // resultOr is the result, or why there is none.

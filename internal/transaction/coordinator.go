@@ -40,6 +40,8 @@ type member struct {
 	writes bool
 	// reader: it has nothing to write, as far as is known.
 	reader bool
+	// ready: it has said yes and must be asked again, finally.
+	ready bool
 }
 
 // Verdict is what a vote leads to.
@@ -50,7 +52,8 @@ const (
 	Undecided Verdict = iota
 	// Decided: all have said yes.
 	Decided
-	// NextRound: those who write have promised to, and the others must be asked.
+	// NextRound: those who write have promised to, what was read is durable, and those who have
+	// read must be asked finally.
 	NextRound
 	// Lost: a participant has forgotten the try. Another may succeed.
 	Lost
@@ -89,17 +92,6 @@ func (c *Coordinator) Answered(members []*recordv1.Member) bool {
 	return true
 }
 
-// Readers reports whether there are participants besides own that have nothing to write, and
-// others that have.
-func (c *Coordinator) Readers(own uint32) (readers, writers bool) {
-	for _, m := range c.members {
-		if m.partition != own {
-			readers, writers = readers || m.reader, writers || !m.reader
-		}
-	}
-	return readers, writers
-}
-
 // Undo notes calls whose writes are taken back.
 func (c *Coordinator) Undo(paths ...Path) { c.undone = addPaths(c.undone, paths) }
 
@@ -130,27 +122,43 @@ func (c *Coordinator) Writers() []uint32 {
 // whose answer is missing. It asks nobody if there is nobody but own, the coordinator's
 // partition, which commits with the decision.
 //
-// Those who write are asked first, all at once, and only when all have promised those who have
-// only read. A reader lets go of its keys when it says yes: whoever writes there next may end
-// before this transaction does, and nobody may read, after that, an object as it was before this
-// transaction. Objects that are promised can't be read until the decision is known.
+// A participant that writes promises to, and its objects can't be read from then on until the
+// decision is known. One that has only read lets go of its keys when it says yes to the final
+// question: whoever writes there next may end before this transaction does, and nobody may find
+// any other object, after that, as it was before this transaction or before what this
+// transaction has read. So that question comes when all who write have promised, and all that
+// was read anywhere is durable: READ handlers see nothing else.
 func (c *Coordinator) Prepare(own uint32, ask func(partition uint32, prepare *recordv1.Prepare)) {
-	discard := c.Phase == RollingBack
-	final := discard || c.Alone || !slices.ContainsFunc(c.members, func(m *member) bool { return m.partition != own && !m.reader && !m.voted })
+	final := c.Final(own)
 	for _, m := range c.members {
-		if m.partition == own || m.voted || m.reader && !final {
+		if m.partition == own || m.voted || m.ready && !final {
 			continue
 		}
 		ask(m.partition, &recordv1.Prepare{
-			Epoch: m.epoch, Undone: RecordPaths(c.undone), Discard: discard, Alone: c.Alone, Final: final,
+			Epoch: m.epoch, Undone: RecordPaths(c.undone), Discard: c.Phase == RollingBack, Alone: c.Alone, Final: final,
 		})
 	}
+}
+
+// Final reports whether the question that Prepare asks now is the final one. It is the first if
+// only one is asked, who has nothing to write: what it says is durable when it says so, and what
+// somebody else writes there is later in the same log.
+func (c *Coordinator) Final(own uint32) bool {
+	others := 0
+	for _, m := range c.members {
+		if m.partition != own {
+			others++
+		}
+	}
+	return c.Alone || !slices.ContainsFunc(c.members, func(m *member) bool {
+		return m.partition != own && !m.voted && !m.ready && !(others == 1 && (m.reader || c.Phase == RollingBack))
+	})
 }
 
 // Vote takes a participant's answer to Prepare.
 func (c *Coordinator) Vote(own uint32, vote *recordv1.Vote) Verdict {
 	m := c.member(vote.From)
-	if m == nil || m.voted || c.Phase != Preparing && c.Phase != RollingBack {
+	if m == nil || m.voted || m.ready && vote.Yes && !vote.Final || c.Phase != Preparing && c.Phase != RollingBack {
 		return Undecided
 	}
 	if !vote.Yes {
@@ -160,9 +168,9 @@ func (c *Coordinator) Vote(own uint32, vote *recordv1.Vote) Verdict {
 	case vote.Final:
 		m.voted, m.writes = true, m.writes || !vote.Reader
 	case vote.Reader:
-		m.reader = true // What it had to write was taken back.
+		m.reader, m.ready = true, true // If it had anything to write, that was taken back.
 	case vote.Confirm:
-		m.reader, m.writes = true, true
+		m.ready, m.writes = true, true
 	default:
 		m.voted, m.writes = true, true
 	}
@@ -170,7 +178,7 @@ func (c *Coordinator) Vote(own uint32, vote *recordv1.Vote) Verdict {
 	for _, m := range c.members {
 		switch {
 		case m.voted || m.partition == own:
-		case !m.reader:
+		case !m.ready:
 			return Undecided
 		case vote.Final:
 			verdict = Undecided

@@ -108,6 +108,7 @@ func TestVotes(t *testing.T) {
 	final := func(from uint32) *recordv1.Vote {
 		return &recordv1.Vote{From: from, Yes: true, Reader: true, Final: true}
 	}
+	confirm := func(from uint32) *recordv1.Vote { return &recordv1.Vote{From: from, Yes: true, Confirm: true} }
 	no := func(from uint32) *recordv1.Vote { return &recordv1.Vote{From: from} }
 	votes := func(votes ...*recordv1.Vote) []*recordv1.Vote { return votes }
 	for _, test := range []struct {
@@ -118,21 +119,26 @@ func TestVotes(t *testing.T) {
 		writers []uint32
 		asked   string // who is asked next; with "!" finally
 	}{
-		{"nobody has voted", transaction.Preparing, nil, open, nil, "2 3"},
-		{"one is missing", transaction.Preparing, votes(yes(2)), open, []uint32{2}, "3"},
-		{"all who write say yes", transaction.Preparing, votes(yes(3), yes(2)), next, []uint32{2, 3}, "4!"},
-		{"and then those who read", transaction.Preparing, votes(yes(3), yes(2), final(4)), committed, []uint32{2, 3}, ""},
-		{"what one wrote was taken back", transaction.Preparing, votes(reader(2), yes(3)), next, []uint32{3}, "2! 4!"},
-		{"of two who read one is missing", transaction.Preparing, votes(reader(2), yes(3), final(2)), open, []uint32{3}, "4!"},
-		{"one says it twice", transaction.Preparing, votes(yes(2), yes(2)), open, []uint32{2}, "3"},
-		{"one says no", transaction.Preparing, votes(yes(2), no(3)), lost, []uint32{2}, "3"},
-		{"one who reads says no", transaction.Preparing, votes(yes(2), yes(3), no(4)), lost, []uint32{2, 3}, "4!"},
-		{"one says no after it has said yes, having forgotten", transaction.Preparing, votes(yes(2), yes(3), final(4), no(4)), open, []uint32{2, 3}, ""},
-		{"one that was not called", transaction.Preparing, votes(yes(5)), open, nil, "2 3"},
-		{"the handler still runs", transaction.Running, votes(yes(2), yes(3)), open, nil, "2 3"},
-		{"a failed one asks all at once", transaction.RollingBack, nil, open, nil, "2! 3! 4!"},
-		{"and waits for all", transaction.RollingBack, votes(final(2), final(3)), open, nil, "4!"},
-		{"until they have said that what they read is durable", transaction.RollingBack, votes(final(2), final(3), final(4)), committed, nil, ""},
+		{"nobody has voted", transaction.Preparing, nil, open, nil, "2 3 4"},
+		{"one is missing", transaction.Preparing, votes(yes(2), reader(4)), open, []uint32{2}, "3"},
+		{"all say yes", transaction.Preparing, votes(yes(3), reader(4), yes(2)), next, []uint32{2, 3}, "4!"},
+		{"one who has read is missing", transaction.Preparing, votes(yes(3), yes(2)), open, []uint32{2, 3}, "4"},
+		{"and then those who read", transaction.Preparing, votes(yes(3), yes(2), reader(4), final(4)), committed, []uint32{2, 3}, ""},
+		{"what one wrote was taken back", transaction.Preparing, votes(reader(2), reader(4), yes(3)), next, []uint32{3}, "2! 4!"},
+		{"of two who read one is missing", transaction.Preparing, votes(reader(2), yes(3), reader(4), final(2)), open, []uint32{3}, "4!"},
+		{"one must confirm", transaction.Preparing, votes(confirm(2), yes(3), reader(4), final(4)), open, []uint32{2, 3}, "2!"},
+		{"one says it twice", transaction.Preparing, votes(yes(2), yes(2)), open, []uint32{2}, "3 4"},
+		{"one who has read says it twice", transaction.Preparing, votes(yes(2), yes(3), reader(4), reader(4)), open, []uint32{2, 3}, "4!"},
+		{"one says no", transaction.Preparing, votes(yes(2), no(3)), lost, []uint32{2}, "3 4"},
+		{"one who has read says no", transaction.Preparing, votes(yes(2), yes(3), no(4)), lost, []uint32{2, 3}, "4"},
+		{"it says no when asked finally", transaction.Preparing, votes(yes(2), yes(3), reader(4), no(4)), lost, []uint32{2, 3}, "4!"},
+		{"one says no after it has said yes, having forgotten", transaction.Preparing, votes(yes(2), yes(3), reader(4), final(4), no(4)), open, []uint32{2, 3}, ""},
+		{"one that was not called", transaction.Preparing, votes(yes(5)), open, nil, "2 3 4"},
+		{"the handler still runs", transaction.Running, votes(yes(2), yes(3)), open, nil, "2 3 4"},
+		{"a failed one asks all", transaction.RollingBack, nil, open, nil, "2 3 4"},
+		{"and once more", transaction.RollingBack, votes(reader(2), reader(3), reader(4)), next, nil, "2! 3! 4!"},
+		{"and waits for all", transaction.RollingBack, votes(reader(2), reader(3), reader(4), final(2), final(3)), open, nil, "4!"},
+		{"until they have let go", transaction.RollingBack, votes(reader(2), reader(3), reader(4), final(2), final(3), final(4)), committed, nil, ""},
 	} {
 		c := &transaction.Coordinator{Phase: test.phase}
 		for partition := uint32(1); partition <= 4; partition++ {

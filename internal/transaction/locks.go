@@ -279,6 +279,17 @@ func (l *Locks) Release(r *Request) {
 	l.grant(r.Object, k)
 }
 
+// Withdraw ends the wait of a request. One that shares the key goes on sharing it.
+func (l *Locks) Withdraw(r *Request) {
+	k := l.keys[r.Object]
+	if k == nil || !r.waiting {
+		return
+	}
+	l.dequeue(k, slices.Index(k.queue, r))
+	r.upgrading = false
+	l.grant(r.Object, k)
+}
+
 // grant gives the key to those whose turn it is.
 func (l *Locks) grant(object invocation.Object, k *key) {
 	for i := 0; i < len(k.queue); {

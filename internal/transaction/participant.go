@@ -142,6 +142,11 @@ func (p *Participant) Beside() bool {
 	return slices.ContainsFunc(p.Holds, func(h *Hold) bool { return h.Request.Beside })
 }
 
+// Shares reports whether it has read an object that it does not write.
+func (p *Participant) Shares() bool {
+	return slices.ContainsFunc(p.Holds, func(h *Hold) bool { return h.Request.Shared })
+}
+
 // Writes reports whether there is anything to write.
 func (p *Participant) Writes() bool {
 	return slices.ContainsFunc(p.Holds, func(h *Hold) bool { return len(h.writes) > 0 })

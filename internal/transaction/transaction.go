@@ -34,7 +34,8 @@
 //	  nothing outside its partition      one record
 //	  else  Prepare ─► those who write   each writes its row Prepared, from which on nobody
 //	                                     reads its objects, and says yes
-//	        Prepare ─► those who read    each says yes if nothing was lost, and lets go
+//	                   those who read    each says yes when what was read is durable
+//	        Prepare ─► those who read    finally: each says yes if nothing was lost, and lets go
 //	        all have said yes            one record in the root's partition: the decision, the
 //	                                     result, what that partition has to write itself
 //	        Commit ─► those who write    again and again until they have; they let go

@@ -845,7 +845,8 @@ type Prepare struct {
 	Discard bool `protobuf:"varint,3,opt,name=discard" json:"discard,omitempty"`
 	// Nobody else has anything to write: commit now.
 	Alone bool `protobuf:"varint,4,opt,name=alone" json:"alone,omitempty"`
-	// Everybody who writes has promised to: one who has only read may forget the transaction.
+	// Everybody who writes has promised to, and all that was read is durable: one who has only read
+	// may forget the transaction.
 	Final         bool `protobuf:"varint,5,opt,name=final" json:"final,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
