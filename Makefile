@@ -60,7 +60,7 @@ race: ## The Go tests with the race detector, or an error
 
 .PHONY: sim
 sim: ## Simulate nodes under faults for SIM_FOR (10m; SIM_FOR=1h before a release), on new seeds
-	$(GO) test ./internal/sim -run '^TestSeed$$' -count=1 -timeout $(SIM_TIMEOUT) -v -args -sim.for=$(SIM_FOR)
+	$(GO) test ./internal/sim -run '^(TestSeed|TestCrowd)$$' -count=1 -timeout $(SIM_TIMEOUT) -v -args -sim.for=$(SIM_FOR)
 
 .PHONY: planted
 planted: ## Build every planted bug and see that the tests catch it

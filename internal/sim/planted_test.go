@@ -22,7 +22,7 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 		worlds = "../engine -run TestTransactions$ -model.for=15s"
 		faults = "../partition -run Leadership|TestReplyWaits"
 		crash  = "../../cluster/replica -run TestCrashAtEveryStep|TestPowerCut"
-		whole  = ". -run TestSeed -sim.from 1 -sim.for 20s"
+		whole  = ". -run TestSeed|TestCrowd -sim.from 1 -sim.for 20s"
 	)
 	for _, bug := range []struct{ tag, suites string }{
 		{"dedup", model}, {"idempotency", model}, {"attempt", model}, {"timer", model},

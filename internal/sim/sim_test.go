@@ -17,9 +17,9 @@ import (
 )
 
 var (
-	oneSeed = flag.Uint64("seed", 0, "run only this seed of TestSeed, and print its trace")
+	oneSeed = flag.Uint64("seed", 0, "run only this seed, and print its trace")
 	repeat  = flag.Int("sim.repeat", 1, "how often -seed is run")
-	simFor  = flag.Duration("sim.for", 20*time.Second, "how long TestSeed tries new seeds, in real time")
+	simFor  = flag.Duration("sim.for", 30*time.Second, "how long TestSeed and TestCrowd together try new seeds, in real time")
 	from    = flag.Uint64("sim.from", 0, "the first new seed; 0 takes one from the clock")
 )
 
@@ -54,7 +54,7 @@ func simulate(t *testing.T, load load) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	n := 0
-	for end := time.Now().Add(*simFor); n < 3 || time.Now().Before(end); n++ {
+	for end := time.Now().Add(*simFor / 2); n < 3 || time.Now().Before(end); n++ {
 		try(seed + uint64(n))
 	}
 	t.Logf("%d seeds from %d", n, seed)
