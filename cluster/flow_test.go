@@ -253,6 +253,8 @@ func TestFullQueue(t *testing.T) {
 		s.must(second, err)
 		time.Sleep(time.Second)
 
+		s.showsLimit("stage.v1.BatchService/one", first.ID(), second.ID())
+
 		_, err = s.invoke(s.t.Context(), m, "", work, actor.IdempotencyKey("again"))
 		s.refused(err, actor.ResourceExhausted, "stage.v1.BatchService/one", "1 calls wait")
 		hint, ok := actor.RetryHint(err)
@@ -281,6 +283,10 @@ func TestFullQueue(t *testing.T) {
 			}
 		}
 
+		if got := s.counter(`perdure_limit_refusals_total{limit="stage.v1.BatchService/one"}`); got != 4 {
+			s.t.Errorf("%d refusals in the metrics", got)
+		}
+
 		// A handler that calls hears of it as the call's error.
 		caller := s.fn(func(ctx actor.Context) error {
 			_, err := actor.Invoke[*mixin](ctx, s.client, m, "", &mixin{Root: work}, nil)
@@ -301,6 +307,45 @@ func TestFullQueue(t *testing.T) {
 			s.t.Errorf("%d ran at once", g.most)
 		}
 	})
+}
+
+// showsLimit checks what the admin service says of a limit that holder has and waiting wants.
+func (s *stage) showsLimit(name, holder, waiting string) {
+	s.t.Helper()
+	type member struct{ InvocationId, Tenant string }
+	type limit struct {
+		Name                                 string
+		Concurrency, Held, Waiting, MaxQueue int
+		OldestWait                           string
+		Holders, Queue                       []member
+	}
+	ask := func(method, body string, into any) {
+		s.t.Helper()
+		status, text := s.post("/perdure.admin.v1.AdminService/"+method, body)
+		if err := json.Unmarshal([]byte(text), into); err != nil || status != http.StatusOK {
+			s.t.Fatalf("%s: %d %s %v", method, status, text, err)
+		}
+	}
+	var list struct{ Limits []limit }
+	ask("ListLimits", `{"waiting":true}`, &list)
+	if len(list.Limits) != 1 || list.Limits[0].Name != name || list.Limits[0].Held != 1 || list.Limits[0].Waiting != 1 || list.Limits[0].MaxQueue != 1 {
+		s.t.Errorf("the limits are %+v", list)
+	}
+	var one struct{ Limit limit }
+	ask("GetLimit", `{"name":"`+name+`"}`, &one)
+	if l := one.Limit; len(l.Holders) != 1 || l.Holders[0].InvocationId != holder || len(l.Queue) != 1 || l.Queue[0].InvocationId != waiting || l.OldestWait == "" {
+		s.t.Errorf("the limit is %+v", one)
+	}
+	var got struct {
+		Invocation struct{ Status, WaitsForLimit, WaitingSince string }
+	}
+	ask("GetInvocation", `{"invocationId":"`+waiting+`"}`, &got)
+	if got.Invocation.Status != "INVOCATION_STATUS_QUEUED" || got.Invocation.WaitsForLimit != name || got.Invocation.WaitingSince == "" {
+		s.t.Errorf("the one that waits is %+v", got)
+	}
+	if held, queued := s.counter("perdure_limit_held"), s.counter("perdure_limit_waiting"); held != 1 || queued != 1 {
+		s.t.Errorf("in the metrics %d hold and %d wait", held, queued)
+	}
 }
 
 // TestPriority: of those that wait, the higher one goes first.

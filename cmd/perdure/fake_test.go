@@ -98,6 +98,7 @@ func invocations() []*routing.InvocationDetail {
 			Target: &recordv1.Target{Service: bank.TransferServiceName, Handler: "Transfer"}, Mode: 1, Status: recordv1.Status_STATUS_BACKING_OFF,
 			CreatedAt: noon - 60_000, StartedAt: noon - 59_000, Attempt: 4, RetryAt: noon + 5_000, CancelRequested: true,
 			LastFailure: &recordv1.Error{Code: 13, Message: "panic: no"},
+			Flow:        &recordv1.Flow{Tenant: "team a", Priority: 3, LimitKey: "carla", Ask: 5, AskedAt: noon - 1000, Limits: []*recordv1.Limit{{Name: bank.TransferServiceName + "/slow"}}},
 			Divergence: &recordv1.Divergence{
 				Entry: 2, Attempt: 4, Difference: "the key",
 				Recorded: &recordv1.DivergentStep{Step: "Call bank.v1.AccountService/alice/Deposit", Site: "transfer.go:31"},
@@ -199,6 +200,25 @@ func (r *shopRouter) Transactions(context.Context) ([]routing.Transaction, error
 		{Root: id(7), Sequence: 1<<32 | 9, Partition: 1, Phase: routing.TransactionRunning, At: at(-40), Since: at(-30),
 			Waiting: []routing.TransactionLock{wanted}, Reason: "waits for " + wanted.Object.String() + ", held by " + wanted.By[0]},
 	}, nil
+}
+
+// Limits implements routing.Router.
+func (*shopRouter) Limits(_ context.Context, query routing.LimitQuery) ([]routing.Limit, error) {
+	at := func(milliseconds int64) time.Time { return time.UnixMilli(noon + milliseconds) }
+	workers := routing.Limit{
+		Name: bank.AccountServiceName + "/workers", Partition: 2, Concurrency: 2, RateCount: 10, RateBurst: 5, RatePer: time.Second, MaxQueue: 100,
+		Held: 2, Waiting: 3, Tokens: 4, Oldest: at(-61_000),
+	}
+	all := []routing.Limit{workers, {Name: shop.OrderServiceName + "/Run/customer=carla\x1b[31m", Partition: 1, Concurrency: 1, UntilDone: true, MaxQueue: -1, Held: 1}}
+	if query.Name == workers.Name {
+		workers.Tenants = []routing.LimitTenant{{Tenant: "team a", Held: 1, Waiting: 2}, {Held: 1, Waiting: 1}}
+		workers.Holders = []routing.LimitMember{{ID: id(1), Tenant: "team a", Since: at(-3000)}, {ID: id(2), Since: at(-2000)}}
+		workers.Queue = []routing.LimitMember{{ID: id(3), Since: at(-61_000), Begun: true}, {ID: id(4), Tenant: "team a", Since: at(-1000), Priority: -7}}
+		return []routing.Limit{workers}, nil
+	}
+	return slices.DeleteFunc(all, func(l routing.Limit) bool {
+		return query.Name != "" || query.Waiting && l.Waiting == 0 || query.Service != "" && !strings.HasPrefix(l.Name, query.Service+"/")
+	}), nil
 }
 
 // Call implements routing.Router.

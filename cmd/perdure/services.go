@@ -143,5 +143,11 @@ func optionsText(method *adminv1.Method) string {
 			parts = append(parts, "then pauses")
 		}
 	}
+	if options.GetMaxInbox() > 0 {
+		add("at most", strconv.Itoa(int(options.GetMaxInbox()))+" waiting for a key")
+	}
+	for _, limit := range options.GetLimits() {
+		add("limit", limit.GetName()+" ("+limitText(limit.GetBy(), limit.GetConcurrency(), limit.GetRate(), limit.MaxQueue, limit.GetUntilDone())+")")
+	}
 	return strings.Join(parts, ", ")
 }

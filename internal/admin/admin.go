@@ -115,6 +115,8 @@ func (s *Service) Methods() []connect.Method {
 		unary(s, "KillInvocation", s.killInvocation),
 		unary(s, "GetState", s.getState),
 		unary(s, "ListTransactions", s.listTransactions),
+		unary(s, "ListLimits", s.listLimits),
+		unary(s, "GetLimit", s.getLimit),
 		unary(s, "GetTransaction", s.getTransaction),
 		unary(s, "ListServices", s.listServices),
 		unary(s, "DescribeService", s.describeService),

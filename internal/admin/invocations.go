@@ -154,6 +154,12 @@ func summary(detail routing.InvocationDetail) *adminv1.Invocation {
 	if row.GetStatus() == recordv1.Status_STATUS_BACKING_OFF {
 		out.RetryAt = instant(row.GetRetryAt())
 	}
+	if flow := row.GetFlow(); flow != nil {
+		out.Tenant, out.LimitKey, out.Priority = flow.GetTenant(), flow.GetLimitKey(), flow.GetPriority()
+		if held := int(flow.GetHeld()); flow.GetAsk() != 0 && held < len(flow.GetLimits()) {
+			out.WaitsForLimit, out.WaitingSince = flow.GetLimits()[held].GetName(), instant(flow.GetAskedAt())
+		}
+	}
 	if row.GetRetentionMs() > 0 {
 		out.Retention = durationpb.New(time.Duration(row.GetRetentionMs()) * time.Millisecond)
 	}

@@ -303,7 +303,7 @@ func (e *Engine) recoverLimits(now int64) error {
 			e.addLimit(own, name)
 		default:
 			if own := find(name); !bugLimit {
-				own.Hold(id, limit.Permit{Number: permitRow.Number, Partition: permitRow.Partition})
+				own.Hold(id, limit.Permit{Number: permitRow.Number, Partition: permitRow.Partition, Tenant: permitRow.Tenant, At: permitRow.At})
 			}
 		}
 		return true
@@ -339,13 +339,4 @@ func (e *Engine) recoverLimits(now int64) error {
 func declaredName(name string) string {
 	declared, _, _ := strings.Cut(name, "=")
 	return declared
-}
-
-// Limits is how many limits are in use here, how many permits are held and how many wait.
-func (e *Engine) Limits() (used, held, waiting int) {
-	for _, own := range e.limits.named {
-		held += own.Held()
-		waiting += own.Waiting()
-	}
-	return len(e.limits.named), held, waiting
 }

@@ -103,6 +103,9 @@ func (a *Ask) Before(b *Ask) bool {
 type Permit struct {
 	Number    uint64
 	Partition uint32
+	Tenant    string
+	// At is when it was granted.
+	At int64
 }
 
 // Answer to an Ask.
@@ -283,7 +286,7 @@ func (l *Limit) Wake(now int64) int64 {
 	if missing <= 0 {
 		return 0
 	}
-	return now + (missing+rate.Count-1)/rate.Count
+	return l.at + (missing+rate.Count-1)/rate.Count
 }
 
 // Idle reports whether a new Limit would be the same.
@@ -336,7 +339,7 @@ func (l *Limit) grant(a *Ask, now int64) {
 	}
 	l.begun = now
 	if a.Holds {
-		l.hold(a.ID, Permit{a.Number, a.Partition})
+		l.hold(a.ID, Permit{a.Number, a.Partition, a.Tenant, now})
 	}
 }
 
@@ -349,9 +352,17 @@ func (l *Limit) hold(id invocation.ID, permit Permit) {
 
 func (l *Limit) capacity() int64 { return l.settings.Rate.Burst * l.settings.Rate.Per }
 
+// setBack is how far behind the last instant another one must be to count as a clock that was set
+// back, in milliseconds. One that is less far behind has been overtaken by another event, and
+// moving to it would bring the time between the two twice.
+const setBack = 60_000
+
 // refill adds what time has brought. A clock that was set back brings nothing, and takes nothing.
 func (l *Limit) refill(now int64) {
 	elapsed := now - l.at
+	if elapsed < 0 && elapsed > -setBack {
+		return
+	}
 	l.at = now
 	if rate := l.settings.Rate; rate.Count > 0 && elapsed > 0 {
 		missing := l.capacity() - l.level

@@ -229,18 +229,35 @@ func TestRateIsExact(t *testing.T) {
 
 // TestClockSetBack: tokens neither come nor go.
 func TestClockSetBack(t *testing.T) {
-	l := New(Settings{Rate: Rate{1, 100, 1}}, 1000)
-	if l.Ask(&Ask{ID: idOf(1)}, 1000) != Granted || l.Ask(&Ask{ID: idOf(2)}, 1000) != Waits {
+	const noon = 1_000_000_000
+	l := New(Settings{Rate: Rate{1, 100, 1}}, noon)
+	if l.Ask(&Ask{ID: idOf(1)}, noon) != Granted || l.Ask(&Ask{ID: idOf(2)}, noon) != Waits {
 		t.Fatal("the bucket does not hold one token")
 	}
-	if _, ok := l.Next(500); ok {
+	const early = noon - 3_600_000
+	if _, ok := l.Next(early); ok {
 		t.Fatal("a clock that was set back brought a token")
 	}
-	if at := l.Wake(500); at != 600 {
-		t.Errorf("it wakes at %d, want 600", at)
+	if at := l.Wake(early); at != early+100 {
+		t.Errorf("it wakes at %d, want %d", at, early+100)
 	}
-	if _, ok := l.Next(600); !ok {
+	if _, ok := l.Next(early + 99); ok {
+		t.Error("a token came early")
+	}
+	// Events that overtake each other bring no time twice.
+	if _, ok := l.Next(early + 50); ok {
+		t.Error("a token came early")
+	}
+	if _, ok := l.Next(early + 100); !ok {
 		t.Error("no token after 100 ms of the clock that was set back")
+	}
+	if l.Ask(&Ask{ID: idOf(3)}, early+100) != Waits {
+		t.Fatal("there was another token")
+	}
+	for i := range int64(99) {
+		if _, ok := l.Next(early + 101 + i - i%2*30); ok {
+			t.Fatalf("a token came after %d ms", i+1)
+		}
 	}
 }
 
@@ -331,5 +348,26 @@ func TestRestoreKeepsTheOrder(t *testing.T) {
 	want := leave(l)
 	if got := leave(restored); got != want {
 		t.Errorf("began as %s, before the restart it would have been %s", got, want)
+	}
+}
+
+func TestShow(t *testing.T) {
+	l := New(Settings{Concurrency: 2}, 0)
+	l.Ask(&Ask{ID: idOf(1), Tenant: "a", Holds: true}, 5)
+	l.Ask(&Ask{ID: idOf(2), Tenant: "b", Holds: true}, 4)
+	for i, tenant := range []string{"b", "b", "c"} {
+		l.Ask(&Ask{ID: idOf(10 + i), Tenant: tenant, Holds: true, At: int64(20 - i), Sequence: uint64(i)}, 20)
+	}
+	if holders := l.Holders(1); len(holders) != 1 || holders[0].ID != idOf(2) || holders[0].Tenant != "b" {
+		t.Errorf("holders: %v", holders)
+	}
+	if queued := l.Queued(2); len(queued) != 2 || queued[0].ID != idOf(10) || queued[1].ID != idOf(12) {
+		t.Errorf("the queue does not begin with those that begin first")
+	}
+	if at := l.Oldest(); at != 18 {
+		t.Errorf("the oldest asked at %d", at)
+	}
+	if got := fmt.Sprint(l.Shares(2)); got != "[{b 1 2} {c 0 1}]" {
+		t.Errorf("shares: %s", got)
 	}
 }

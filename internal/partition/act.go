@@ -57,6 +57,10 @@ func (p *Partition) act(l *leadership, effect engine.Effect) {
 		p.hidden.show(e.Object)
 	case *engine.TransactionEnded:
 		p.meter.TransactionEnded(e.Committed, time.Duration(e.Took)*time.Millisecond)
+	case *engine.PermitGranted:
+		p.meter.PermitGranted(e.Limit, time.Duration(e.Waited)*time.Millisecond)
+	case *engine.PermitRefused:
+		p.meter.PermitRefused(e.Limit)
 	case *engine.TransactionRetried:
 		p.meter.TransactionRetried(reasonOf(e.Reason))
 	case *engine.ArmTimer:

@@ -152,6 +152,8 @@ func (r *Router) Levels(ctx context.Context) (telemetry.Levels, bool) {
 			sum.OverlayBytes += one.OverlayBytes
 			sum.Transactions += one.Transactions
 			sum.PreparedTransactions += one.PreparedTransactions
+			sum.PermitsHeld += one.PermitsHeld
+			sum.LimitsWaiting += one.LimitsWaiting
 		case <-ctx.Done():
 			return telemetry.Levels{}, false
 		}
@@ -172,6 +174,8 @@ func (p *Partition) levels() telemetry.Levels {
 	}
 	coordinated, prepared := l.engine.Underway()
 	levels.Transactions, levels.PreparedTransactions = int64(coordinated), int64(prepared)
+	_, permits, waiting := l.engine.Limits()
+	levels.PermitsHeld, levels.LimitsWaiting = int64(permits), int64(waiting)
 	for _, o := range l.outbox {
 		levels.OutboxMessages += int64(o.sent - min(o.acked, o.sent))
 	}

@@ -52,6 +52,9 @@ type Router interface {
 	// under way or in doubt, the oldest first, at most MaxPage. Not one instant: each partition
 	// is asked in turn.
 	Transactions(ctx context.Context) ([]Transaction, error)
+	// Limits lists the limits that somebody uses, those with the most waiting first, at most
+	// MaxPage; or the one that query names, if it is in use. Not one instant.
+	Limits(ctx context.Context, query LimitQuery) ([]Limit, error)
 }
 
 // MaxPage is the most entries, invocations or rows of a table that one page has.

@@ -24,6 +24,8 @@ type Instruments struct {
 	commits         metric.Float64Histogram
 	timerLateness   metric.Float64Histogram
 	transactions    metric.Float64Histogram
+	limitWaits      metric.Float64Histogram
+	limitRefusals   metric.Int64Counter
 	// How a transaction ended, as a label.
 	committed, rolledBack metric.MeasurementOption
 
@@ -68,6 +70,8 @@ func NewInstruments(provider metric.MeterProvider) (*Instruments, error) {
 	seconds(&i.callDuration, "perdure.call.duration", "Time from a decoded call to its answer.", latencyBuckets)
 	counter(&i.attemptsStarted, "perdure.attempts.started", "{attempt}", "Tries at running a handler that began.")
 	counter(&i.attemptsEnded, "perdure.attempts.ended", "{attempt}", "Tries at running a handler that ended.")
+	counter(&i.limitRefusals, "perdure.limit.refusals", "{invocation}", "Invocations refused because too many waited for a limit.")
+	seconds(&i.limitWaits, "perdure.limit.wait", "Time from asking for a permit or token of a limit to getting it.", waitBuckets)
 	events, err := meter.Int64Histogram("perdure.record.events", metric.WithUnit("{event}"),
 		metric.WithDescription("Events whose writes share one log record."),
 		metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024))

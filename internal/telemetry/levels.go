@@ -27,6 +27,10 @@ type Levels struct {
 	// PreparedTransactions are in doubt, counted by each participant that has promised to commit
 	// and has not heard the decision.
 	PreparedTransactions int64
+	// PermitsHeld of limits.
+	PermitsHeld int64
+	// LimitsWaiting are the invocations that wait for a limit.
+	LimitsWaiting int64
 	// OverlayBytes are mutations not yet in the store.
 	OverlayBytes int64
 	// BacklogBytes are log records not yet in the store.
@@ -74,6 +78,8 @@ func (i *Instruments) Observe(read func(context.Context) (Levels, bool)) (stop f
 	gauge("perdure.outbox.unacknowledged", "{message}", "Messages to other partitions that were not acknowledged yet.", func(l *Levels) int64 { return l.OutboxMessages })
 	gauge("perdure.transactions.live", "{transaction}", "Transactions over several objects under way, at their coordinators.", func(l *Levels) int64 { return l.Transactions })
 	gauge("perdure.transactions.prepared", "{transaction}", "Transactions in doubt, at each participant that has promised to commit and has not heard the decision.", func(l *Levels) int64 { return l.PreparedTransactions })
+	gauge("perdure.limit.held", "{permit}", "Permits of limits that are held.", func(l *Levels) int64 { return l.PermitsHeld })
+	gauge("perdure.limit.waiting", "{invocation}", "Invocations that wait for a limit.", func(l *Levels) int64 { return l.LimitsWaiting })
 	gauge("perdure.overlay.size", "By", "Mutations that are not in the store yet.", func(l *Levels) int64 { return l.OverlayBytes })
 	gauge("perdure.backlog.size", "By", "Log records that are not in the store yet.", func(l *Levels) int64 { return l.BacklogBytes })
 	gauge("perdure.log.size", "By", "Node log on disk.", func(l *Levels) int64 { return l.LogBytes })

@@ -68,6 +68,7 @@ var retryReasonNames = [retryReasons]string{"wound", "blocked", "lost", "other"}
 type Partition struct {
 	instruments *Instruments
 	handlers    map[handlerName]*HandlerInstruments // the partition's goroutine only
+	limits      map[string]metric.MeasurementOption // likewise
 
 	entries             [entryKinds]atomic.Int64
 	records, bytes      atomic.Int64

@@ -207,5 +207,10 @@ func (f *Fake) StatePage(context.Context, routing.StateQuery) (*routing.ObjectSt
 	return &routing.ObjectState{}, nil
 }
 
-// Transactions implements routing.Router; there are none.
+// Limits implements routing.Router.
+func (f *Fake) Limits(context.Context, routing.LimitQuery) ([]routing.Limit, error) {
+	return nil, nil
+}
+
+// Transactions implements routing.Router.
 func (f *Fake) Transactions(context.Context) ([]routing.Transaction, error) { return nil, nil }

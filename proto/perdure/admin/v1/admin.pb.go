@@ -383,6 +383,14 @@ type Invocation struct {
 	Retention *durationpb.Duration `protobuf:"bytes,18,opt,name=retention,proto3" json:"retention,omitempty"`
 	// How often the handler has continued as new: each time it began anew with an empty journal.
 	Continuations uint32 `protobuf:"varint,57,opt,name=continuations,proto3" json:"continuations,omitempty"`
+	// The limit that it waits for, queued or to go on. Empty: none.
+	WaitsForLimit string `protobuf:"bytes,45,opt,name=waits_for_limit,json=waitsForLimit,proto3" json:"waits_for_limit,omitempty"`
+	// Since when it waits for that.
+	WaitingSince *timestamppb.Timestamp `protobuf:"bytes,46,opt,name=waiting_since,json=waitingSince,proto3" json:"waiting_since,omitempty"`
+	// What its caller gave for limits. Empty and 0 once it has ended.
+	Tenant   string `protobuf:"bytes,47,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	LimitKey string `protobuf:"bytes,48,opt,name=limit_key,json=limitKey,proto3" json:"limit_key,omitempty"`
+	Priority int32  `protobuf:"zigzag32,49,opt,name=priority,proto3" json:"priority,omitempty"`
 	// Set by GetInvocation if the last attempt failed because the code no longer makes the steps that
 	// the journal has.
 	Divergence    *Divergence `protobuf:"bytes,31,opt,name=divergence,proto3" json:"divergence,omitempty"`
@@ -549,6 +557,41 @@ func (x *Invocation) GetRetention() *durationpb.Duration {
 func (x *Invocation) GetContinuations() uint32 {
 	if x != nil {
 		return x.Continuations
+	}
+	return 0
+}
+
+func (x *Invocation) GetWaitsForLimit() string {
+	if x != nil {
+		return x.WaitsForLimit
+	}
+	return ""
+}
+
+func (x *Invocation) GetWaitingSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WaitingSince
+	}
+	return nil
+}
+
+func (x *Invocation) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *Invocation) GetLimitKey() string {
+	if x != nil {
+		return x.LimitKey
+	}
+	return ""
+}
+
+func (x *Invocation) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
 	}
 	return 0
 }
@@ -2890,6 +2933,524 @@ func (x *Storage) GetFreeBytes() uint64 {
 	return 0
 }
 
+// Limit is the state of a limit: what all that counts together under it has of it.
+type Limit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "bank.v1.AccountService/workers", with the handler before the last part if it is the
+	// handler's own, and "=" and what it counts apart behind.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The partition that owns it.
+	Partition uint32 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// 0: any number.
+	Concurrency uint32 `protobuf:"varint,3,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
+	UntilDone   bool   `protobuf:"varint,4,opt,name=until_done,json=untilDone,proto3" json:"until_done,omitempty"`
+	// Unset: any number.
+	Rate *v1.Rate `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Unset: any number. 0: none.
+	MaxQueue *uint32 `protobuf:"varint,6,opt,name=max_queue,json=maxQueue,proto3,oneof" json:"max_queue,omitempty"`
+	// Permits that are held.
+	Held uint32 `protobuf:"varint,7,opt,name=held,proto3" json:"held,omitempty"`
+	// Invocations that wait.
+	Waiting uint32 `protobuf:"varint,8,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// Tokens of the rate that are there.
+	Tokens uint64 `protobuf:"varint,9,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// Since when the first of those that wait has waited. Unset if nobody does.
+	OldestWait *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=oldest_wait,json=oldestWait,proto3" json:"oldest_wait,omitempty"`
+	// Set by GetLimit, at most 100 each: those with the most waiting, the oldest holders, and those
+	// that wait in the order in which they begin.
+	Tenants       []*LimitTenant `protobuf:"bytes,11,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	Holders       []*LimitMember `protobuf:"bytes,12,rep,name=holders,proto3" json:"holders,omitempty"`
+	Queue         []*LimitMember `protobuf:"bytes,13,rep,name=queue,proto3" json:"queue,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limit) Reset() {
+	*x = Limit{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limit) ProtoMessage() {}
+
+func (x *Limit) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limit.ProtoReflect.Descriptor instead.
+func (*Limit) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Limit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Limit) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *Limit) GetConcurrency() uint32 {
+	if x != nil {
+		return x.Concurrency
+	}
+	return 0
+}
+
+func (x *Limit) GetUntilDone() bool {
+	if x != nil {
+		return x.UntilDone
+	}
+	return false
+}
+
+func (x *Limit) GetRate() *v1.Rate {
+	if x != nil {
+		return x.Rate
+	}
+	return nil
+}
+
+func (x *Limit) GetMaxQueue() uint32 {
+	if x != nil && x.MaxQueue != nil {
+		return *x.MaxQueue
+	}
+	return 0
+}
+
+func (x *Limit) GetHeld() uint32 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+func (x *Limit) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *Limit) GetTokens() uint64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *Limit) GetOldestWait() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestWait
+	}
+	return nil
+}
+
+func (x *Limit) GetTenants() []*LimitTenant {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
+func (x *Limit) GetHolders() []*LimitMember {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+func (x *Limit) GetQueue() []*LimitMember {
+	if x != nil {
+		return x.Queue
+	}
+	return nil
+}
+
+// LimitTenant is what one tenant has of a limit.
+type LimitTenant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty for calls that name none.
+	Tenant        string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Held          uint32 `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`
+	Waiting       uint32 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitTenant) Reset() {
+	*x = LimitTenant{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitTenant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitTenant) ProtoMessage() {}
+
+func (x *LimitTenant) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitTenant.ProtoReflect.Descriptor instead.
+func (*LimitTenant) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *LimitTenant) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *LimitTenant) GetHeld() uint32 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+func (x *LimitTenant) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+// LimitMember is an invocation that holds a permit or waits.
+type LimitMember struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	Tenant       string                 `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Since when it holds or waits.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// Of one that waits.
+	Priority int32 `protobuf:"zigzag32,4,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Of one that waits: it has begun before, and goes before the others.
+	Begun         bool `protobuf:"varint,5,opt,name=begun,proto3" json:"begun,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitMember) Reset() {
+	*x = LimitMember{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitMember) ProtoMessage() {}
+
+func (x *LimitMember) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitMember.ProtoReflect.Descriptor instead.
+func (*LimitMember) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *LimitMember) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+func (x *LimitMember) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *LimitMember) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *LimitMember) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *LimitMember) GetBegun() bool {
+	if x != nil {
+		return x.Begun
+	}
+	return false
+}
+
+type ListLimitsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full name of the service. Empty: all.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Only those that somebody waits for.
+	Waiting bool `protobuf:"varint,2,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// 0: 50. At most 1000.
+	PageSize      uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLimitsRequest) Reset() {
+	*x = ListLimitsRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLimitsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLimitsRequest) ProtoMessage() {}
+
+func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
+func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ListLimitsRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ListLimitsRequest) GetWaiting() bool {
+	if x != nil {
+		return x.Waiting
+	}
+	return false
+}
+
+func (x *ListLimitsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+type ListLimitsResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Limits []*Limit               `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty"`
+	// There are more.
+	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	// The node's time.
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLimitsResponse) Reset() {
+	*x = ListLimitsResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLimitsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLimitsResponse) ProtoMessage() {}
+
+func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
+func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ListLimitsResponse) GetLimits() []*Limit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *ListLimitsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *ListLimitsResponse) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+type GetLimitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As ListLimits has it.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLimitRequest) Reset() {
+	*x = GetLimitRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLimitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLimitRequest) ProtoMessage() {}
+
+func (x *GetLimitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLimitRequest.ProtoReflect.Descriptor instead.
+func (*GetLimitRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *GetLimitRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type GetLimitResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Limit *Limit                 `protobuf:"bytes,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// The node's time.
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLimitResponse) Reset() {
+	*x = GetLimitResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLimitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLimitResponse) ProtoMessage() {}
+
+func (x *GetLimitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLimitResponse.ProtoReflect.Descriptor instead.
+func (*GetLimitResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *GetLimitResponse) GetLimit() *Limit {
+	if x != nil {
+		return x.Limit
+	}
+	return nil
+}
+
+func (x *GetLimitResponse) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 type Divergence_Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In words, such as `Run "pay"`.
@@ -2902,7 +3463,7 @@ type Divergence_Step struct {
 
 func (x *Divergence_Step) Reset() {
 	*x = Divergence_Step{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2914,7 +3475,7 @@ func (x *Divergence_Step) String() string {
 func (*Divergence_Step) ProtoMessage() {}
 
 func (x *Divergence_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2955,7 +3516,7 @@ type Divergence_Field struct {
 
 func (x *Divergence_Field) Reset() {
 	*x = Divergence_Field{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2967,7 +3528,7 @@ func (x *Divergence_Field) String() string {
 func (*Divergence_Field) ProtoMessage() {}
 
 func (x *Divergence_Field) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3016,7 +3577,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x06Target\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
-	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xb3\a\n" +
+	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xed\b\n" +
 	"\n" +
 	"Invocation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -3040,7 +3601,12 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\aentries\x18\x10 \x01(\rR\aentries\x12-\n" +
 	"\x05error\x18\x11 \x01(\v2\x17.perdure.admin.v1.ErrorR\x05error\x127\n" +
 	"\tretention\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\tretention\x12$\n" +
-	"\rcontinuations\x189 \x01(\rR\rcontinuations\x12<\n" +
+	"\rcontinuations\x189 \x01(\rR\rcontinuations\x12&\n" +
+	"\x0fwaits_for_limit\x18- \x01(\tR\rwaitsForLimit\x12?\n" +
+	"\rwaiting_since\x18. \x01(\v2\x1a.google.protobuf.TimestampR\fwaitingSince\x12\x16\n" +
+	"\x06tenant\x18/ \x01(\tR\x06tenant\x12\x1b\n" +
+	"\tlimit_key\x180 \x01(\tR\blimitKey\x12\x1a\n" +
+	"\bpriority\x181 \x01(\x11R\bpriority\x12<\n" +
 	"\n" +
 	"divergence\x18\x1f \x01(\v2\x1c.perdure.admin.v1.DivergenceR\n" +
 	"divergence\"\x8b\x03\n" +
@@ -3242,7 +3808,49 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\vstore_bytes\x18\x03 \x01(\x04R\n" +
 	"storeBytes\x12\x1d\n" +
 	"\n" +
-	"free_bytes\x18\x04 \x01(\x04R\tfreeBytes*\xf3\x02\n" +
+	"free_bytes\x18\x04 \x01(\x04R\tfreeBytes\"\xfa\x03\n" +
+	"\x05Limit\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\rR\tpartition\x12 \n" +
+	"\vconcurrency\x18\x03 \x01(\rR\vconcurrency\x12\x1d\n" +
+	"\n" +
+	"until_done\x18\x04 \x01(\bR\tuntilDone\x12$\n" +
+	"\x04rate\x18\x05 \x01(\v2\x10.perdure.v1.RateR\x04rate\x12 \n" +
+	"\tmax_queue\x18\x06 \x01(\rH\x00R\bmaxQueue\x88\x01\x01\x12\x12\n" +
+	"\x04held\x18\a \x01(\rR\x04held\x12\x18\n" +
+	"\awaiting\x18\b \x01(\rR\awaiting\x12\x16\n" +
+	"\x06tokens\x18\t \x01(\x04R\x06tokens\x12;\n" +
+	"\voldest_wait\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"oldestWait\x127\n" +
+	"\atenants\x18\v \x03(\v2\x1d.perdure.admin.v1.LimitTenantR\atenants\x127\n" +
+	"\aholders\x18\f \x03(\v2\x1d.perdure.admin.v1.LimitMemberR\aholders\x123\n" +
+	"\x05queue\x18\r \x03(\v2\x1d.perdure.admin.v1.LimitMemberR\x05queueB\f\n" +
+	"\n" +
+	"_max_queue\"S\n" +
+	"\vLimitTenant\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04held\x18\x02 \x01(\rR\x04held\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\rR\awaiting\"\xae\x01\n" +
+	"\vLimitMember\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
+	"\bpriority\x18\x04 \x01(\x11R\bpriority\x12\x14\n" +
+	"\x05begun\x18\x05 \x01(\bR\x05begun\"d\n" +
+	"\x11ListLimitsRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
+	"\awaiting\x18\x02 \x01(\bR\awaiting\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\rR\bpageSize\"\x85\x01\n" +
+	"\x12ListLimitsResponse\x12/\n" +
+	"\x06limits\x18\x01 \x03(\v2\x17.perdure.admin.v1.LimitR\x06limits\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"%\n" +
+	"\x0fGetLimitRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"m\n" +
+	"\x10GetLimitResponse\x12-\n" +
+	"\x05limit\x18\x01 \x01(\v2\x17.perdure.admin.v1.LimitR\x05limit\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at*\xf3\x02\n" +
 	"\x10InvocationStatus\x12!\n" +
 	"\x1dINVOCATION_STATUS_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bINVOCATION_STATUS_SCHEDULED\x10\x01\x12\x1c\n" +
@@ -3267,7 +3875,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x1bTRANSACTION_PHASE_PREPARING\x10\x02\x12\x1e\n" +
 	"\x1aTRANSACTION_PHASE_PREPARED\x10\x03\x12\x1f\n" +
 	"\x1bTRANSACTION_PHASE_COMMITTED\x10\x04\x12\"\n" +
-	"\x1eTRANSACTION_PHASE_ROLLING_BACK\x10\x052\x8a\b\n" +
+	"\x1eTRANSACTION_PHASE_ROLLING_BACK\x10\x052\xc0\t\n" +
 	"\fAdminService\x12k\n" +
 	"\x0fListInvocations\x12(.perdure.admin.v1.ListInvocationsRequest\x1a).perdure.admin.v1.ListInvocationsResponse\"\x03\x90\x02\x01\x12e\n" +
 	"\rGetInvocation\x12&.perdure.admin.v1.GetInvocationRequest\x1a'.perdure.admin.v1.GetInvocationResponse\"\x03\x90\x02\x01\x12i\n" +
@@ -3275,7 +3883,10 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eKillInvocation\x12'.perdure.admin.v1.KillInvocationRequest\x1a(.perdure.admin.v1.KillInvocationResponse\x12V\n" +
 	"\bGetState\x12!.perdure.admin.v1.GetStateRequest\x1a\".perdure.admin.v1.GetStateResponse\"\x03\x90\x02\x01\x12n\n" +
 	"\x10ListTransactions\x12).perdure.admin.v1.ListTransactionsRequest\x1a*.perdure.admin.v1.ListTransactionsResponse\"\x03\x90\x02\x01\x12h\n" +
-	"\x0eGetTransaction\x12'.perdure.admin.v1.GetTransactionRequest\x1a(.perdure.admin.v1.GetTransactionResponse\"\x03\x90\x02\x01\x12b\n" +
+	"\x0eGetTransaction\x12'.perdure.admin.v1.GetTransactionRequest\x1a(.perdure.admin.v1.GetTransactionResponse\"\x03\x90\x02\x01\x12\\\n" +
+	"\n" +
+	"ListLimits\x12#.perdure.admin.v1.ListLimitsRequest\x1a$.perdure.admin.v1.ListLimitsResponse\"\x03\x90\x02\x01\x12V\n" +
+	"\bGetLimit\x12!.perdure.admin.v1.GetLimitRequest\x1a\".perdure.admin.v1.GetLimitResponse\"\x03\x90\x02\x01\x12b\n" +
 	"\fListServices\x12%.perdure.admin.v1.ListServicesRequest\x1a&.perdure.admin.v1.ListServicesResponse\"\x03\x90\x02\x01\x12k\n" +
 	"\x0fDescribeService\x12(.perdure.admin.v1.DescribeServiceRequest\x1a).perdure.admin.v1.DescribeServiceResponse\"\x03\x90\x02\x01\x12S\n" +
 	"\aGetNode\x12 .perdure.admin.v1.GetNodeRequest\x1a!.perdure.admin.v1.GetNodeResponse\"\x03\x90\x02\x01B;Z9github.com/perdure/perdure/proto/perdure/admin/v1;adminv1b\x06proto3"
@@ -3293,7 +3904,7 @@ func file_perdure_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(InvocationStatus)(0),                  // 0: perdure.admin.v1.InvocationStatus
 	(EntryOutcome)(0),                      // 1: perdure.admin.v1.EntryOutcome
@@ -3333,105 +3944,128 @@ var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(*GetNodeResponse)(nil),                // 35: perdure.admin.v1.GetNodeResponse
 	(*Partition)(nil),                      // 36: perdure.admin.v1.Partition
 	(*Storage)(nil),                        // 37: perdure.admin.v1.Storage
-	(*Divergence_Step)(nil),                // 38: perdure.admin.v1.Divergence.Step
-	(*Divergence_Field)(nil),               // 39: perdure.admin.v1.Divergence.Field
-	(v1.Code)(0),                           // 40: perdure.v1.Code
-	(*anypb.Any)(nil),                      // 41: google.protobuf.Any
-	(v1.Mode)(0),                           // 42: perdure.v1.Mode
-	(*timestamppb.Timestamp)(nil),          // 43: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 44: google.protobuf.Duration
-	(v1.Kind)(0),                           // 45: perdure.v1.Kind
-	(*v1.Table)(nil),                       // 46: perdure.v1.Table
-	(*v1.Promise)(nil),                     // 47: perdure.v1.Promise
-	(*v1.HandlerOptions)(nil),              // 48: perdure.v1.HandlerOptions
-	(*descriptorpb.FileDescriptorSet)(nil), // 49: google.protobuf.FileDescriptorSet
+	(*Limit)(nil),                          // 38: perdure.admin.v1.Limit
+	(*LimitTenant)(nil),                    // 39: perdure.admin.v1.LimitTenant
+	(*LimitMember)(nil),                    // 40: perdure.admin.v1.LimitMember
+	(*ListLimitsRequest)(nil),              // 41: perdure.admin.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),             // 42: perdure.admin.v1.ListLimitsResponse
+	(*GetLimitRequest)(nil),                // 43: perdure.admin.v1.GetLimitRequest
+	(*GetLimitResponse)(nil),               // 44: perdure.admin.v1.GetLimitResponse
+	(*Divergence_Step)(nil),                // 45: perdure.admin.v1.Divergence.Step
+	(*Divergence_Field)(nil),               // 46: perdure.admin.v1.Divergence.Field
+	(v1.Code)(0),                           // 47: perdure.v1.Code
+	(*anypb.Any)(nil),                      // 48: google.protobuf.Any
+	(v1.Mode)(0),                           // 49: perdure.v1.Mode
+	(*timestamppb.Timestamp)(nil),          // 50: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 51: google.protobuf.Duration
+	(v1.Kind)(0),                           // 52: perdure.v1.Kind
+	(*v1.Table)(nil),                       // 53: perdure.v1.Table
+	(*v1.Promise)(nil),                     // 54: perdure.v1.Promise
+	(*v1.HandlerOptions)(nil),              // 55: perdure.v1.HandlerOptions
+	(*descriptorpb.FileDescriptorSet)(nil), // 56: google.protobuf.FileDescriptorSet
+	(*v1.Rate)(nil),                        // 57: perdure.v1.Rate
 }
 var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
-	40, // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
-	41, // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
+	47, // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
+	48, // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
 	4,  // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
-	42, // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
+	49, // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
 	0,  // 4: perdure.admin.v1.Invocation.status:type_name -> perdure.admin.v1.InvocationStatus
-	43, // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
-	43, // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
-	43, // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
-	43, // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
-	43, // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
+	50, // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
+	50, // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
+	50, // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
+	50, // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
+	50, // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
 	3,  // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
 	3,  // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
-	44, // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
-	6,  // 13: perdure.admin.v1.Invocation.divergence:type_name -> perdure.admin.v1.Divergence
-	38, // 14: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
-	38, // 15: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
-	39, // 16: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
-	43, // 17: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
-	43, // 18: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
-	1,  // 19: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
-	3,  // 20: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
-	8,  // 21: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
-	8,  // 22: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
-	0,  // 23: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
-	5,  // 24: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
-	5,  // 25: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
-	7,  // 26: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
-	8,  // 27: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
-	8,  // 28: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
-	0,  // 29: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,  // 30: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	19, // 31: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
-	20, // 32: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
-	4,  // 33: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
-	2,  // 34: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
-	43, // 35: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
-	43, // 36: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
-	43, // 37: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
-	22, // 38: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
-	2,  // 39: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
-	43, // 40: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
-	23, // 41: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
-	23, // 42: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
-	21, // 43: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
-	43, // 44: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
-	21, // 45: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
-	43, // 46: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
-	30, // 47: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
-	45, // 48: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
-	31, // 49: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
-	46, // 50: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
-	47, // 51: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
-	42, // 52: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
-	48, // 53: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
-	30, // 54: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
-	49, // 55: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
-	43, // 56: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	44, // 57: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	36, // 58: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
-	37, // 59: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
-	9,  // 60: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
-	11, // 61: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
-	13, // 62: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
-	15, // 63: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
-	17, // 64: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
-	24, // 65: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
-	26, // 66: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
-	28, // 67: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
-	32, // 68: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
-	34, // 69: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
-	10, // 70: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
-	12, // 71: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
-	14, // 72: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
-	16, // 73: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
-	18, // 74: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
-	25, // 75: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
-	27, // 76: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
-	29, // 77: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
-	33, // 78: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
-	35, // 79: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
-	70, // [70:80] is the sub-list for method output_type
-	60, // [60:70] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	51, // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
+	50, // 13: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
+	6,  // 14: perdure.admin.v1.Invocation.divergence:type_name -> perdure.admin.v1.Divergence
+	45, // 15: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
+	45, // 16: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
+	46, // 17: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
+	50, // 18: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	50, // 19: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
+	1,  // 20: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
+	3,  // 21: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
+	8,  // 22: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
+	8,  // 23: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
+	0,  // 24: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
+	5,  // 25: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
+	5,  // 26: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
+	7,  // 27: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
+	8,  // 28: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
+	8,  // 29: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
+	0,  // 30: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,  // 31: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	19, // 32: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
+	20, // 33: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
+	4,  // 34: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
+	2,  // 35: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
+	50, // 36: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
+	50, // 37: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
+	50, // 38: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
+	22, // 39: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
+	2,  // 40: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
+	50, // 41: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
+	23, // 42: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
+	23, // 43: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
+	21, // 44: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
+	50, // 45: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
+	21, // 46: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
+	50, // 47: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
+	30, // 48: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
+	52, // 49: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
+	31, // 50: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
+	53, // 51: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
+	54, // 52: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
+	49, // 53: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
+	55, // 54: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
+	30, // 55: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
+	56, // 56: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
+	50, // 57: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	51, // 58: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	36, // 59: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
+	37, // 60: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
+	57, // 61: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
+	50, // 62: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
+	39, // 63: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
+	40, // 64: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
+	40, // 65: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
+	50, // 66: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
+	38, // 67: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
+	50, // 68: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
+	38, // 69: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
+	50, // 70: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
+	9,  // 71: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
+	11, // 72: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
+	13, // 73: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
+	15, // 74: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
+	17, // 75: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
+	24, // 76: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
+	26, // 77: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
+	41, // 78: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
+	43, // 79: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
+	28, // 80: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
+	32, // 81: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
+	34, // 82: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
+	10, // 83: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
+	12, // 84: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
+	14, // 85: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
+	16, // 86: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
+	18, // 87: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
+	25, // 88: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
+	27, // 89: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
+	42, // 90: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
+	44, // 91: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
+	29, // 92: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
+	33, // 93: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
+	35, // 94: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
+	83, // [83:95] is the sub-list for method output_type
+	71, // [71:83] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_perdure_admin_v1_admin_proto_init() }
@@ -3439,13 +4073,14 @@ func file_perdure_admin_v1_admin_proto_init() {
 	if File_perdure_admin_v1_admin_proto != nil {
 		return
 	}
+	file_perdure_admin_v1_admin_proto_msgTypes[35].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_admin_v1_admin_proto_rawDesc), len(file_perdure_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   37,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
