@@ -51,6 +51,10 @@ func NewContext(parent context.Context, runtime Runtime) Context {
 	return &handlerContext{parent, runtime}
 }
 
+// RuntimeOf is what the steps of a handler go to. It is for what runs handlers and for
+// actor/actortest, not for handlers.
+func RuntimeOf(ctx Context) Runtime { return ctx.handler().runtime }
+
 // closureContext is what a Run closure gets: values and end are the parent's, but steps made with
 // it are refused with an error that names the closure.
 type closureContext struct {

@@ -34,13 +34,28 @@ func (s stateHandle[S]) Get() S {
 	state := newMessage[S]()
 	data, ok := s.handler.runtime.State()
 	if !ok {
+		gave(s.handler.runtime, "", "", state)
 		return state
 	}
 	if err := proto.Unmarshal(data, state); err != nil {
 		described := s.handler.runtime.Invocation()
 		s.handler.runtime.Fail(Errorf(DataLoss, "the state of %s/%s is not a %s: %w", described.Method.Service, described.Key, state.ProtoReflect().Descriptor().FullName(), err))
 	}
+	gave(s.handler.runtime, "", "", state)
 	return state
+}
+
+// copyWatcher is a runtime that wants to know which copies of state and rows a handler has, to find
+// those it changed and did not set: actor/actortest has one.
+type copyWatcher interface {
+	GaveCopy(table, key string, message proto.Message)
+}
+
+// gave tells the runtime, if it wants to know, of a copy of the state, table being "", or of a row.
+func gave(runtime Runtime, table, key string, message proto.Message) {
+	if watcher, ok := runtime.(copyWatcher); ok {
+		watcher.GaveCopy(table, key, message)
+	}
 }
 
 func (s stateHandle[S]) Set(value S) {

@@ -86,5 +86,6 @@ func (t tableHandle[V]) decode(key string, data []byte) V {
 		described := t.handler.runtime.Invocation()
 		t.handler.runtime.Fail(Errorf(DataLoss, "row %q in table %s of %s/%s is not a %s: %w", key, t.name, described.Method.Service, described.Key, row.ProtoReflect().Descriptor().FullName(), err))
 	}
+	gave(t.handler.runtime, t.name, key, row)
 	return row
 }

@@ -7,35 +7,25 @@ import (
 	"testing"
 
 	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/actor/actortest"
 	"github.com/perdure/perdure/cluster"
 	bankv1 "github.com/perdure/perdure/examples/bank/gen/bank/v1"
 	bank "github.com/perdure/perdure/examples/bank/gen/bank/v1/bankv1perdure"
 )
 
-// ways to run a node: as it is, so that it crashes at every journal entry and runs each
-// TRANSACTION once in vain, and so that it suspends every wait.
-var ways = map[string][]cluster.Option{
-	"plain":                 nil,
-	"crash at every entry":  {cluster.WithCrashAtEveryEntry()},
-	"suspend at every wait": {cluster.WithInactivityTimeout(1)},
-}
-
+// eachWay runs a test in the ways of actortest.Run: undisturbed, with handlers that die after every
+// step, with every wait suspended, and with leaders that are lost.
 func eachWay(t *testing.T, payouts Payouts, test func(t *testing.T, c *actor.Client)) {
-	for name, opts := range ways {
-		t.Run(name, func(t *testing.T) {
-			c, stop := start(t, payouts, append(opts, cluster.WithInMemory())...)
-			defer stop()
-			test(t, c)
-		})
-	}
+	actortest.Run(t, func(t *testing.T, node *actortest.Node) {
+		register(node, payouts)
+		test(t, node.Client())
+	})
 }
 
 func start(t *testing.T, payouts Payouts, opts ...cluster.Option) (c *actor.Client, stop func()) {
 	t.Helper()
 	n := cluster.NewNode(append(opts, cluster.WithoutListener())...)
-	bank.RegisterAccountHandler(n, Accounts{Payouts: payouts})
-	bank.RegisterTransferHandler(n, Transfers{})
-	bank.RegisterBackOfficeHandler(n, BackOffice{})
+	register(n, payouts)
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -11,12 +11,13 @@ import (
 	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/cluster"
 	bank "github.com/perdure/perdure/examples/bank/gen/bank/v1/bankv1perdure"
 )
 
 func main() {
-	cluster.Main(register,
+	cluster.Main(func(n *cluster.Node) { register(n, logPayouts{}) },
 		cluster.WithValidator(func(m proto.Message) error { return protovalidate.Validate(m) }),
 		cluster.WithOnServing(try))
 }
@@ -40,10 +41,10 @@ Then kill it, start it again and look at the balance. Ctrl-C stops it.
 `, url)
 }
 
-func register(n *cluster.Node) {
-	bank.RegisterAccountHandler(n, Accounts{Payouts: logPayouts{}})
-	bank.RegisterTransferHandler(n, Transfers{})
-	bank.RegisterBackOfficeHandler(n, BackOffice{})
+func register(r actor.Registrar, payouts Payouts) {
+	bank.RegisterAccountHandler(r, Accounts{Payouts: payouts})
+	bank.RegisterTransferHandler(r, Transfers{})
+	bank.RegisterBackOfficeHandler(r, BackOffice{})
 }
 
 // logPayouts is an outside bank that writes down what it was asked for.

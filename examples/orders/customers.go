@@ -2,7 +2,6 @@ package main
 
 import (
 	"github.com/perdure/perdure/actor"
-	"github.com/perdure/perdure/cluster"
 	bankv1 "github.com/perdure/perdure/examples/bank/gen/bank/v1"
 	bank "github.com/perdure/perdure/examples/bank/gen/bank/v1/bankv1perdure"
 )
@@ -13,7 +12,7 @@ type customers struct {
 	bank.UnimplementedAccountHandler
 }
 
-func registerBank(n *cluster.Node) { bank.RegisterAccountHandler(n, customers{}) }
+func registerBank(r actor.Registrar) { bank.RegisterAccountHandler(r, customers{}) }
 
 // Deposit adds money.
 func (customers) Deposit(ctx bank.AccountTxContext, req *bankv1.DepositRequest) (*bankv1.DepositResponse, error) {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/cluster"
 	shop "github.com/perdure/perdure/examples/orders/gen/shop/v1/shopv1perdure"
 )
@@ -17,10 +18,10 @@ func main() {
 	cluster.Main(func(n *cluster.Node) { register(n, Orders{Mail: logMailer{}, ApprovalTimeout: 72 * time.Hour}) })
 }
 
-func register(n *cluster.Node, orders Orders) {
-	shop.RegisterInventoryHandler(n, Inventory{})
-	shop.RegisterOrderHandler(n, orders)
-	registerBank(n)
+func register(r actor.Registrar, orders Orders) {
+	shop.RegisterInventoryHandler(r, Inventory{})
+	shop.RegisterOrderHandler(r, orders)
+	registerBank(r)
 }
 
 // logMailer writes mails to the log.

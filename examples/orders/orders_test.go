@@ -5,11 +5,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/perdure/perdure/actor"
-	"github.com/perdure/perdure/cluster"
+	"github.com/perdure/perdure/actor/actortest"
 	bankv1 "github.com/perdure/perdure/examples/bank/gen/bank/v1"
 	bank "github.com/perdure/perdure/examples/bank/gen/bank/v1/bankv1perdure"
 	shopv1 "github.com/perdure/perdure/examples/orders/gen/shop/v1"
@@ -30,38 +29,20 @@ func (m *mailbox) Send(_ context.Context, _, text string) error {
 	return nil
 }
 
-// eachWay runs a test in fake time, so that three days pass at once: on a plain node, on one
-// that crashes at every journal entry, and on one that suspends every wait.
+// eachWay runs a test in the ways of actortest.Run, in fake time, so that three days pass at once.
 func eachWay(t *testing.T, test func(t *testing.T, c *actor.Client, mail *mailbox)) {
-	for name, opts := range map[string][]cluster.Option{
-		"plain":                 nil,
-		"crash at every entry":  {cluster.WithCrashAtEveryEntry()},
-		"suspend at every wait": {cluster.WithInactivityTimeout(1)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				mail := &mailbox{}
-				n := cluster.NewNode(append(opts, cluster.WithoutListener(), cluster.WithInMemory())...)
-				register(n, Orders{Mail: mail, ApprovalTimeout: 72 * time.Hour})
-				if err := n.Start(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				defer func() {
-					if err := n.Shutdown(context.Background()); err != nil {
-						t.Error(err)
-					}
-				}()
-				c := n.Client()
-				if _, err := shop.Inventory(c, "lamp").Stock(t.Context(), shopv1.StockRequest_builder{Quantity: new(int64(10))}.Build()); err != nil {
-					t.Fatal(err)
-				}
-				if _, err := bank.Account(c, "ann").Deposit(t.Context(), &bankv1.DepositRequest{Amount: 100}); err != nil {
-					t.Fatal(err)
-				}
-				test(t, c, mail)
-			})
-		})
-	}
+	actortest.Run(t, func(t *testing.T, node *actortest.Node) {
+		mail := &mailbox{}
+		register(node, Orders{Mail: mail, ApprovalTimeout: 72 * time.Hour})
+		c := node.Client()
+		if _, err := shop.Inventory(c, "lamp").Stock(t.Context(), shopv1.StockRequest_builder{Quantity: new(int64(10))}.Build()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bank.Account(c, "ann").Deposit(t.Context(), &bankv1.DepositRequest{Amount: 100}); err != nil {
+			t.Fatal(err)
+		}
+		test(t, c, mail)
+	})
 }
 
 func order() *shopv1.RunRequest {

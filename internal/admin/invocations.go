@@ -216,6 +216,11 @@ func (s *Service) getInvocation(ctx context.Context, request *adminv1.GetInvocat
 	return out, nil
 }
 
+// GetInvocation is the rpc for callers in this process; pages are theirs to ask for.
+func (s *Service) GetInvocation(ctx context.Context, request *adminv1.GetInvocationRequest) (*adminv1.GetInvocationResponse, error) {
+	return s.getInvocation(ctx, request)
+}
+
 func (s *Service) cancelInvocation(ctx context.Context, request *adminv1.CancelInvocationRequest) (*adminv1.CancelInvocationResponse, error) {
 	id, err := parseID(request.GetInvocationId())
 	if err != nil {

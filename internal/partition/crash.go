@@ -12,6 +12,9 @@ func (p *Partition) crash(l *leadership, event engine.Event) bool {
 	if !ok || finish.Attempt != 1 || l.attempts[finish.ID] == nil || l.attempts[finish.ID].mode != invocation.ModeTransaction {
 		return false
 	}
+	if !p.crashes(finish.ID, finish.Attempt, 0) {
+		return false
+	}
 	p.evaluate(l, &engine.Restart{ID: finish.ID, Attempt: finish.Attempt})
 	return true
 }
@@ -20,10 +23,21 @@ func (p *Partition) crash(l *leadership, event engine.Event) bool {
 func (p *Partition) crashAfter(l *leadership, event engine.Event) {
 	switch ev := event.(type) {
 	case *engine.Append:
+		if !p.crashes(ev.ID, ev.Attempt, ev.Index) {
+			return
+		}
 		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt})
 	case *engine.CompleteRun:
+		if !p.crashes(ev.ID, ev.Attempt, ev.Index) {
+			return
+		}
 		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt})
 	case *engine.ContinueAsNew:
 		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt + 1})
 	}
+}
+
+// crashes asks the test that limits the crashes.
+func (p *Partition) crashes(id invocation.ID, attempt, entry uint32) bool {
+	return p.config.CrashWhen == nil || p.config.CrashWhen(id, attempt, entry)
 }

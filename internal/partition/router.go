@@ -41,6 +41,9 @@ type Config struct {
 	// CrashAtEveryEntry is for tests: each attempt is aborted after every entry and completion
 	// it records, and a TRANSACTION once before it commits, as if the node had died there.
 	CrashAtEveryEntry bool
+	// CrashWhen limits CrashAtEveryEntry to the attempts and entries, 0 for a TRANSACTION, that it
+	// says yes to. It is called on the partitions' goroutines. nil is all.
+	CrashWhen func(id invocation.ID, attempt, entry uint32) bool
 	// Between is for tests: it takes each message from one partition to another and calls
 	// deliver at once, later, again or never. It must not block. nil is at once.
 	Between func(from, to uint32, deliver func())

@@ -126,6 +126,7 @@ func (d *durable) runAside(c *closure) {
 	d.mu.closures++
 	d.mu.Unlock()
 	d.busy.Add(1)
+	durable := d.askDurable() // here, so that closures ask in the order of the program
 	started := d.invoker.pool.goAside(&aside{fmt.Sprintf("RunAsync %q", c.name), d}, func() {
 		returned := false
 		defer func() {
@@ -143,7 +144,7 @@ func (d *durable) runAside(c *closure) {
 			}
 			d.awaken()
 		}()
-		if d.gate() {
+		if d.awaitDurable(durable) {
 			d.completeAside(c, d.try(c.ctx, c))
 		}
 		returned = true
@@ -173,9 +174,16 @@ func (d *durable) completeAside(c *closure, result *recordv1.Result) {
 
 // gate waits until all that was appended is durable: nothing happens outside that a crash could
 // make unhappen here. It reports false if the attempt was stopped instead.
-func (d *durable) gate() bool {
+func (d *durable) gate() bool { return d.awaitDurable(d.askDurable()) }
+
+// askDurable returns what is closed once all that was appended is durable.
+func (d *durable) askDurable() <-chan struct{} {
 	durable := make(chan struct{})
 	d.attempt.Host.AwaitDurable(d.attempt, func() { close(durable) })
+	return durable
+}
+
+func (d *durable) awaitDurable(durable <-chan struct{}) bool {
 	d.busy.Add(-1)
 	defer d.busy.Add(1)
 	select {

@@ -44,6 +44,7 @@ func siteOf(counter uintptr) string {
 
 func isOwn(frame runtime.Frame) bool {
 	return strings.HasPrefix(frame.Function, "github.com/perdure/perdure/actor.") ||
+		strings.HasPrefix(frame.Function, "github.com/perdure/perdure/actor/actortest.") ||
 		strings.HasPrefix(frame.Function, "github.com/perdure/perdure/internal/invoker/inprocess.") ||
 		strings.HasSuffix(frame.File, ".perdure.go") || strings.HasPrefix(frame.Function, "runtime.")
 }
