@@ -512,7 +512,9 @@ type Invocation struct {
 	// before its first entry.
 	ContinuedAt int64 `protobuf:"varint,59,opt,name=continued_at,json=continuedAt" json:"continued_at,omitempty"`
 	// Its limits, tenant and priority; unset without any.
-	Flow          *Flow `protobuf:"bytes,45,opt,name=flow" json:"flow,omitempty"`
+	Flow *Flow `protobuf:"bytes,45,opt,name=flow" json:"flow,omitempty"`
+	// Set if a schedule fired it.
+	Scheduled     *ScheduledCall `protobuf:"bytes,50,opt,name=scheduled" json:"scheduled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -788,6 +790,13 @@ func (x *Invocation) GetContinuedAt() int64 {
 func (x *Invocation) GetFlow() *Flow {
 	if x != nil {
 		return x.Flow
+	}
+	return nil
+}
+
+func (x *Invocation) GetScheduled() *ScheduledCall {
+	if x != nil {
+		return x.Scheduled
 	}
 	return nil
 }
@@ -1365,7 +1374,9 @@ type Invoke struct {
 	// Its limits, tenant and priority; unset without any.
 	Flow *Flow `protobuf:"bytes,20,opt,name=flow" json:"flow,omitempty"`
 	// How many may wait for the object's key, 0 for the node's default.
-	MaxInbox      uint32 `protobuf:"varint,21,opt,name=max_inbox,json=maxInbox" json:"max_inbox,omitempty"`
+	MaxInbox uint32 `protobuf:"varint,21,opt,name=max_inbox,json=maxInbox" json:"max_inbox,omitempty"`
+	// Set if a schedule fires it, which then hears how it ends.
+	Scheduled     *ScheduledCall `protobuf:"bytes,25,opt,name=scheduled" json:"scheduled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1505,6 +1516,82 @@ func (x *Invoke) GetMaxInbox() uint32 {
 	return 0
 }
 
+func (x *Invoke) GetScheduled() *ScheduledCall {
+	if x != nil {
+		return x.Scheduled
+	}
+	return nil
+}
+
+// ScheduledCall is which firing of which schedule an invocation is.
+type ScheduledCall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Schedule      string                 `protobuf:"bytes,1,opt,name=schedule" json:"schedule,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation" json:"generation,omitempty"`
+	Number        uint64                 `protobuf:"varint,3,opt,name=number" json:"number,omitempty"`
+	DueAt         int64                  `protobuf:"varint,4,opt,name=due_at,json=dueAt" json:"due_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScheduledCall) Reset() {
+	*x = ScheduledCall{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScheduledCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScheduledCall) ProtoMessage() {}
+
+func (x *ScheduledCall) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScheduledCall.ProtoReflect.Descriptor instead.
+func (*ScheduledCall) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ScheduledCall) GetSchedule() string {
+	if x != nil {
+		return x.Schedule
+	}
+	return ""
+}
+
+func (x *ScheduledCall) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ScheduledCall) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ScheduledCall) GetDueAt() int64 {
+	if x != nil {
+		return x.DueAt
+	}
+	return 0
+}
+
 type Sleep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Until         int64                  `protobuf:"varint,1,opt,name=until" json:"until,omitempty"`
@@ -1514,7 +1601,7 @@ type Sleep struct {
 
 func (x *Sleep) Reset() {
 	*x = Sleep{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[11]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1613,7 @@ func (x *Sleep) String() string {
 func (*Sleep) ProtoMessage() {}
 
 func (x *Sleep) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[11]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1626,7 @@ func (x *Sleep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sleep.ProtoReflect.Descriptor instead.
 func (*Sleep) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Sleep) GetUntil() int64 {
@@ -1558,7 +1645,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[12]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1657,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[12]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1670,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Run) GetName() string {
@@ -1609,7 +1696,7 @@ type SetState struct {
 
 func (x *SetState) Reset() {
 	*x = SetState{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[13]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1708,7 @@ func (x *SetState) String() string {
 func (*SetState) ProtoMessage() {}
 
 func (x *SetState) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[13]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1721,7 @@ func (x *SetState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetState.ProtoReflect.Descriptor instead.
 func (*SetState) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SetState) GetValue() []byte {
@@ -1690,7 +1777,7 @@ type TablePut struct {
 
 func (x *TablePut) Reset() {
 	*x = TablePut{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[14]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1789,7 @@ func (x *TablePut) String() string {
 func (*TablePut) ProtoMessage() {}
 
 func (x *TablePut) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[14]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1802,7 @@ func (x *TablePut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TablePut.ProtoReflect.Descriptor instead.
 func (*TablePut) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{14}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TablePut) GetTable() string {
@@ -1775,7 +1862,7 @@ type Awakeable struct {
 
 func (x *Awakeable) Reset() {
 	*x = Awakeable{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[15]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1874,7 @@ func (x *Awakeable) String() string {
 func (*Awakeable) ProtoMessage() {}
 
 func (x *Awakeable) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[15]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1887,7 @@ func (x *Awakeable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Awakeable.ProtoReflect.Descriptor instead.
 func (*Awakeable) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{15}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{16}
 }
 
 type AwaitPromise struct {
@@ -1812,7 +1899,7 @@ type AwaitPromise struct {
 
 func (x *AwaitPromise) Reset() {
 	*x = AwaitPromise{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[16]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1824,7 +1911,7 @@ func (x *AwaitPromise) String() string {
 func (*AwaitPromise) ProtoMessage() {}
 
 func (x *AwaitPromise) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[16]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1837,7 +1924,7 @@ func (x *AwaitPromise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitPromise.ProtoReflect.Descriptor instead.
 func (*AwaitPromise) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{16}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AwaitPromise) GetName() string {
@@ -1859,7 +1946,7 @@ type CompletePromise struct {
 
 func (x *CompletePromise) Reset() {
 	*x = CompletePromise{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[17]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +1958,7 @@ func (x *CompletePromise) String() string {
 func (*CompletePromise) ProtoMessage() {}
 
 func (x *CompletePromise) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[17]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +1971,7 @@ func (x *CompletePromise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompletePromise.ProtoReflect.Descriptor instead.
 func (*CompletePromise) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{17}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CompletePromise) GetName() string {
@@ -1918,7 +2005,7 @@ type Receive struct {
 
 func (x *Receive) Reset() {
 	*x = Receive{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[18]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +2017,7 @@ func (x *Receive) String() string {
 func (*Receive) ProtoMessage() {}
 
 func (x *Receive) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[18]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +2030,7 @@ func (x *Receive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receive.ProtoReflect.Descriptor instead.
 func (*Receive) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{18}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Receive) GetName() string {
@@ -1963,7 +2050,7 @@ type CompleteAwakeable struct {
 
 func (x *CompleteAwakeable) Reset() {
 	*x = CompleteAwakeable{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[19]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2062,7 @@ func (x *CompleteAwakeable) String() string {
 func (*CompleteAwakeable) ProtoMessage() {}
 
 func (x *CompleteAwakeable) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[19]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2075,7 @@ func (x *CompleteAwakeable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteAwakeable.ProtoReflect.Descriptor instead.
 func (*CompleteAwakeable) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{19}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CompleteAwakeable) GetAwakeableId() string {
@@ -2022,7 +2109,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[20]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2121,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[20]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2134,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Wait) GetFutures() []uint32 {
@@ -2100,7 +2187,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2199,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2212,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Condition) GetQuantifier() Quantifier {
@@ -2165,7 +2252,7 @@ type CancelInvocation struct {
 
 func (x *CancelInvocation) Reset() {
 	*x = CancelInvocation{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2264,7 @@ func (x *CancelInvocation) String() string {
 func (*CancelInvocation) ProtoMessage() {}
 
 func (x *CancelInvocation) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2277,7 @@ func (x *CancelInvocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocation.ProtoReflect.Descriptor instead.
 func (*CancelInvocation) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CancelInvocation) GetInvocationId() []byte {
@@ -2211,7 +2298,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2310,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2323,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Version) GetChange() string {
@@ -2265,7 +2352,7 @@ type Attach struct {
 
 func (x *Attach) Reset() {
 	*x = Attach{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2364,7 @@ func (x *Attach) String() string {
 func (*Attach) ProtoMessage() {}
 
 func (x *Attach) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2377,7 @@ func (x *Attach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attach.ProtoReflect.Descriptor instead.
 func (*Attach) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Attach) GetInvocationId() []byte {
@@ -2317,7 +2404,7 @@ type Peeked struct {
 
 func (x *Peeked) Reset() {
 	*x = Peeked{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2416,7 @@ func (x *Peeked) String() string {
 func (*Peeked) ProtoMessage() {}
 
 func (x *Peeked) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2429,7 @@ func (x *Peeked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peeked.ProtoReflect.Descriptor instead.
 func (*Peeked) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Peeked) GetResult() *Result {
@@ -2363,7 +2450,7 @@ type StopTimer struct {
 
 func (x *StopTimer) Reset() {
 	*x = StopTimer{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2462,7 @@ func (x *StopTimer) String() string {
 func (*StopTimer) ProtoMessage() {}
 
 func (x *StopTimer) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2475,7 @@ func (x *StopTimer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopTimer.ProtoReflect.Descriptor instead.
 func (*StopTimer) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StopTimer) GetEntry() uint32 {
@@ -2412,7 +2499,7 @@ type RunTries struct {
 
 func (x *RunTries) Reset() {
 	*x = RunTries{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2511,7 @@ func (x *RunTries) String() string {
 func (*RunTries) ProtoMessage() {}
 
 func (x *RunTries) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2524,7 @@ func (x *RunTries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTries.ProtoReflect.Descriptor instead.
 func (*RunTries) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RunTries) GetFailed() uint32 {
@@ -2479,7 +2566,7 @@ type Divergence struct {
 
 func (x *Divergence) Reset() {
 	*x = Divergence{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +2578,7 @@ func (x *Divergence) String() string {
 func (*Divergence) ProtoMessage() {}
 
 func (x *Divergence) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,7 +2591,7 @@ func (x *Divergence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Divergence.ProtoReflect.Descriptor instead.
 func (*Divergence) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Divergence) GetEntry() uint32 {
@@ -2561,7 +2648,7 @@ type DivergentStep struct {
 
 func (x *DivergentStep) Reset() {
 	*x = DivergentStep{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2573,7 +2660,7 @@ func (x *DivergentStep) String() string {
 func (*DivergentStep) ProtoMessage() {}
 
 func (x *DivergentStep) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2586,7 +2673,7 @@ func (x *DivergentStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DivergentStep.ProtoReflect.Descriptor instead.
 func (*DivergentStep) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DivergentStep) GetStep() string {
@@ -2614,7 +2701,7 @@ type DivergentField struct {
 
 func (x *DivergentField) Reset() {
 	*x = DivergentField{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2626,7 +2713,7 @@ func (x *DivergentField) String() string {
 func (*DivergentField) ProtoMessage() {}
 
 func (x *DivergentField) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2639,7 +2726,7 @@ func (x *DivergentField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DivergentField.ProtoReflect.Descriptor instead.
 func (*DivergentField) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DivergentField) GetName() string {
@@ -2675,7 +2762,7 @@ type Completion struct {
 
 func (x *Completion) Reset() {
 	*x = Completion{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2687,7 +2774,7 @@ func (x *Completion) String() string {
 func (*Completion) ProtoMessage() {}
 
 func (x *Completion) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2700,7 +2787,7 @@ func (x *Completion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Completion.ProtoReflect.Descriptor instead.
 func (*Completion) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Completion) GetEntry() uint32 {
@@ -2736,7 +2823,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +2835,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +2848,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{32}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Promise) GetResult() *Result {
@@ -2792,6 +2879,7 @@ type Message struct {
 	//	*Message_Acquire
 	//	*Message_Permit
 	//	*Message_Release
+	//	*Message_ScheduledEnd
 	Message       isMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2799,7 +2887,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +2899,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +2912,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{33}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Message) GetMessage() isMessage_Message {
@@ -2915,6 +3003,15 @@ func (x *Message) GetRelease() *Release {
 	return nil
 }
 
+func (x *Message) GetScheduledEnd() *ScheduledEnd {
+	if x != nil {
+		if x, ok := x.Message.(*Message_ScheduledEnd); ok {
+			return x.ScheduledEnd
+		}
+	}
+	return nil
+}
+
 type isMessage_Message interface {
 	isMessage_Message()
 }
@@ -2956,6 +3053,10 @@ type Message_Release struct {
 	Release *Release `protobuf:"bytes,15,opt,name=release,oneof"`
 }
 
+type Message_ScheduledEnd struct {
+	ScheduledEnd *ScheduledEnd `protobuf:"bytes,18,opt,name=scheduled_end,json=scheduledEnd,oneof"`
+}
+
 func (*Message_Invoke) isMessage_Message() {}
 
 func (*Message_Complete) isMessage_Message() {}
@@ -2974,6 +3075,8 @@ func (*Message_Permit) isMessage_Message() {}
 
 func (*Message_Release) isMessage_Message() {}
 
+func (*Message_ScheduledEnd) isMessage_Message() {}
+
 // AttachCaller asks for the result of an invocation on behalf of an Attach entry.
 type AttachCaller struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2986,7 +3089,7 @@ type AttachCaller struct {
 
 func (x *AttachCaller) Reset() {
 	*x = AttachCaller{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2998,7 +3101,7 @@ func (x *AttachCaller) String() string {
 func (*AttachCaller) ProtoMessage() {}
 
 func (x *AttachCaller) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3011,7 +3114,7 @@ func (x *AttachCaller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachCaller.ProtoReflect.Descriptor instead.
 func (*AttachCaller) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{34}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AttachCaller) GetInvocationId() []byte {
@@ -3035,6 +3138,83 @@ func (x *AttachCaller) GetPeek() bool {
 	return false
 }
 
+// ScheduledEnd tells a schedule how a firing ended.
+type ScheduledEnd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *ScheduledCall         `protobuf:"bytes,1,opt,name=call" json:"call,omitempty"`
+	InvocationId  []byte                 `protobuf:"bytes,2,opt,name=invocation_id,json=invocationId" json:"invocation_id,omitempty"`
+	Status        Status                 `protobuf:"varint,3,opt,name=status,enum=perdure.record.v1.Status" json:"status,omitempty"`
+	Error         *Error                 `protobuf:"bytes,4,opt,name=error" json:"error,omitempty"`
+	At            int64                  `protobuf:"varint,5,opt,name=at" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScheduledEnd) Reset() {
+	*x = ScheduledEnd{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScheduledEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScheduledEnd) ProtoMessage() {}
+
+func (x *ScheduledEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScheduledEnd.ProtoReflect.Descriptor instead.
+func (*ScheduledEnd) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ScheduledEnd) GetCall() *ScheduledCall {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *ScheduledEnd) GetInvocationId() []byte {
+	if x != nil {
+		return x.InvocationId
+	}
+	return nil
+}
+
+func (x *ScheduledEnd) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *ScheduledEnd) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *ScheduledEnd) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
 type Complete struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	InvocationId []byte                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId" json:"invocation_id,omitempty"`
@@ -3047,7 +3227,7 @@ type Complete struct {
 
 func (x *Complete) Reset() {
 	*x = Complete{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3059,7 +3239,7 @@ func (x *Complete) String() string {
 func (*Complete) ProtoMessage() {}
 
 func (x *Complete) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3072,7 +3252,7 @@ func (x *Complete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complete.ProtoReflect.Descriptor instead.
 func (*Complete) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{35}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Complete) GetInvocationId() []byte {
@@ -3105,7 +3285,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3297,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3310,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Cancel) GetInvocationId() []byte {
@@ -3154,7 +3334,7 @@ type TransactionID struct {
 
 func (x *TransactionID) Reset() {
 	*x = TransactionID{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3166,7 +3346,7 @@ func (x *TransactionID) String() string {
 func (*TransactionID) ProtoMessage() {}
 
 func (x *TransactionID) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3179,7 +3359,7 @@ func (x *TransactionID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionID.ProtoReflect.Descriptor instead.
 func (*TransactionID) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TransactionID) GetRoot() []byte {
@@ -3214,8 +3394,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x05error\x18\x02 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\"C\n" +
 	"\x06Caller\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12\x14\n" +
-	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xdf\n" +
-	"\n" +
+	"\x05entry\x18\x02 \x01(\rR\x05entry\"\x9f\v\n" +
 	"\n" +
 	"Invocation\x121\n" +
 	"\x06target\x18\x01 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x12\x12\n" +
@@ -3260,7 +3439,8 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\rcontinuations\x189 \x01(\rR\rcontinuations\x12#\n" +
 	"\rjournal_start\x18: \x01(\rR\fjournalStart\x12!\n" +
 	"\fcontinued_at\x18; \x01(\x03R\vcontinuedAt\x12+\n" +
-	"\x04flow\x18- \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\"\xce\x01\n" +
+	"\x04flow\x18- \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\x12>\n" +
+	"\tscheduled\x182 \x01(\v2 .perdure.record.v1.ScheduledCallR\tscheduled\"\xce\x01\n" +
 	"\vRetryPolicy\x12.\n" +
 	"\x13initial_interval_ms\x18\x01 \x01(\x03R\x11initialIntervalMs\x12&\n" +
 	"\x0fmax_interval_ms\x18\x02 \x01(\x03R\rmaxIntervalMs\x12\x16\n" +
@@ -3295,7 +3475,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x04Call\x121\n" +
 	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeR\x06invoke\"9\n" +
 	"\x04Send\x121\n" +
-	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeR\x06invoke\"\xbc\x04\n" +
+	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeR\x06invoke\"\xfc\x04\n" +
 	"\x06Invoke\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x121\n" +
 	"\x06target\x18\x02 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x12\x12\n" +
@@ -3313,7 +3493,15 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x05chain\x18\f \x03(\v2\x19.perdure.record.v1.TargetR\x05chain\x12&\n" +
 	"\x0fstep_timeout_ms\x18\r \x01(\x03R\rstepTimeoutMs\x12+\n" +
 	"\x04flow\x18\x14 \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\x12\x1b\n" +
-	"\tmax_inbox\x18\x15 \x01(\rR\bmaxInbox\"\x1d\n" +
+	"\tmax_inbox\x18\x15 \x01(\rR\bmaxInbox\x12>\n" +
+	"\tscheduled\x18\x19 \x01(\v2 .perdure.record.v1.ScheduledCallR\tscheduled\"z\n" +
+	"\rScheduledCall\x12\x1a\n" +
+	"\bschedule\x18\x01 \x01(\tR\bschedule\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x15\n" +
+	"\x06due_at\x18\x04 \x01(\x03R\x05dueAt\"\x1d\n" +
 	"\x05Sleep\x12\x14\n" +
 	"\x05until\x18\x01 \x01(\x03R\x05until\"\x19\n" +
 	"\x03Run\x12\x12\n" +
@@ -3397,7 +3585,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\"q\n" +
 	"\aPromise\x121\n" +
 	"\x06result\x18\x01 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\x123\n" +
-	"\awaiters\x18\x02 \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\"\xc1\x04\n" +
+	"\awaiters\x18\x02 \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\"\x89\x05\n" +
 	"\aMessage\x123\n" +
 	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeH\x00R\x06invoke\x129\n" +
 	"\bcomplete\x18\x02 \x01(\v2\x1b.perdure.record.v1.CompleteH\x00R\bcomplete\x123\n" +
@@ -3407,12 +3595,19 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x06attach\x18\x06 \x01(\v2\x1f.perdure.record.v1.AttachCallerH\x00R\x06attach\x126\n" +
 	"\aacquire\x18\r \x01(\v2\x1a.perdure.record.v1.AcquireH\x00R\aacquire\x123\n" +
 	"\x06permit\x18\x0e \x01(\v2\x19.perdure.record.v1.PermitH\x00R\x06permit\x126\n" +
-	"\arelease\x18\x0f \x01(\v2\x1a.perdure.record.v1.ReleaseH\x00R\areleaseB\t\n" +
+	"\arelease\x18\x0f \x01(\v2\x1a.perdure.record.v1.ReleaseH\x00R\arelease\x12F\n" +
+	"\rscheduled_end\x18\x12 \x01(\v2\x1f.perdure.record.v1.ScheduledEndH\x00R\fscheduledEndB\t\n" +
 	"\amessage\"z\n" +
 	"\fAttachCaller\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x121\n" +
 	"\x06caller\x18\x02 \x01(\v2\x19.perdure.record.v1.CallerR\x06caller\x12\x12\n" +
-	"\x04peek\x18\x03 \x01(\bR\x04peek\"\x86\x01\n" +
+	"\x04peek\x18\x03 \x01(\bR\x04peek\"\xdc\x01\n" +
+	"\fScheduledEnd\x124\n" +
+	"\x04call\x18\x01 \x01(\v2 .perdure.record.v1.ScheduledCallR\x04call\x12#\n" +
+	"\rinvocation_id\x18\x02 \x01(\fR\finvocationId\x121\n" +
+	"\x06status\x18\x03 \x01(\x0e2\x19.perdure.record.v1.StatusR\x06status\x12.\n" +
+	"\x05error\x18\x04 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\x12\x0e\n" +
+	"\x02at\x18\x05 \x01(\x03R\x02at\"\x86\x01\n" +
 	"\bComplete\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12=\n" +
 	"\n" +
@@ -3464,7 +3659,7 @@ func file_perdure_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_perdure_record_v1_record_proto_goTypes = []any{
 	(Status)(0),               // 0: perdure.record.v1.Status
 	(WaitOutcome)(0),          // 1: perdure.record.v1.WaitOutcome
@@ -3480,41 +3675,43 @@ var file_perdure_record_v1_record_proto_goTypes = []any{
 	(*Call)(nil),              // 11: perdure.record.v1.Call
 	(*Send)(nil),              // 12: perdure.record.v1.Send
 	(*Invoke)(nil),            // 13: perdure.record.v1.Invoke
-	(*Sleep)(nil),             // 14: perdure.record.v1.Sleep
-	(*Run)(nil),               // 15: perdure.record.v1.Run
-	(*SetState)(nil),          // 16: perdure.record.v1.SetState
-	(*TablePut)(nil),          // 17: perdure.record.v1.TablePut
-	(*Awakeable)(nil),         // 18: perdure.record.v1.Awakeable
-	(*AwaitPromise)(nil),      // 19: perdure.record.v1.AwaitPromise
-	(*CompletePromise)(nil),   // 20: perdure.record.v1.CompletePromise
-	(*Receive)(nil),           // 21: perdure.record.v1.Receive
-	(*CompleteAwakeable)(nil), // 22: perdure.record.v1.CompleteAwakeable
-	(*Wait)(nil),              // 23: perdure.record.v1.Wait
-	(*Condition)(nil),         // 24: perdure.record.v1.Condition
-	(*CancelInvocation)(nil),  // 25: perdure.record.v1.CancelInvocation
-	(*Version)(nil),           // 26: perdure.record.v1.Version
-	(*Attach)(nil),            // 27: perdure.record.v1.Attach
-	(*Peeked)(nil),            // 28: perdure.record.v1.Peeked
-	(*StopTimer)(nil),         // 29: perdure.record.v1.StopTimer
-	(*RunTries)(nil),          // 30: perdure.record.v1.RunTries
-	(*Divergence)(nil),        // 31: perdure.record.v1.Divergence
-	(*DivergentStep)(nil),     // 32: perdure.record.v1.DivergentStep
-	(*DivergentField)(nil),    // 33: perdure.record.v1.DivergentField
-	(*Completion)(nil),        // 34: perdure.record.v1.Completion
-	(*Promise)(nil),           // 35: perdure.record.v1.Promise
-	(*Message)(nil),           // 36: perdure.record.v1.Message
-	(*AttachCaller)(nil),      // 37: perdure.record.v1.AttachCaller
-	(*Complete)(nil),          // 38: perdure.record.v1.Complete
-	(*Cancel)(nil),            // 39: perdure.record.v1.Cancel
-	(*TransactionID)(nil),     // 40: perdure.record.v1.TransactionID
-	(*anypb.Any)(nil),         // 41: google.protobuf.Any
-	(*Flow)(nil),              // 42: perdure.record.v1.Flow
-	(*Acquire)(nil),           // 43: perdure.record.v1.Acquire
-	(*Permit)(nil),            // 44: perdure.record.v1.Permit
-	(*Release)(nil),           // 45: perdure.record.v1.Release
+	(*ScheduledCall)(nil),     // 14: perdure.record.v1.ScheduledCall
+	(*Sleep)(nil),             // 15: perdure.record.v1.Sleep
+	(*Run)(nil),               // 16: perdure.record.v1.Run
+	(*SetState)(nil),          // 17: perdure.record.v1.SetState
+	(*TablePut)(nil),          // 18: perdure.record.v1.TablePut
+	(*Awakeable)(nil),         // 19: perdure.record.v1.Awakeable
+	(*AwaitPromise)(nil),      // 20: perdure.record.v1.AwaitPromise
+	(*CompletePromise)(nil),   // 21: perdure.record.v1.CompletePromise
+	(*Receive)(nil),           // 22: perdure.record.v1.Receive
+	(*CompleteAwakeable)(nil), // 23: perdure.record.v1.CompleteAwakeable
+	(*Wait)(nil),              // 24: perdure.record.v1.Wait
+	(*Condition)(nil),         // 25: perdure.record.v1.Condition
+	(*CancelInvocation)(nil),  // 26: perdure.record.v1.CancelInvocation
+	(*Version)(nil),           // 27: perdure.record.v1.Version
+	(*Attach)(nil),            // 28: perdure.record.v1.Attach
+	(*Peeked)(nil),            // 29: perdure.record.v1.Peeked
+	(*StopTimer)(nil),         // 30: perdure.record.v1.StopTimer
+	(*RunTries)(nil),          // 31: perdure.record.v1.RunTries
+	(*Divergence)(nil),        // 32: perdure.record.v1.Divergence
+	(*DivergentStep)(nil),     // 33: perdure.record.v1.DivergentStep
+	(*DivergentField)(nil),    // 34: perdure.record.v1.DivergentField
+	(*Completion)(nil),        // 35: perdure.record.v1.Completion
+	(*Promise)(nil),           // 36: perdure.record.v1.Promise
+	(*Message)(nil),           // 37: perdure.record.v1.Message
+	(*AttachCaller)(nil),      // 38: perdure.record.v1.AttachCaller
+	(*ScheduledEnd)(nil),      // 39: perdure.record.v1.ScheduledEnd
+	(*Complete)(nil),          // 40: perdure.record.v1.Complete
+	(*Cancel)(nil),            // 41: perdure.record.v1.Cancel
+	(*TransactionID)(nil),     // 42: perdure.record.v1.TransactionID
+	(*anypb.Any)(nil),         // 43: google.protobuf.Any
+	(*Flow)(nil),              // 44: perdure.record.v1.Flow
+	(*Acquire)(nil),           // 45: perdure.record.v1.Acquire
+	(*Permit)(nil),            // 46: perdure.record.v1.Permit
+	(*Release)(nil),           // 47: perdure.record.v1.Release
 }
 var file_perdure_record_v1_record_proto_depIdxs = []int32{
-	41, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
+	43, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
 	4,  // 1: perdure.record.v1.Result.error:type_name -> perdure.record.v1.Error
 	3,  // 2: perdure.record.v1.Invocation.target:type_name -> perdure.record.v1.Target
 	0,  // 3: perdure.record.v1.Invocation.status:type_name -> perdure.record.v1.Status
@@ -3524,64 +3721,70 @@ var file_perdure_record_v1_record_proto_depIdxs = []int32{
 	8,  // 7: perdure.record.v1.Invocation.retry:type_name -> perdure.record.v1.RetryPolicy
 	3,  // 8: perdure.record.v1.Invocation.chain:type_name -> perdure.record.v1.Target
 	6,  // 9: perdure.record.v1.Invocation.waiters:type_name -> perdure.record.v1.Caller
-	24, // 10: perdure.record.v1.Invocation.waiting_until:type_name -> perdure.record.v1.Condition
-	31, // 11: perdure.record.v1.Invocation.divergence:type_name -> perdure.record.v1.Divergence
-	42, // 12: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
-	10, // 13: perdure.record.v1.Entry.input:type_name -> perdure.record.v1.Input
-	11, // 14: perdure.record.v1.Entry.call:type_name -> perdure.record.v1.Call
-	12, // 15: perdure.record.v1.Entry.send:type_name -> perdure.record.v1.Send
-	14, // 16: perdure.record.v1.Entry.sleep:type_name -> perdure.record.v1.Sleep
-	15, // 17: perdure.record.v1.Entry.run:type_name -> perdure.record.v1.Run
-	16, // 18: perdure.record.v1.Entry.set_state:type_name -> perdure.record.v1.SetState
-	17, // 19: perdure.record.v1.Entry.table_put:type_name -> perdure.record.v1.TablePut
-	18, // 20: perdure.record.v1.Entry.awakeable:type_name -> perdure.record.v1.Awakeable
-	19, // 21: perdure.record.v1.Entry.await_promise:type_name -> perdure.record.v1.AwaitPromise
-	20, // 22: perdure.record.v1.Entry.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	21, // 23: perdure.record.v1.Entry.receive:type_name -> perdure.record.v1.Receive
-	22, // 24: perdure.record.v1.Entry.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	23, // 25: perdure.record.v1.Entry.wait:type_name -> perdure.record.v1.Wait
-	25, // 26: perdure.record.v1.Entry.cancel_invocation:type_name -> perdure.record.v1.CancelInvocation
-	26, // 27: perdure.record.v1.Entry.version:type_name -> perdure.record.v1.Version
-	27, // 28: perdure.record.v1.Entry.attach:type_name -> perdure.record.v1.Attach
-	29, // 29: perdure.record.v1.Entry.stop_timer:type_name -> perdure.record.v1.StopTimer
-	13, // 30: perdure.record.v1.Call.invoke:type_name -> perdure.record.v1.Invoke
-	13, // 31: perdure.record.v1.Send.invoke:type_name -> perdure.record.v1.Invoke
-	3,  // 32: perdure.record.v1.Invoke.target:type_name -> perdure.record.v1.Target
-	6,  // 33: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
-	8,  // 34: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
-	3,  // 35: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
-	42, // 36: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
-	5,  // 37: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
-	3,  // 38: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
-	5,  // 39: perdure.record.v1.CompleteAwakeable.result:type_name -> perdure.record.v1.Result
-	1,  // 40: perdure.record.v1.Wait.outcome:type_name -> perdure.record.v1.WaitOutcome
-	24, // 41: perdure.record.v1.Wait.condition:type_name -> perdure.record.v1.Condition
-	2,  // 42: perdure.record.v1.Condition.quantifier:type_name -> perdure.record.v1.Quantifier
-	24, // 43: perdure.record.v1.Condition.parts:type_name -> perdure.record.v1.Condition
-	5,  // 44: perdure.record.v1.Peeked.result:type_name -> perdure.record.v1.Result
-	4,  // 45: perdure.record.v1.RunTries.last_failure:type_name -> perdure.record.v1.Error
-	32, // 46: perdure.record.v1.Divergence.recorded:type_name -> perdure.record.v1.DivergentStep
-	32, // 47: perdure.record.v1.Divergence.made:type_name -> perdure.record.v1.DivergentStep
-	33, // 48: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
-	5,  // 49: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
-	5,  // 50: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
-	6,  // 51: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
-	13, // 52: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
-	38, // 53: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
-	39, // 54: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
-	20, // 55: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	22, // 56: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	37, // 57: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
-	43, // 58: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
-	44, // 59: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
-	45, // 60: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
-	6,  // 61: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
-	34, // 62: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
-	63, // [63:63] is the sub-list for method output_type
-	63, // [63:63] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	25, // 10: perdure.record.v1.Invocation.waiting_until:type_name -> perdure.record.v1.Condition
+	32, // 11: perdure.record.v1.Invocation.divergence:type_name -> perdure.record.v1.Divergence
+	44, // 12: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
+	14, // 13: perdure.record.v1.Invocation.scheduled:type_name -> perdure.record.v1.ScheduledCall
+	10, // 14: perdure.record.v1.Entry.input:type_name -> perdure.record.v1.Input
+	11, // 15: perdure.record.v1.Entry.call:type_name -> perdure.record.v1.Call
+	12, // 16: perdure.record.v1.Entry.send:type_name -> perdure.record.v1.Send
+	15, // 17: perdure.record.v1.Entry.sleep:type_name -> perdure.record.v1.Sleep
+	16, // 18: perdure.record.v1.Entry.run:type_name -> perdure.record.v1.Run
+	17, // 19: perdure.record.v1.Entry.set_state:type_name -> perdure.record.v1.SetState
+	18, // 20: perdure.record.v1.Entry.table_put:type_name -> perdure.record.v1.TablePut
+	19, // 21: perdure.record.v1.Entry.awakeable:type_name -> perdure.record.v1.Awakeable
+	20, // 22: perdure.record.v1.Entry.await_promise:type_name -> perdure.record.v1.AwaitPromise
+	21, // 23: perdure.record.v1.Entry.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	22, // 24: perdure.record.v1.Entry.receive:type_name -> perdure.record.v1.Receive
+	23, // 25: perdure.record.v1.Entry.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	24, // 26: perdure.record.v1.Entry.wait:type_name -> perdure.record.v1.Wait
+	26, // 27: perdure.record.v1.Entry.cancel_invocation:type_name -> perdure.record.v1.CancelInvocation
+	27, // 28: perdure.record.v1.Entry.version:type_name -> perdure.record.v1.Version
+	28, // 29: perdure.record.v1.Entry.attach:type_name -> perdure.record.v1.Attach
+	30, // 30: perdure.record.v1.Entry.stop_timer:type_name -> perdure.record.v1.StopTimer
+	13, // 31: perdure.record.v1.Call.invoke:type_name -> perdure.record.v1.Invoke
+	13, // 32: perdure.record.v1.Send.invoke:type_name -> perdure.record.v1.Invoke
+	3,  // 33: perdure.record.v1.Invoke.target:type_name -> perdure.record.v1.Target
+	6,  // 34: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
+	8,  // 35: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
+	3,  // 36: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
+	44, // 37: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
+	14, // 38: perdure.record.v1.Invoke.scheduled:type_name -> perdure.record.v1.ScheduledCall
+	5,  // 39: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
+	3,  // 40: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
+	5,  // 41: perdure.record.v1.CompleteAwakeable.result:type_name -> perdure.record.v1.Result
+	1,  // 42: perdure.record.v1.Wait.outcome:type_name -> perdure.record.v1.WaitOutcome
+	25, // 43: perdure.record.v1.Wait.condition:type_name -> perdure.record.v1.Condition
+	2,  // 44: perdure.record.v1.Condition.quantifier:type_name -> perdure.record.v1.Quantifier
+	25, // 45: perdure.record.v1.Condition.parts:type_name -> perdure.record.v1.Condition
+	5,  // 46: perdure.record.v1.Peeked.result:type_name -> perdure.record.v1.Result
+	4,  // 47: perdure.record.v1.RunTries.last_failure:type_name -> perdure.record.v1.Error
+	33, // 48: perdure.record.v1.Divergence.recorded:type_name -> perdure.record.v1.DivergentStep
+	33, // 49: perdure.record.v1.Divergence.made:type_name -> perdure.record.v1.DivergentStep
+	34, // 50: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
+	5,  // 51: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
+	5,  // 52: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
+	6,  // 53: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
+	13, // 54: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
+	40, // 55: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
+	41, // 56: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
+	21, // 57: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	23, // 58: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	38, // 59: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
+	45, // 60: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
+	46, // 61: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
+	47, // 62: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
+	39, // 63: perdure.record.v1.Message.scheduled_end:type_name -> perdure.record.v1.ScheduledEnd
+	6,  // 64: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
+	14, // 65: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
+	0,  // 66: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
+	4,  // 67: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
+	35, // 68: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
+	69, // [69:69] is the sub-list for method output_type
+	69, // [69:69] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_record_proto_init() }
@@ -3609,7 +3812,7 @@ func file_perdure_record_v1_record_proto_init() {
 		(*Entry_Attach)(nil),
 		(*Entry_StopTimer)(nil),
 	}
-	file_perdure_record_v1_record_proto_msgTypes[33].OneofWrappers = []any{
+	file_perdure_record_v1_record_proto_msgTypes[34].OneofWrappers = []any{
 		(*Message_Invoke)(nil),
 		(*Message_Complete)(nil),
 		(*Message_Cancel)(nil),
@@ -3619,6 +3822,7 @@ func file_perdure_record_v1_record_proto_init() {
 		(*Message_Acquire)(nil),
 		(*Message_Permit)(nil),
 		(*Message_Release)(nil),
+		(*Message_ScheduledEnd)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3626,7 +3830,7 @@ func file_perdure_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_record_v1_record_proto_rawDesc), len(file_perdure_record_v1_record_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

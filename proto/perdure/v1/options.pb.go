@@ -200,6 +200,128 @@ func (OnExhausted) EnumDescriptor() ([]byte, []int) {
 	return file_perdure_v1_options_proto_rawDescGZIP(), []int{2}
 }
 
+// What a schedule does with a due time while another of its firings is under way.
+type Overlap int32
+
+const (
+	// OVERLAP_SKIP.
+	Overlap_OVERLAP_UNSPECIFIED Overlap = 0
+	// The due time does not fire.
+	Overlap_OVERLAP_SKIP Overlap = 1
+	// It fires when the other has ended; of several that wait so, the latest.
+	Overlap_OVERLAP_QUEUE_ONE Overlap = 2
+	// It fires when the others have ended, one after the other; at most 1000 wait.
+	Overlap_OVERLAP_QUEUE_ALL Overlap = 3
+	// The other is cancelled, and it fires when that has ended.
+	Overlap_OVERLAP_CANCEL Overlap = 4
+	// It fires at once.
+	Overlap_OVERLAP_ALLOW Overlap = 5
+)
+
+// Enum value maps for Overlap.
+var (
+	Overlap_name = map[int32]string{
+		0: "OVERLAP_UNSPECIFIED",
+		1: "OVERLAP_SKIP",
+		2: "OVERLAP_QUEUE_ONE",
+		3: "OVERLAP_QUEUE_ALL",
+		4: "OVERLAP_CANCEL",
+		5: "OVERLAP_ALLOW",
+	}
+	Overlap_value = map[string]int32{
+		"OVERLAP_UNSPECIFIED": 0,
+		"OVERLAP_SKIP":        1,
+		"OVERLAP_QUEUE_ONE":   2,
+		"OVERLAP_QUEUE_ALL":   3,
+		"OVERLAP_CANCEL":      4,
+		"OVERLAP_ALLOW":       5,
+	}
+)
+
+func (x Overlap) Enum() *Overlap {
+	p := new(Overlap)
+	*p = x
+	return p
+}
+
+func (x Overlap) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Overlap) Descriptor() protoreflect.EnumDescriptor {
+	return file_perdure_v1_options_proto_enumTypes[3].Descriptor()
+}
+
+func (Overlap) Type() protoreflect.EnumType {
+	return &file_perdure_v1_options_proto_enumTypes[3]
+}
+
+func (x Overlap) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Overlap.Descriptor instead.
+func (Overlap) EnumDescriptor() ([]byte, []int) {
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{3}
+}
+
+// What a schedule does with due times that passed while the node was down.
+type Misfire int32
+
+const (
+	// MISFIRE_ONCE.
+	Misfire_MISFIRE_UNSPECIFIED Misfire = 0
+	// The latest of them fires.
+	Misfire_MISFIRE_ONCE Misfire = 1
+	// Each fires, one after the other unless they may overlap; the latest 100, or misfire_limit.
+	Misfire_MISFIRE_ALL Misfire = 2
+	// None fires.
+	Misfire_MISFIRE_SKIP Misfire = 3
+)
+
+// Enum value maps for Misfire.
+var (
+	Misfire_name = map[int32]string{
+		0: "MISFIRE_UNSPECIFIED",
+		1: "MISFIRE_ONCE",
+		2: "MISFIRE_ALL",
+		3: "MISFIRE_SKIP",
+	}
+	Misfire_value = map[string]int32{
+		"MISFIRE_UNSPECIFIED": 0,
+		"MISFIRE_ONCE":        1,
+		"MISFIRE_ALL":         2,
+		"MISFIRE_SKIP":        3,
+	}
+)
+
+func (x Misfire) Enum() *Misfire {
+	p := new(Misfire)
+	*p = x
+	return p
+}
+
+func (x Misfire) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Misfire) Descriptor() protoreflect.EnumDescriptor {
+	return file_perdure_v1_options_proto_enumTypes[4].Descriptor()
+}
+
+func (Misfire) Type() protoreflect.EnumType {
+	return &file_perdure_v1_options_proto_enumTypes[4]
+}
+
+func (x Misfire) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Misfire.Descriptor instead.
+func (Misfire) EnumDescriptor() ([]byte, []int) {
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{4}
+}
+
 // What a limit counts together.
 type By int32
 
@@ -246,11 +368,11 @@ func (x By) String() string {
 }
 
 func (By) Descriptor() protoreflect.EnumDescriptor {
-	return file_perdure_v1_options_proto_enumTypes[3].Descriptor()
+	return file_perdure_v1_options_proto_enumTypes[5].Descriptor()
 }
 
 func (By) Type() protoreflect.EnumType {
-	return &file_perdure_v1_options_proto_enumTypes[3]
+	return &file_perdure_v1_options_proto_enumTypes[5]
 }
 
 func (x By) Number() protoreflect.EnumNumber {
@@ -259,7 +381,7 @@ func (x By) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use By.Descriptor instead.
 func (By) EnumDescriptor() ([]byte, []int) {
-	return file_perdure_v1_options_proto_rawDescGZIP(), []int{3}
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{5}
 }
 
 type ServiceOptions struct {
@@ -460,9 +582,11 @@ func (x *Promise) GetType() string {
 }
 
 type MethodOptions struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Mode          Mode                   `protobuf:"varint,1,opt,name=mode,proto3,enum=perdure.v1.Mode" json:"mode,omitempty"`
-	Handler       *HandlerOptions        `protobuf:"bytes,2,opt,name=handler,proto3" json:"handler,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Mode    Mode                   `protobuf:"varint,1,opt,name=mode,proto3,enum=perdure.v1.Mode" json:"mode,omitempty"`
+	Handler *HandlerOptions        `protobuf:"bytes,2,opt,name=handler,proto3" json:"handler,omitempty"`
+	// Calls the handler again and again. Not on a READ handler.
+	Schedules     []*DeclaredSchedule `protobuf:"bytes,3,rep,name=schedules,proto3" json:"schedules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -511,6 +635,172 @@ func (x *MethodOptions) GetHandler() *HandlerOptions {
 	return nil
 }
 
+func (x *MethodOptions) GetSchedules() []*DeclaredSchedule {
+	if x != nil {
+		return x.Schedules
+	}
+	return nil
+}
+
+// A schedule of a handler. It is made when a node starts that has the handler, follows the .proto
+// from then on, and goes when it is no longer there. An operator can pause and trigger it.
+// perdure.v1.Schedule says more about each field.
+type DeclaredSchedule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In lower_snake_case, unique in its service. In full it is "package.Service/name".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Five fields: minute, hour, day of month, month, weekday. This or every.
+	Cron string `protobuf:"bytes,2,opt,name=cron,proto3" json:"cron,omitempty"`
+	// IANA name, for cron. Empty is UTC.
+	TimeZone string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// An interval, counted from 1970 UTC. This or cron.
+	Every        *durationpb.Duration `protobuf:"bytes,4,opt,name=every,proto3" json:"every,omitempty"`
+	Offset       *durationpb.Duration `protobuf:"bytes,5,opt,name=offset,proto3" json:"offset,omitempty"`
+	Jitter       *durationpb.Duration `protobuf:"bytes,6,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	Overlap      Overlap              `protobuf:"varint,7,opt,name=overlap,proto3,enum=perdure.v1.Overlap" json:"overlap,omitempty"`
+	Misfire      Misfire              `protobuf:"varint,8,opt,name=misfire,proto3,enum=perdure.v1.Misfire" json:"misfire,omitempty"`
+	MisfireLimit uint32               `protobuf:"varint,9,opt,name=misfire_limit,json=misfireLimit,proto3" json:"misfire_limit,omitempty"`
+	MisfireGrace *durationpb.Duration `protobuf:"bytes,10,opt,name=misfire_grace,json=misfireGrace,proto3" json:"misfire_grace,omitempty"`
+	// The object's key. A SERVICE has none; a WORKFLOW's RUN needs {due} in it.
+	Key string `protobuf:"bytes,11,opt,name=key,proto3" json:"key,omitempty"`
+	// The request as JSON, without its key. Empty: an empty one.
+	Request string `protobuf:"bytes,12,opt,name=request,proto3" json:"request,omitempty"`
+	// The request's field of type google.protobuf.Timestamp that gets the due time.
+	DueField string `protobuf:"bytes,13,opt,name=due_field,json=dueField,proto3" json:"due_field,omitempty"`
+	// Starts paused.
+	Paused        bool `protobuf:"varint,14,opt,name=paused,proto3" json:"paused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclaredSchedule) Reset() {
+	*x = DeclaredSchedule{}
+	mi := &file_perdure_v1_options_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclaredSchedule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclaredSchedule) ProtoMessage() {}
+
+func (x *DeclaredSchedule) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_v1_options_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclaredSchedule.ProtoReflect.Descriptor instead.
+func (*DeclaredSchedule) Descriptor() ([]byte, []int) {
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DeclaredSchedule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeclaredSchedule) GetCron() string {
+	if x != nil {
+		return x.Cron
+	}
+	return ""
+}
+
+func (x *DeclaredSchedule) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *DeclaredSchedule) GetEvery() *durationpb.Duration {
+	if x != nil {
+		return x.Every
+	}
+	return nil
+}
+
+func (x *DeclaredSchedule) GetOffset() *durationpb.Duration {
+	if x != nil {
+		return x.Offset
+	}
+	return nil
+}
+
+func (x *DeclaredSchedule) GetJitter() *durationpb.Duration {
+	if x != nil {
+		return x.Jitter
+	}
+	return nil
+}
+
+func (x *DeclaredSchedule) GetOverlap() Overlap {
+	if x != nil {
+		return x.Overlap
+	}
+	return Overlap_OVERLAP_UNSPECIFIED
+}
+
+func (x *DeclaredSchedule) GetMisfire() Misfire {
+	if x != nil {
+		return x.Misfire
+	}
+	return Misfire_MISFIRE_UNSPECIFIED
+}
+
+func (x *DeclaredSchedule) GetMisfireLimit() uint32 {
+	if x != nil {
+		return x.MisfireLimit
+	}
+	return 0
+}
+
+func (x *DeclaredSchedule) GetMisfireGrace() *durationpb.Duration {
+	if x != nil {
+		return x.MisfireGrace
+	}
+	return nil
+}
+
+func (x *DeclaredSchedule) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *DeclaredSchedule) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *DeclaredSchedule) GetDueField() string {
+	if x != nil {
+		return x.DueField
+	}
+	return ""
+}
+
+func (x *DeclaredSchedule) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
 type HandlerOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Retry *RetryPolicy           `protobuf:"bytes,1,opt,name=retry,proto3" json:"retry,omitempty"`
@@ -532,7 +822,7 @@ type HandlerOptions struct {
 
 func (x *HandlerOptions) Reset() {
 	*x = HandlerOptions{}
-	mi := &file_perdure_v1_options_proto_msgTypes[4]
+	mi := &file_perdure_v1_options_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +834,7 @@ func (x *HandlerOptions) String() string {
 func (*HandlerOptions) ProtoMessage() {}
 
 func (x *HandlerOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_options_proto_msgTypes[4]
+	mi := &file_perdure_v1_options_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +847,7 @@ func (x *HandlerOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandlerOptions.ProtoReflect.Descriptor instead.
 func (*HandlerOptions) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_options_proto_rawDescGZIP(), []int{4}
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *HandlerOptions) GetRetry() *RetryPolicy {
@@ -627,7 +917,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_perdure_v1_options_proto_msgTypes[5]
+	mi := &file_perdure_v1_options_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +929,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_options_proto_msgTypes[5]
+	mi := &file_perdure_v1_options_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +942,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_options_proto_rawDescGZIP(), []int{5}
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Limit) GetName() string {
@@ -711,7 +1001,7 @@ type Rate struct {
 
 func (x *Rate) Reset() {
 	*x = Rate{}
-	mi := &file_perdure_v1_options_proto_msgTypes[6]
+	mi := &file_perdure_v1_options_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +1013,7 @@ func (x *Rate) String() string {
 func (*Rate) ProtoMessage() {}
 
 func (x *Rate) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_options_proto_msgTypes[6]
+	mi := &file_perdure_v1_options_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +1026,7 @@ func (x *Rate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rate.ProtoReflect.Descriptor instead.
 func (*Rate) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_options_proto_rawDescGZIP(), []int{6}
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Rate) GetCount() uint32 {
@@ -774,7 +1064,7 @@ type RetryPolicy struct {
 
 func (x *RetryPolicy) Reset() {
 	*x = RetryPolicy{}
-	mi := &file_perdure_v1_options_proto_msgTypes[7]
+	mi := &file_perdure_v1_options_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +1076,7 @@ func (x *RetryPolicy) String() string {
 func (*RetryPolicy) ProtoMessage() {}
 
 func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_options_proto_msgTypes[7]
+	mi := &file_perdure_v1_options_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +1089,7 @@ func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryPolicy.ProtoReflect.Descriptor instead.
 func (*RetryPolicy) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_options_proto_rawDescGZIP(), []int{7}
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RetryPolicy) GetInitialInterval() *durationpb.Duration {
@@ -850,7 +1140,7 @@ type FieldOptions struct {
 
 func (x *FieldOptions) Reset() {
 	*x = FieldOptions{}
-	mi := &file_perdure_v1_options_proto_msgTypes[8]
+	mi := &file_perdure_v1_options_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +1152,7 @@ func (x *FieldOptions) String() string {
 func (*FieldOptions) ProtoMessage() {}
 
 func (x *FieldOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_options_proto_msgTypes[8]
+	mi := &file_perdure_v1_options_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1165,7 @@ func (x *FieldOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldOptions.ProtoReflect.Descriptor instead.
 func (*FieldOptions) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_options_proto_rawDescGZIP(), []int{8}
+	return file_perdure_v1_options_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FieldOptions) GetKey() bool {
@@ -961,10 +1251,27 @@ const file_perdure_v1_options_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"1\n" +
 	"\aPromise\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\"k\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\"\xa7\x01\n" +
 	"\rMethodOptions\x12$\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x10.perdure.v1.ModeR\x04mode\x124\n" +
-	"\ahandler\x18\x02 \x01(\v2\x1a.perdure.v1.HandlerOptionsR\ahandler\"\xb3\x02\n" +
+	"\ahandler\x18\x02 \x01(\v2\x1a.perdure.v1.HandlerOptionsR\ahandler\x12:\n" +
+	"\tschedules\x18\x03 \x03(\v2\x1c.perdure.v1.DeclaredScheduleR\tschedules\"\x92\x04\n" +
+	"\x10DeclaredSchedule\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04cron\x18\x02 \x01(\tR\x04cron\x12\x1b\n" +
+	"\ttime_zone\x18\x03 \x01(\tR\btimeZone\x12/\n" +
+	"\x05every\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05every\x121\n" +
+	"\x06offset\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06offset\x121\n" +
+	"\x06jitter\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12-\n" +
+	"\aoverlap\x18\a \x01(\x0e2\x13.perdure.v1.OverlapR\aoverlap\x12-\n" +
+	"\amisfire\x18\b \x01(\x0e2\x13.perdure.v1.MisfireR\amisfire\x12#\n" +
+	"\rmisfire_limit\x18\t \x01(\rR\fmisfireLimit\x12>\n" +
+	"\rmisfire_grace\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\fmisfireGrace\x12\x10\n" +
+	"\x03key\x18\v \x01(\tR\x03key\x12\x18\n" +
+	"\arequest\x18\f \x01(\tR\arequest\x12\x1b\n" +
+	"\tdue_field\x18\r \x01(\tR\bdueField\x12\x16\n" +
+	"\x06paused\x18\x0e \x01(\bR\x06paused\"\xb3\x02\n" +
 	"\x0eHandlerOptions\x12-\n" +
 	"\x05retry\x18\x01 \x01(\v2\x17.perdure.v1.RetryPolicyR\x05retry\x12<\n" +
 	"\fstep_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vstepTimeout\x123\n" +
@@ -1011,7 +1318,19 @@ const file_perdure_v1_options_proto_rawDesc = "" +
 	"\x06SIGNAL\x10\x05*6\n" +
 	"\vOnExhausted\x12\x1c\n" +
 	"\x18ON_EXHAUSTED_UNSPECIFIED\x10\x00\x12\t\n" +
-	"\x05PAUSE\x10\x01*I\n" +
+	"\x05PAUSE\x10\x01*\x89\x01\n" +
+	"\aOverlap\x12\x17\n" +
+	"\x13OVERLAP_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fOVERLAP_SKIP\x10\x01\x12\x15\n" +
+	"\x11OVERLAP_QUEUE_ONE\x10\x02\x12\x15\n" +
+	"\x11OVERLAP_QUEUE_ALL\x10\x03\x12\x12\n" +
+	"\x0eOVERLAP_CANCEL\x10\x04\x12\x11\n" +
+	"\rOVERLAP_ALLOW\x10\x05*W\n" +
+	"\aMisfire\x12\x17\n" +
+	"\x13MISFIRE_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fMISFIRE_ONCE\x10\x01\x12\x0f\n" +
+	"\vMISFIRE_ALL\x10\x02\x12\x10\n" +
+	"\fMISFIRE_SKIP\x10\x03*I\n" +
 	"\x02By\x12\x12\n" +
 	"\x0eBY_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aHANDLER\x10\x01\x12\a\n" +
@@ -1035,56 +1354,66 @@ func file_perdure_v1_options_proto_rawDescGZIP() []byte {
 	return file_perdure_v1_options_proto_rawDescData
 }
 
-var file_perdure_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_perdure_v1_options_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_perdure_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_perdure_v1_options_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_perdure_v1_options_proto_goTypes = []any{
 	(Kind)(0),                           // 0: perdure.v1.Kind
 	(Mode)(0),                           // 1: perdure.v1.Mode
 	(OnExhausted)(0),                    // 2: perdure.v1.OnExhausted
-	(By)(0),                             // 3: perdure.v1.By
-	(*ServiceOptions)(nil),              // 4: perdure.v1.ServiceOptions
-	(*Table)(nil),                       // 5: perdure.v1.Table
-	(*Promise)(nil),                     // 6: perdure.v1.Promise
-	(*MethodOptions)(nil),               // 7: perdure.v1.MethodOptions
-	(*HandlerOptions)(nil),              // 8: perdure.v1.HandlerOptions
-	(*Limit)(nil),                       // 9: perdure.v1.Limit
-	(*Rate)(nil),                        // 10: perdure.v1.Rate
-	(*RetryPolicy)(nil),                 // 11: perdure.v1.RetryPolicy
-	(*FieldOptions)(nil),                // 12: perdure.v1.FieldOptions
-	(*durationpb.Duration)(nil),         // 13: google.protobuf.Duration
-	(*descriptorpb.ServiceOptions)(nil), // 14: google.protobuf.ServiceOptions
-	(*descriptorpb.MethodOptions)(nil),  // 15: google.protobuf.MethodOptions
-	(*descriptorpb.FieldOptions)(nil),   // 16: google.protobuf.FieldOptions
+	(Overlap)(0),                        // 3: perdure.v1.Overlap
+	(Misfire)(0),                        // 4: perdure.v1.Misfire
+	(By)(0),                             // 5: perdure.v1.By
+	(*ServiceOptions)(nil),              // 6: perdure.v1.ServiceOptions
+	(*Table)(nil),                       // 7: perdure.v1.Table
+	(*Promise)(nil),                     // 8: perdure.v1.Promise
+	(*MethodOptions)(nil),               // 9: perdure.v1.MethodOptions
+	(*DeclaredSchedule)(nil),            // 10: perdure.v1.DeclaredSchedule
+	(*HandlerOptions)(nil),              // 11: perdure.v1.HandlerOptions
+	(*Limit)(nil),                       // 12: perdure.v1.Limit
+	(*Rate)(nil),                        // 13: perdure.v1.Rate
+	(*RetryPolicy)(nil),                 // 14: perdure.v1.RetryPolicy
+	(*FieldOptions)(nil),                // 15: perdure.v1.FieldOptions
+	(*durationpb.Duration)(nil),         // 16: google.protobuf.Duration
+	(*descriptorpb.ServiceOptions)(nil), // 17: google.protobuf.ServiceOptions
+	(*descriptorpb.MethodOptions)(nil),  // 18: google.protobuf.MethodOptions
+	(*descriptorpb.FieldOptions)(nil),   // 19: google.protobuf.FieldOptions
 }
 var file_perdure_v1_options_proto_depIdxs = []int32{
 	0,  // 0: perdure.v1.ServiceOptions.kind:type_name -> perdure.v1.Kind
-	5,  // 1: perdure.v1.ServiceOptions.tables:type_name -> perdure.v1.Table
-	6,  // 2: perdure.v1.ServiceOptions.promises:type_name -> perdure.v1.Promise
-	8,  // 3: perdure.v1.ServiceOptions.defaults:type_name -> perdure.v1.HandlerOptions
+	7,  // 1: perdure.v1.ServiceOptions.tables:type_name -> perdure.v1.Table
+	8,  // 2: perdure.v1.ServiceOptions.promises:type_name -> perdure.v1.Promise
+	11, // 3: perdure.v1.ServiceOptions.defaults:type_name -> perdure.v1.HandlerOptions
 	1,  // 4: perdure.v1.MethodOptions.mode:type_name -> perdure.v1.Mode
-	8,  // 5: perdure.v1.MethodOptions.handler:type_name -> perdure.v1.HandlerOptions
-	11, // 6: perdure.v1.HandlerOptions.retry:type_name -> perdure.v1.RetryPolicy
-	13, // 7: perdure.v1.HandlerOptions.step_timeout:type_name -> google.protobuf.Duration
-	13, // 8: perdure.v1.HandlerOptions.timeout:type_name -> google.protobuf.Duration
-	13, // 9: perdure.v1.HandlerOptions.retention:type_name -> google.protobuf.Duration
-	9,  // 10: perdure.v1.HandlerOptions.limits:type_name -> perdure.v1.Limit
-	3,  // 11: perdure.v1.Limit.by:type_name -> perdure.v1.By
-	10, // 12: perdure.v1.Limit.rate:type_name -> perdure.v1.Rate
-	13, // 13: perdure.v1.Rate.per:type_name -> google.protobuf.Duration
-	13, // 14: perdure.v1.RetryPolicy.initial_interval:type_name -> google.protobuf.Duration
-	13, // 15: perdure.v1.RetryPolicy.max_interval:type_name -> google.protobuf.Duration
-	2,  // 16: perdure.v1.RetryPolicy.on_exhausted:type_name -> perdure.v1.OnExhausted
-	14, // 17: perdure.v1.service:extendee -> google.protobuf.ServiceOptions
-	15, // 18: perdure.v1.method:extendee -> google.protobuf.MethodOptions
-	16, // 19: perdure.v1.field:extendee -> google.protobuf.FieldOptions
-	4,  // 20: perdure.v1.service:type_name -> perdure.v1.ServiceOptions
-	7,  // 21: perdure.v1.method:type_name -> perdure.v1.MethodOptions
-	12, // 22: perdure.v1.field:type_name -> perdure.v1.FieldOptions
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	20, // [20:23] is the sub-list for extension type_name
-	17, // [17:20] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	11, // 5: perdure.v1.MethodOptions.handler:type_name -> perdure.v1.HandlerOptions
+	10, // 6: perdure.v1.MethodOptions.schedules:type_name -> perdure.v1.DeclaredSchedule
+	16, // 7: perdure.v1.DeclaredSchedule.every:type_name -> google.protobuf.Duration
+	16, // 8: perdure.v1.DeclaredSchedule.offset:type_name -> google.protobuf.Duration
+	16, // 9: perdure.v1.DeclaredSchedule.jitter:type_name -> google.protobuf.Duration
+	3,  // 10: perdure.v1.DeclaredSchedule.overlap:type_name -> perdure.v1.Overlap
+	4,  // 11: perdure.v1.DeclaredSchedule.misfire:type_name -> perdure.v1.Misfire
+	16, // 12: perdure.v1.DeclaredSchedule.misfire_grace:type_name -> google.protobuf.Duration
+	14, // 13: perdure.v1.HandlerOptions.retry:type_name -> perdure.v1.RetryPolicy
+	16, // 14: perdure.v1.HandlerOptions.step_timeout:type_name -> google.protobuf.Duration
+	16, // 15: perdure.v1.HandlerOptions.timeout:type_name -> google.protobuf.Duration
+	16, // 16: perdure.v1.HandlerOptions.retention:type_name -> google.protobuf.Duration
+	12, // 17: perdure.v1.HandlerOptions.limits:type_name -> perdure.v1.Limit
+	5,  // 18: perdure.v1.Limit.by:type_name -> perdure.v1.By
+	13, // 19: perdure.v1.Limit.rate:type_name -> perdure.v1.Rate
+	16, // 20: perdure.v1.Rate.per:type_name -> google.protobuf.Duration
+	16, // 21: perdure.v1.RetryPolicy.initial_interval:type_name -> google.protobuf.Duration
+	16, // 22: perdure.v1.RetryPolicy.max_interval:type_name -> google.protobuf.Duration
+	2,  // 23: perdure.v1.RetryPolicy.on_exhausted:type_name -> perdure.v1.OnExhausted
+	17, // 24: perdure.v1.service:extendee -> google.protobuf.ServiceOptions
+	18, // 25: perdure.v1.method:extendee -> google.protobuf.MethodOptions
+	19, // 26: perdure.v1.field:extendee -> google.protobuf.FieldOptions
+	6,  // 27: perdure.v1.service:type_name -> perdure.v1.ServiceOptions
+	9,  // 28: perdure.v1.method:type_name -> perdure.v1.MethodOptions
+	15, // 29: perdure.v1.field:type_name -> perdure.v1.FieldOptions
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	27, // [27:30] is the sub-list for extension type_name
+	24, // [24:27] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_perdure_v1_options_proto_init() }
@@ -1092,14 +1421,14 @@ func file_perdure_v1_options_proto_init() {
 	if File_perdure_v1_options_proto != nil {
 		return
 	}
-	file_perdure_v1_options_proto_msgTypes[5].OneofWrappers = []any{}
+	file_perdure_v1_options_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_v1_options_proto_rawDesc), len(file_perdure_v1_options_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   9,
+			NumEnums:      6,
+			NumMessages:   10,
 			NumExtensions: 3,
 			NumServices:   0,
 		},
