@@ -16,6 +16,7 @@ var tableNames = map[byte]string{
 	tableLimit: "limit", tableWait: "wait",
 	tablePrepared: "promise of transaction",
 	tableDecision: "decision of transaction",
+	tableSchedule: "schedule", tableScheduling: "schedule state",
 }
 
 // Describe prints a key for logs and errors: "state bank.v1.AccountService/alice". It never
@@ -50,6 +51,12 @@ func Describe(key []byte) string {
 		rest = rest[bytes:]
 	}
 	switch key[0] {
+	case tableSchedule:
+		return fmt.Sprintf("%s %q", name, rest)
+	case tableScheduling:
+		if len(rest) == 24 {
+			return fmt.Sprintf("%s %x", name, rest)
+		}
 	case tableActive, tableInvocation, tableJournal, tableCompletion:
 		if id, err := ParseID(key[:min(len(key), 1+24)]); err == nil {
 			parts, rest = append(parts, id.String()), rest[24:]

@@ -19,6 +19,7 @@ const (
 	tableCompletion = 'c' // id, entry → recordv1.Completion
 	tableDelivered  = 'd' // source partition → sequence of the last message taken from it
 	tableSignal     = 'g' // object, name, sequence → request of a SIGNAL not yet received
+	tableSchedule   = 'h' // name → recordv1.Schedule
 	tableInvocation = 'i' // id → recordv1.Invocation
 	tableJournal    = 'j' // id, entry → recordv1.Entry; entry 0 is the input
 	tableChunk      = 'k' // key of a large value, number → part of it
@@ -34,6 +35,7 @@ const (
 	tableTimer      = 'w' // instant, kind, id, entry → nothing
 	tablePrepared   = 'x' // root, sequence → recordv1.Prepared: what a participant has promised
 	tableDecision   = 'y' // root, sequence → recordv1.Decision: a transaction that has committed
+	tableScheduling = 'z' // id of a schedule → recordv1.ScheduleState
 )
 
 func appendText(key []byte, text string) []byte {
@@ -219,6 +221,31 @@ func Decision(root invocation.ID, sequence uint64) []byte {
 
 // DecisionAll is the range of all decisions.
 func DecisionAll() (lower, upper []byte) { return []byte{tableDecision}, []byte{tableDecision + 1} }
+
+// Schedule is the key of a schedule's row. Names sort as they are.
+func Schedule(name string) []byte {
+	return append(append(make([]byte, 0, 1+len(name)), tableSchedule), name...)
+}
+
+// ParseSchedule returns what Schedule was given.
+func ParseSchedule(key []byte) (name string, err error) {
+	if len(key) < 2 || key[0] != tableSchedule {
+		return "", ErrMalformedKey
+	}
+	return string(key[1:]), nil
+}
+
+// SchedulesAfter is the range of the schedules with a prefix whose names come after another.
+func SchedulesAfter(prefix, after string) (lower, upper []byte) {
+	lower = Schedule(prefix)
+	if after >= prefix && after != "" {
+		lower = append(Schedule(after), 0)
+	}
+	return lower, Successor(Schedule(prefix))
+}
+
+// Scheduling is the key of where a schedule stands; id is that of its timer.
+func Scheduling(id invocation.ID) []byte { return byID(tableScheduling, id, 0) }
 
 // Chunk is the key of part number of a large value.
 func Chunk(key []byte, number uint32) []byte {

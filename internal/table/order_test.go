@@ -87,7 +87,7 @@ func TestOrderAndRoundTrip(t *testing.T) {
 		i, j := uint32(x), uint32(y)
 		check("journal", Journal(id, i), Journal(id, j), cmp.Compare(i, j))
 		atX, atY := int64(x>>1), int64(y>>1)
-		kind := rapid.SampledFrom([]TimerKind{TimerDue, TimerSleep, TimerRetry, TimerDeadline, TimerExpire}).Draw(t, "kind")
+		kind := rapid.SampledFrom([]TimerKind{TimerDue, TimerSleep, TimerRetry, TimerDeadline, TimerExpire, TimerSchedule}).Draw(t, "kind")
 		timer, later := Timer{atX, kind, id, i}, Timer{atY, kind, drawID(t), j}
 		if atX != atY {
 			check("timers", timer.Key(), later.Key(), cmp.Compare(atX, atY))

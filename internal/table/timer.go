@@ -11,6 +11,7 @@ type TimerKind byte
 
 // The kinds of timer.
 const (
+	TimerSchedule TimerKind = 'c' // a schedule has something due; the id is the schedule's
 	TimerDue      TimerKind = 'd' // a scheduled invocation joins its inbox
 	TimerSleep    TimerKind = 's' // a Sleep entry completes
 	TimerRetry    TimerKind = 'r' // the next attempt starts
