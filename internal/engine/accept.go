@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
@@ -143,6 +144,7 @@ func rowOf(in *recordv1.Invoke, now int64) *recordv1.Invocation {
 		StepTimeoutMs:  in.StepTimeoutMs,
 		Chain:          in.Chain,
 		Flow:           flowOf(in.Flow),
+		Scheduled:      in.Scheduled,
 	}
 }
 
@@ -183,6 +185,10 @@ func (e *Engine) join(l *live, in *recordv1.Invoke, token Token, oneWay bool, no
 		return e.refuse(in, token, result, now)
 	}
 	done := completed(l.row.Status)
+	if in.Scheduled != nil && !proto.Equal(in.Scheduled, l.row.Scheduled) {
+		// A WORKFLOW's run that somebody else has started: this firing comes to nothing.
+		return e.refuse(in, token, failure(codeAlreadyExists, "%s has run already, or is running", l.target), now)
+	}
 	switch {
 	case in.Caller != nil && done:
 		if err := e.completeCaller(in.Caller, in.InvocationId, l.row.Result, now); err != nil {
@@ -229,6 +235,9 @@ func isWaiter(row *recordv1.Invocation, caller *recordv1.Caller) bool {
 func (e *Engine) refuse(in *recordv1.Invoke, token Token, result *recordv1.Result, now int64) error {
 	if token != 0 {
 		e.effect(&Reply{Token: token, Result: result, Refused: true})
+	}
+	if in.Scheduled != nil {
+		return e.endScheduled(scheduledEnd(in.Scheduled, in.InvocationId, recordv1.Status_STATUS_FAILED, result.GetError(), now), now)
 	}
 	if in.Caller != nil {
 		return e.completeCaller(in.Caller, in.InvocationId, result, now)

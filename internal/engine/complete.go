@@ -85,6 +85,11 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 			return err
 		}
 	}
+	if row.Scheduled != nil {
+		if err := e.endScheduled(scheduledEnd(row.Scheduled, l.id[:], status, result.GetError(), now), now); err != nil {
+			return err
+		}
+	}
 	if l.receives && l.mode().Journaled() {
 		if err := e.dropReceives(l); err != nil {
 			return err

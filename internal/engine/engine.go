@@ -24,20 +24,23 @@
 //
 // accept, start, finish, complete, retry, suspend, cancel and recover are the transitions of
 // an invocation; entry_*.go is one kind of journal entry each; message.go is traffic between
-// partitions and timer.go what fires; flow.go is how an invocation gets its permits, and
-// flow_limit.go how a limit gives them. transaction_*.go is what internal/transaction needs of
-// rows, attempts and messages: _root the side of the coordinator, _call a call that is part of
-// a transaction, _commit how one ends, _lock what becomes of those who wait for a key.
+// partitions and timer.go what fires; schedule.go is what internal/schedule needs of rows and
+// timers; flow.go is how an invocation gets its permits, and flow_limit.go how a limit gives
+// them. transaction_*.go is what internal/transaction needs of rows, attempts and messages:
+// _root the side of the coordinator, _call a call that is part of a transaction, _commit how
+// one ends, _lock what becomes of those who wait for a key.
 package engine
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/schedule"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/transaction"
 )
@@ -83,6 +86,9 @@ type Config struct {
 	// 1.75 MiB and 5,000.
 	MaxWriteBytes int
 	MaxWrites     int
+	// Next says when a schedule is due next: the engine knows no calendar. Without one there are
+	// no schedules.
+	Next schedule.Next
 }
 
 // Engine is the memory of a partition's leader. It belongs to one goroutine.
@@ -175,6 +181,9 @@ func New(config Config, view View, epoch uint64) *Engine {
 	config.TransactionTimeout = cmp.Or(config.TransactionTimeout, 30_000)
 	config.MaxWriteBytes = cmp.Or(config.MaxWriteBytes, 7<<18)
 	config.MaxWrites = cmp.Or(config.MaxWrites, 5000)
+	if config.Next == nil {
+		config.Next = func(*recordv1.Timetable, int64) (int64, error) { return 0, errors.New("there is no calendar here") }
+	}
 	return &Engine{
 		config:     config,
 		view:       view,

@@ -68,6 +68,8 @@ func (ev *Deliver) evaluate(e *Engine, now int64) error {
 		return e.permit(m.Permit, now)
 	case *recordv1.Message_Release:
 		return e.released(m.Release, now)
+	case *recordv1.Message_ScheduledEnd:
+		return e.scheduledEnded(m.ScheduledEnd, now)
 	}
 	return fmt.Errorf("message %d from partition %d is of a kind this version does not know", ev.Sequence, ev.From)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/schedule"
 	"github.com/perdure/perdure/internal/table"
 )
 
@@ -100,7 +101,7 @@ func (s *script) engine(partition uint32) *Engine {
 	if s.rows[partition] == nil {
 		s.rows[partition] = map[string][]byte{}
 	}
-	s.engines[partition] = New(Config{Partition: partition, Partitions: 4, MaxInbox: 3, MaxWriteBytes: s.maxWriteBytes}, mapView(s.rows[partition]), 7+s.mail.epochs[partition])
+	s.engines[partition] = New(Config{Partition: partition, Partitions: 4, MaxInbox: 3, MaxWriteBytes: s.maxWriteBytes, Next: intervals}, mapView(s.rows[partition]), 7+s.mail.epochs[partition])
 	return s.engines[partition]
 }
 
@@ -153,6 +154,8 @@ func (s *script) run(t *testing.T, command string) string {
 		partition := uint32(1)
 		if p := a.number("partition"); p != 0 {
 			partition = uint32(p)
+		} else if scheduleVerbs[words[0]] {
+			partition = schedule.ID(a["id"]).Partition(4)
 		} else if a["id"] != "" {
 			partition = s.whereabouts(s.id(a["id"]))
 		}
@@ -173,6 +176,9 @@ func (s *script) run(t *testing.T, command string) string {
 
 func (s *script) event(t *testing.T, verb string, a args) Event {
 	t.Helper()
+	if scheduleVerbs[verb] {
+		return s.scheduleEvent(t, verb, a)
+	}
 	id, token, attempt := s.id(a["id"]), Token(a.number("token")), uint32(max(a.number("attempt"), 1))
 	switch verb {
 	case "invoke":
@@ -375,6 +381,7 @@ func (s *script) effect(effect Effect) string {
 		return text
 	case *StartAttempt:
 		s.meet(e)
+		s.meetFiring(e)
 		text := fmt.Sprintf("start %s attempt %d input=%q", s.names[e.ID], e.Row.Attempt, e.Input)
 		if e.HasState {
 			text += fmt.Sprintf(" state=%q", e.State)
@@ -436,6 +443,9 @@ func (s *script) key(key []byte) string {
 		return text
 	}
 	text := table.Describe(key)
+	if text := s.scheduleRow(key); text != "" {
+		return text
+	}
 	for id, name := range s.names {
 		text = strings.ReplaceAll(text, id.String(), name)
 	}
@@ -457,6 +467,8 @@ func (s *script) value(key, value []byte) string {
 	case 'm', 'd', 'n':
 		n, _ := table.ParseNumber(value)
 		return strconv.FormatUint(n, 10)
+	case 'h', 'z':
+		return scheduleValue(key, value)
 	case 'x', 'y':
 		return transactionValue(key, value)
 	case 'l':

@@ -14,6 +14,9 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 		e.effect(&ArmTimer{At: timer.At})
 		return nil
 	}
+	if timer.Kind == table.TimerSchedule {
+		return e.fireSchedule(timer, now)
+	}
 	e.delete(timer.Key())
 	if timer.Kind == table.TimerLimit {
 		return e.fireLimit(timer, now)
