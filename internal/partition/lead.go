@@ -8,6 +8,7 @@ import (
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/telemetry"
+	"github.com/perdure/perdure/internal/timetable"
 )
 
 const noTimer = int64(1<<63 - 1)
@@ -33,6 +34,7 @@ func (p *Partition) lead(epoch uint64) *leadership {
 		Partition: p.id, Partitions: p.config.Partitions, MaxInbox: p.config.MaxInbox,
 		TransactionTimeout: p.config.TransactionTimeout.Milliseconds(),
 		MaxWriteBytes:      p.config.MaxEntryBytes, MaxWrites: p.config.MaxEntryWrites,
+		Next: timetable.Next,
 	}, v, epoch)
 	out, err := l.engine.Recover(time.Now().UnixMilli())
 	if err != nil {

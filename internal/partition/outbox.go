@@ -83,6 +83,8 @@ func (p *Partition) fireTimers(l *leadership, now time.Time) {
 	var due []table.Timer
 	var scanErr error
 	next := noTimer
+	held := noTimer // the first timer of a schedule, if they may not fire yet
+	schedulesFire := p.config.router.schedulesFire.Load()
 	lower, upper := table.TimersFrom(l.timerFloor)
 	err := l.view.Scan(lower, upper, func(key, _ []byte) bool {
 		timer, err := table.ParseTimer(key)
@@ -93,6 +95,10 @@ func (p *Partition) fireTimers(l *leadership, now time.Time) {
 		if timer.At > at || len(due) == most {
 			next = timer.At
 			return false
+		}
+		if timer.Kind == table.TimerSchedule && !schedulesFire {
+			held = min(held, timer.At)
+			return true
 		}
 		due = append(due, timer)
 		return true
@@ -112,6 +118,9 @@ func (p *Partition) fireTimers(l *leadership, now time.Time) {
 		l.timerFloor = due[len(due)-1].At
 	}
 	l.nextTimer = next
+	if held != noTimer {
+		l.timerFloor, l.nextTimer = min(l.timerFloor, held), at+20
+	}
 	for _, timer := range due {
 		p.meter.TimerFired(time.Duration(at-timer.At) * time.Millisecond)
 		p.evaluate(l, &engine.Fire{Timer: timer})

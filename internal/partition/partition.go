@@ -390,6 +390,8 @@ func tokenOf(event engine.Event) engine.Token {
 		return ev.Token
 	case *engine.CompletePromise:
 		return ev.Token
+	case *engine.ChangeSchedule:
+		return ev.Token
 	}
 	return 0
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/perdure/perdure/internal/engine"
@@ -44,6 +45,8 @@ type Config struct {
 	// CrashWhen limits CrashAtEveryEntry to the attempts and entries, 0 for a TRANSACTION, that it
 	// says yes to. It is called on the partitions' goroutines. nil is all.
 	CrashWhen func(id invocation.ID, attempt, entry uint32) bool
+	// HoldSchedules keeps schedules from firing until ReleaseSchedules.
+	HoldSchedules bool
 	// Between is for tests: it takes each message from one partition to another and calls
 	// deliver at once, later, again or never. It must not block. nil is at once.
 	Between func(from, to uint32, deliver func())
@@ -95,6 +98,8 @@ func (c *Config) Validate() error {
 type Router struct {
 	config     Config
 	partitions []*Partition // partition i+1
+	// schedulesFire: see ReleaseSchedules.
+	schedulesFire atomic.Bool
 
 	leading struct {
 		sync.Mutex
@@ -111,6 +116,7 @@ func NewRouter(config Config, attach func(id uint32, partition *Partition) Group
 		return nil, err
 	}
 	r := &Router{}
+	r.schedulesFire.Store(!config.HoldSchedules)
 	config.router, config.onLead, config.onStepDown = r, func(id uint32) { r.leads(id, 1) }, func(id uint32) { r.leads(id, -1) }
 	config.onFail = r.fails
 	r.leading.failed = map[uint32]error{}

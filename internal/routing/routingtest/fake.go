@@ -214,3 +214,18 @@ func (f *Fake) Limits(context.Context, routing.LimitQuery) ([]routing.Limit, err
 
 // Transactions implements routing.Router.
 func (f *Fake) Transactions(context.Context) ([]routing.Transaction, error) { return nil, nil }
+
+// ChangeSchedule implements routing.Router; there are none.
+func (f *Fake) ChangeSchedule(ctx context.Context, name string, _ *recordv1.ScheduleChange) (*recordv1.ScheduleReply, error) {
+	return f.Schedule(ctx, name)
+}
+
+// Schedule implements routing.Router; there are none.
+func (f *Fake) Schedule(_ context.Context, name string) (*recordv1.ScheduleReply, error) {
+	return nil, routing.Errorf(routing.CodeNotFound, "no schedule is called %q", name)
+}
+
+// SchedulesPage implements routing.Router; there are none.
+func (f *Fake) SchedulesPage(context.Context, routing.ScheduleQuery) (*routing.SchedulesPage, error) {
+	return &routing.SchedulesPage{}, nil
+}
