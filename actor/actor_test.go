@@ -73,6 +73,10 @@ func (w *wire) AttachKey(_ context.Context, _ *actor.MethodDesc, key string, int
 
 func (w *wire) Cancel(context.Context, string) error { return w.try(actor.CallRequest{}) }
 
+func (w *wire) BuiltIn(_ context.Context, _ string, _, _ proto.Message) error {
+	return w.try(actor.CallRequest{})
+}
+
 func (w *wire) CompleteAwakeable(_ context.Context, id string, value []byte, failure *actor.Error) error {
 	if failure != nil {
 		return failure

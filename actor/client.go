@@ -25,6 +25,9 @@ type Transport interface {
 	Cancel(ctx context.Context, invocationID string) error
 	// CompleteAwakeable resolves an awakeable with value, or rejects it if failure is not nil.
 	CompleteAwakeable(ctx context.Context, id string, value []byte, failure *Error) error
+	// BuiltIn makes one try at an rpc of a service that every node has, such as
+	// "perdure.v1.ScheduleService/GetSchedule".
+	BuiltIn(ctx context.Context, method string, request, response proto.Message) error
 }
 
 // ErrAnswered marks, in an error that a Transport returns, a failure that is the handler's own

@@ -84,6 +84,12 @@ func (m *MethodDesc) RequestIdempotencyKey(req proto.Message) string {
 	return message.Get(field).String()
 }
 
+// WithKey is req, or if that is nil an empty request, with its key field set to key. req is not
+// changed. A malformed key is an error of code invalid_argument.
+func (m *MethodDesc) WithKey(req proto.Message, key string) (proto.Message, error) {
+	return m.withKey(req, key)
+}
+
 // withKey returns req with its key field set to key, in a shallow copy if it was not: one
 // request may go to many objects at once.
 func (m *MethodDesc) withKey(req proto.Message, key string) (proto.Message, error) {

@@ -44,6 +44,8 @@ type engine interface {
 	Failed() <-chan struct{}
 	// Describe says how partitions and storage are.
 	Describe() ([]admin.PartitionInfo, admin.StorageInfo)
+	// ReleaseSchedules lets schedules fire, which they don't from the start.
+	ReleaseSchedules()
 	// Close answers whoever waits with unavailable, makes durable what was accepted, and
 	// releases the data directory's files. A handler that does not heed its context outlives
 	// ctx: that is an error, and the rest is closed all the same.
@@ -164,7 +166,7 @@ func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) e
 		Invoker: e.runner, Logger: config.Logger, Partitions: at.identity.Partitions,
 		TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
 		CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes, MaxEntryWrites: e.maxEntryWrites(),
-		Tracer: tracer, Instruments: e.meters,
+		Tracer: tracer, Instruments: e.meters, HoldSchedules: true,
 	}, func(id uint32, p *partition.Partition) partition.Group {
 		listener := &led{Listener: p}
 		e.led = append(e.led, listener)

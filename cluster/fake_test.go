@@ -49,6 +49,7 @@ func (e *fakeEngine) Health() error { return e.health() }
 func (e *fakeEngine) Failures() map[uint32]error {
 	return map[uint32]error{7: errors.New("a row is damaged")}
 }
+func (e *fakeEngine) ReleaseSchedules()       {}
 func (e *fakeEngine) Failed() <-chan struct{} { return e.failed }
 func (e *fakeEngine) Describe() ([]admin.PartitionInfo, admin.StorageInfo) {
 	return nil, admin.StorageInfo{}

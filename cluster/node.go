@@ -151,6 +151,10 @@ func (n *Node) startLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := edge.DeclareSchedules(ctx); err != nil {
+		return err
+	}
+	n.mu.engine.ReleaseSchedules()
 	n.edge.Store(edge)
 	if config.NoListener {
 		return nil
@@ -428,6 +432,10 @@ func (t inProcess) Cancel(ctx context.Context, id string) error { return t.now()
 
 func (t inProcess) CompleteAwakeable(ctx context.Context, id string, value []byte, failure *actor.Error) error {
 	return t.now().CompleteAwakeable(ctx, id, value, failure)
+}
+
+func (t inProcess) BuiltIn(ctx context.Context, method string, request, response proto.Message) error {
+	return t.now().BuiltIn(ctx, method, request, response)
 }
 
 var procs sync.Once

@@ -101,6 +101,10 @@ func (n *fakeNode) AttachKey(_ context.Context, method *actor.MethodDesc, key st
 
 func (n *fakeNode) Attach(context.Context, string, proto.Message) error { return errNotFaked }
 func (n *fakeNode) Cancel(context.Context, string) error                { return errNotFaked }
+func (n *fakeNode) BuiltIn(context.Context, string, proto.Message, proto.Message) error {
+	return actor.NewError(actor.Unimplemented, "not here")
+}
+
 func (n *fakeNode) CompleteAwakeable(context.Context, string, []byte, *actor.Error) error {
 	return errNotFaked
 }

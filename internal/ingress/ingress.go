@@ -132,6 +132,7 @@ func New(config Config) (*Ingress, error) {
 		i.services[desc.Name] = registered
 	}
 	server.Register(i.invocationMethods()...)
+	server.Register(i.scheduleMethods()...)
 	i.health = newHealth(i)
 	server.Register(i.health.methods()...)
 	public := map[string]bool{}

@@ -147,6 +147,40 @@ func (l Local) CompleteAwakeable(ctx context.Context, id string, value []byte, f
 	return err
 }
 
+// BuiltIn implements actor.Transport.
+func (l Local) BuiltIn(ctx context.Context, method string, request, response proto.Message) error {
+	i := l.ingress
+	var answer proto.Message
+	var err error
+	switch request := request.(type) {
+	case *perdurev1.PutScheduleRequest:
+		answer, err = limit(ctx, i, i.putSchedule, request)
+	case *perdurev1.GetScheduleRequest:
+		answer, err = limit(ctx, i, i.getSchedule, request)
+	case *perdurev1.ListSchedulesRequest:
+		answer, err = limit(ctx, i, i.listSchedules, request)
+	case *perdurev1.DeleteScheduleRequest:
+		answer, err = limit(ctx, i, i.deleteSchedule, request)
+	case *perdurev1.PauseScheduleRequest:
+		answer, err = limit(ctx, i, i.pauseSchedule, request)
+	case *perdurev1.ResumeScheduleRequest:
+		answer, err = limit(ctx, i, i.resumeSchedule, request)
+	case *perdurev1.TriggerScheduleRequest:
+		answer, err = limit(ctx, i, i.triggerSchedule, request)
+	case *perdurev1.BackfillScheduleRequest:
+		answer, err = limit(ctx, i, i.backfillSchedule, request)
+	case *perdurev1.ListDueTimesRequest:
+		answer, err = limit(ctx, i, i.listDueTimes, request)
+	default:
+		return actor.Errorf(actor.Unimplemented, "a node has no %s", method)
+	}
+	if err != nil {
+		return err
+	}
+	proto.Merge(response, answer)
+	return nil
+}
+
 // limit serves a request that is not a handler's, as unary does for those that came by wire.
 func limit[Req, Res any](ctx context.Context, i *Ingress, serve func(context.Context, Req) (Res, error), request Req) (response Res, err error) {
 	if err = i.enter(); err == nil {
@@ -194,6 +228,11 @@ func (c Closed) AttachKey(context.Context, *actor.MethodDesc, string, proto.Mess
 
 // Cancel implements actor.Transport.
 func (c Closed) Cancel(context.Context, string) error { return c.fail() }
+
+// BuiltIn implements actor.Transport.
+func (c Closed) BuiltIn(context.Context, string, proto.Message, proto.Message) error {
+	return c.fail()
+}
 
 // CompleteAwakeable implements actor.Transport.
 func (c Closed) CompleteAwakeable(context.Context, string, []byte, *actor.Error) error {

@@ -13,6 +13,7 @@ const (
 	KeyPartition    = "partition"
 	KeyEpoch        = "epoch"
 	KeySequence     = "sequence"
+	KeySchedule     = "schedule"
 	KeyNode         = "node"
 	KeyAddress      = "address"
 	KeyPath         = "path"

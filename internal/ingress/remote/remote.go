@@ -236,6 +236,12 @@ func (t *Transport) Cancel(ctx context.Context, id string) error {
 	return err
 }
 
+// BuiltIn implements actor.Transport.
+func (t *Transport) BuiltIn(ctx context.Context, method string, request, response proto.Message) error {
+	_, err := t.try(ctx, connect.Spec{StreamType: connect.StreamTypeUnary, Procedure: "/" + method}, request, response, nil)
+	return err
+}
+
 // CompleteAwakeable implements actor.Transport.
 func (t *Transport) CompleteAwakeable(ctx context.Context, id string, value []byte, failure *actor.Error) error {
 	if failure != nil {
