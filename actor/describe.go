@@ -122,6 +122,12 @@ type HandlerOptions struct {
 	Limits []Limit
 	// MaxInbox is how many calls may wait for one key, 0 for the node's default.
 	MaxInbox int
+	// InactivityTimeout is how long a DURABLE or RUN handler that waits keeps its goroutine before
+	// it is unwound, to be replayed later. One nanosecond unwinds it at every wait.
+	InactivityTimeout time.Duration
+	// JournalRetention is how long the journal of a finished invocation is kept, if that is shorter
+	// than Retention.
+	JournalRetention time.Duration
 }
 
 // RetryPolicy says how something that failed is tried again. A zero field means the default of

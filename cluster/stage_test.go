@@ -42,10 +42,11 @@ type stage struct {
 
 // The handlers of each service of a stage.
 const (
-	transact = iota // TRANSACTION
-	look            // READ
-	keep            // DURABLE
-	short           // TRANSACTION of the service that may take a second only
+	transact = iota  // TRANSACTION
+	look             // READ
+	keep             // DURABLE
+	short            // TRANSACTION of the service that may take a second only
+	pausing  = short // DURABLE of things that is paused after three failures
 )
 
 // The handlers of the stage's workflow.
@@ -96,6 +97,9 @@ func newStageWith(t *testing.T, edit func(s *stage), opts ...cluster.Option) *st
 	s.things = s.service("stage.v1.ThingService", actor.KindObject, actor.ModeTransaction, actor.ModeRead, actor.ModeDurable)
 	s.things.StateType = func() proto.Message { return new(wrapperspb.Int64Value) }
 	s.things.Tables = []actor.TableDesc{{Name: "rows", New: func() proto.Message { return new(wrapperspb.StringValue) }}}
+	patient := *s.things.Methods[keep]
+	patient.Name, patient.Options.Retry = "HPAUSING", actor.RetryPolicy{MaxAttempts: 3, PauseOnExhausted: true, InitialInterval: time.Minute}
+	s.things.Methods = append(s.things.Methods, &patient)
 	s.batches = s.service("stage.v1.BatchService", actor.KindService, actor.ModeTransaction, actor.ModeRead, actor.ModeDurable)
 	brief := *s.batches.Methods[transact]
 	brief.Name, brief.Options.StepTimeout = "HSHORT", time.Second

@@ -112,6 +112,12 @@ func (w writer) handlerOptions(method *goMethod) {
 	if options.MaxInbox > 0 {
 		w.P("MaxInbox: ", options.MaxInbox, ",")
 	}
+	if options.InactivityTimeout > 0 {
+		w.P("InactivityTimeout: ", w.durationLiteral(options.InactivityTimeout), ",")
+	}
+	if options.JournalRetention > 0 {
+		w.P("JournalRetention: ", w.durationLiteral(options.JournalRetention), ",")
+	}
 	w.P("},")
 }
 

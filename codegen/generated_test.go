@@ -266,7 +266,8 @@ func TestGeneratedDescriptions(t *testing.T) {
 			{Name: "sky", By: actor.ByTenant, Rate: actor.Rate{Count: 100, Per: time.Minute, Burst: 5}, MaxQueue: 50},
 			{Name: "benches", By: actor.ByLimitKey, Concurrency: 2, Rate: actor.Rate{Count: 1, Per: time.Second, Burst: 1}, MaxQueue: actor.NoQueue, UntilDone: true},
 		},
-		MaxInbox: 7,
+		MaxInbox:          7,
+		InactivityTimeout: 30 * time.Second, JournalRetention: 500 * time.Millisecond,
 	}
 	if got := sensor.Methods[2].Options; !reflect.DeepEqual(got, want) {
 		t.Errorf("Calibrate has the options %+v, want %+v", got, want)

@@ -129,7 +129,9 @@ func optionsText(method *adminv1.Method) string {
 	add("idempotency key", method.GetIdempotencyKeyField())
 	add("timeout", lasting(options.GetTimeout()))
 	add("step timeout", lasting(options.GetStepTimeout()))
+	add("inactivity timeout", lasting(options.GetInactivityTimeout()))
 	add("retention", lasting(options.GetRetention()))
+	add("journal retention", lasting(options.GetJournalRetention()))
 	if retry := options.GetRetry(); retry != nil {
 		if retry.GetMaxAttempts() > 0 {
 			add("at most", count(int(retry.GetMaxAttempts()), "attempt"))

@@ -17,6 +17,8 @@ const (
 	stepTimeoutField = 2
 	timeoutField     = 3
 	retentionField   = 4
+	inactivityField  = 5
+	journalField     = 6
 
 	initialIntervalField = 1
 	maxIntervalField     = 2
@@ -30,6 +32,8 @@ func (r *reader) handlerOptions(desc protoreflect.Descriptor, where []int32, nam
 	r.duration(desc, at(stepTimeoutField), name+".step_timeout", options.GetStepTimeout())
 	r.duration(desc, at(timeoutField), name+".timeout", options.GetTimeout())
 	r.duration(desc, at(retentionField), name+".retention", options.GetRetention())
+	r.duration(desc, at(inactivityField), name+".inactivity_timeout", options.GetInactivityTimeout())
+	r.duration(desc, at(journalField), name+".journal_retention", options.GetJournalRetention())
 
 	retry := options.GetRetry()
 	name += ".retry"
@@ -77,6 +81,10 @@ func (r *reader) ineffectiveOptions(method *Method, options *perdurev1.HandlerOp
 		}
 	}
 	r.ineffectiveLimits(method, options)
+	if !journaled(method.Mode) {
+		refuse(inactivityField, "inactivity_timeout", options.GetInactivityTimeout() != nil, "it has no journal to be replayed from")
+		refuse(journalField, "journal_retention", options.GetJournalRetention() != nil, "it has no journal")
+	}
 	switch method.Mode {
 	case perdurev1.Mode_READ:
 		refuse(retryField, "retry", options.GetRetry() != nil, "the caller retries")
@@ -111,6 +119,10 @@ func (r *reader) mergeOptions(method *Method, defaults, own *perdurev1.HandlerOp
 		Limits:      r.mergeLimits(method, defaults.GetLimits(), own.GetLimits()),
 		MaxInbox:    int(cmp.Or(own.GetMaxInbox(), defaults.GetMaxInbox())),
 	}
+	if journaled(method.Mode) {
+		merged.InactivityTimeout = either(own.GetInactivityTimeout(), defaults.GetInactivityTimeout())
+		merged.JournalRetention = either(own.GetJournalRetention(), defaults.GetJournalRetention())
+	}
 	if merged.Retry.Factor == 0 {
 		merged.Retry.Factor = defaults.GetRetry().GetFactor()
 	}
@@ -126,7 +138,14 @@ func (r *reader) mergeOptions(method *Method, defaults, own *perdurev1.HandlerOp
 	if initial, longest := merged.Retry.InitialInterval, merged.Retry.MaxInterval; longest > 0 && initial > longest {
 		r.report(method.Desc, methodOption(handlerField, retryField), "retry.initial_interval %v is more than retry.max_interval %v; lower the first or raise the second", initial, longest)
 	}
+	if kept, whole := merged.JournalRetention, merged.Retention; whole > 0 && kept > whole {
+		r.report(method.Desc, methodOption(handlerField, journalField), "journal_retention %v is more than retention %v, with which the journal goes; lower the first or raise the second", kept, whole)
+	}
 	return merged
+}
+
+func journaled(mode perdurev1.Mode) bool {
+	return mode == perdurev1.Mode_DURABLE || mode == perdurev1.Mode_RUN
 }
 
 func either(own, fallback *durationpb.Duration) time.Duration {

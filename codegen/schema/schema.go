@@ -54,6 +54,9 @@ type HandlerOptions struct {
 	Retention   time.Duration
 	Limits      []Limit
 	MaxInbox    int
+	// InactivityTimeout and JournalRetention are of DURABLE and RUN handlers.
+	InactivityTimeout time.Duration
+	JournalRetention  time.Duration
 }
 
 // RetryPolicy is perdure.v1.RetryPolicy.

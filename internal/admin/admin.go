@@ -1,7 +1,7 @@
 // Package admin serves perdure.admin.v1.AdminService: it shows what a node keeps, invocations
 // with their journals, transactions, the state of objects, services, the node itself, in a form
-// for people, and steers invocations. It reads through routing.Router and owns no data and no
-// goroutine.
+// for people, and steers invocations, one or a batch of them. It reads through routing.Router and
+// owns no data; the goroutines of a batch end with its call.
 //
 // Every answer is bounded: pages have at most 1,000 items, a value that is too large to read is
 // left out with a note that says so, a call takes at most 10 s, and only 16 run at once, for
@@ -113,6 +113,11 @@ func (s *Service) Methods() []connect.Method {
 		unary(s, "GetInvocation", s.getInvocation),
 		unary(s, "CancelInvocation", s.cancelInvocation),
 		unary(s, "KillInvocation", s.killInvocation),
+		unary(s, "PauseInvocation", s.pauseInvocation),
+		unary(s, "ResumeInvocation", s.resumeInvocation),
+		unary(s, "RestartInvocation", s.restartInvocation),
+		unary(s, "PurgeInvocation", s.purgeInvocation),
+		unary(s, "BatchInvocations", s.batchInvocations),
 		unary(s, "GetState", s.getState),
 		unary(s, "ListTransactions", s.listTransactions),
 		unary(s, "ListLimits", s.listLimits),

@@ -80,9 +80,23 @@ func (c cursor) passed(d routing.InvocationDetail) bool {
 }
 
 func filter(request *adminv1.ListInvocationsRequest) (routing.Filter, error) {
-	f := routing.Filter{Service: request.GetService(), Key: request.GetKey(), Handler: request.GetHandler()}
-	if f.Service == "" && (f.Key != "" || f.Handler != "") {
-		return f, invalid("key and handler are names within a service: set service too")
+	f := routing.Filter{Service: request.GetService(), Key: request.GetKey(), Handler: request.GetHandler(), KeyPrefix: request.GetKeyPrefix()}
+	if f.Service == "" && (f.Key != "" || f.Handler != "" || f.KeyPrefix != "") {
+		return f, invalid("key, keyPrefix and handler are names within a service: set service too")
+	}
+	for _, bound := range []struct {
+		name string
+		at   *timestamppb.Timestamp
+		into *int64
+	}{{"createdAfter", request.GetCreatedAfter(), &f.CreatedFrom}, {"createdBefore", request.GetCreatedBefore(), &f.CreatedBefore}} {
+		if bound.at == nil {
+			continue
+		}
+		if err := bound.at.CheckValid(); err != nil {
+			return f, invalid("%s: %v", bound.name, err)
+		}
+		// A bound before 1970 is one that nothing or everything is behind.
+		*bound.into = max(bound.at.AsTime().UnixMilli(), 1)
 	}
 	for _, status := range request.GetStatus() {
 		if _, ok := adminv1.InvocationStatus_name[int32(status)]; !ok || status == 0 {
@@ -130,13 +144,13 @@ func (s *Service) listInvocations(ctx context.Context, request *adminv1.ListInvo
 		response.NextPageToken = cursor{after: until}.token()
 	}
 	for _, detail := range found {
-		response.Invocations = append(response.Invocations, summary(detail))
+		response.Invocations = append(response.Invocations, summary(detail, false))
 	}
 	return response, nil
 }
 
 // summary is an invocation without its journal.
-func summary(detail routing.InvocationDetail) *adminv1.Invocation {
+func summary(detail routing.InvocationDetail, stacks bool) *adminv1.Invocation {
 	row := detail.Row
 	target := row.GetTarget()
 	out := &adminv1.Invocation{
@@ -150,6 +164,17 @@ func summary(detail routing.InvocationDetail) *adminv1.Invocation {
 		Traceparent: row.GetTraceparent(), Entries: max(row.GetEntries(), detail.After+uint32(len(detail.Journal))-min(row.GetJournalStart(), detail.After)),
 		Continuations: row.GetContinuations(),
 		Error:         failure(row.GetResult().GetError()),
+		Failures:      failures(row, stacks), FailedAttempts: row.GetFailedAttempts(), FailuresInRow: row.GetFailures(),
+		WaitingFor: row.GetWaitingFor(), Deadline: instant(row.GetDeadlineAt()),
+	}
+	if mode := out.Mode; row.GetCompletedAt() == 0 && (mode == perdurev1.Mode_DURABLE || mode == perdurev1.Mode_RUN) {
+		out.MaxAttempts = cmp.Or(row.GetRetry().GetMaxAttempts(), routing.DefaultMaxAttempts)
+	}
+	if origins := row.GetOrigins(); len(origins) > 0 {
+		newest := origins[len(origins)-1]
+		if id, ok := invocation.IDFromBytes(newest.GetInvocationId()); ok {
+			out.RestartedFromInvocationId, out.RestartedEntries = id.String(), newest.GetEntries()
+		}
 	}
 	if row.GetStatus() == recordv1.Status_STATUS_BACKING_OFF {
 		out.RetryAt = instant(row.GetRetryAt())
@@ -170,12 +195,14 @@ func summary(detail routing.InvocationDetail) *adminv1.Invocation {
 }
 
 // instant is unset for "not yet".
-func instant(milliseconds int64) *timestamppb.Timestamp {
-	if milliseconds == 0 {
+func instant(at int64) *timestamppb.Timestamp {
+	if at == 0 {
 		return nil
 	}
-	return timestamppb.New(time.UnixMilli(milliseconds))
+	return timestamppb.New(milliseconds(at))
 }
+
+func milliseconds(at int64) time.Time { return time.UnixMilli(at) }
 
 func (s *Service) getInvocation(ctx context.Context, request *adminv1.GetInvocationRequest) (*adminv1.GetInvocationResponse, error) {
 	id, err := parseID(request.GetInvocationId())
@@ -196,7 +223,7 @@ func (s *Service) getInvocation(ctx context.Context, request *adminv1.GetInvocat
 	if err != nil {
 		return nil, err
 	}
-	out := &adminv1.GetInvocationResponse{Invocation: summary(*detail)}
+	out := &adminv1.GetInvocationResponse{Invocation: summary(*detail, true)}
 	row := detail.Row
 	out.Invocation.Divergence = divergence(row.GetDivergence())
 	method := s.method(row.GetTarget().GetService(), row.GetTarget().GetHandler())
@@ -219,38 +246,6 @@ func (s *Service) getInvocation(ctx context.Context, request *adminv1.GetInvocat
 // GetInvocation is the rpc for callers in this process; pages are theirs to ask for.
 func (s *Service) GetInvocation(ctx context.Context, request *adminv1.GetInvocationRequest) (*adminv1.GetInvocationResponse, error) {
 	return s.getInvocation(ctx, request)
-}
-
-func (s *Service) cancelInvocation(ctx context.Context, request *adminv1.CancelInvocationRequest) (*adminv1.CancelInvocationResponse, error) {
-	id, err := parseID(request.GetInvocationId())
-	if err != nil {
-		return nil, err
-	}
-	if err := s.config.Router.Cancel(ctx, id, false); err != nil {
-		return nil, err
-	}
-	return &adminv1.CancelInvocationResponse{Status: s.statusOf(ctx, id)}, nil
-}
-
-func (s *Service) killInvocation(ctx context.Context, request *adminv1.KillInvocationRequest) (*adminv1.KillInvocationResponse, error) {
-	id, err := parseID(request.GetInvocationId())
-	if err != nil {
-		return nil, err
-	}
-	if err := s.config.Router.Cancel(ctx, id, true); err != nil {
-		return nil, err
-	}
-	return &adminv1.KillInvocationResponse{Status: s.statusOf(ctx, id)}, nil
-}
-
-// statusOf is unspecified if the invocation cannot be read: what was asked for is done, so
-// that is no failure.
-func (s *Service) statusOf(ctx context.Context, id invocation.ID) adminv1.InvocationStatus {
-	detail, err := s.config.Router.Journal(ctx, id, 0, 0)
-	if err != nil {
-		return adminv1.InvocationStatus_INVOCATION_STATUS_UNSPECIFIED
-	}
-	return adminv1.InvocationStatus(detail.Row.GetStatus())
 }
 
 func parseID(text string) (invocation.ID, error) {

@@ -95,6 +95,7 @@ func options(o actor.HandlerOptions) *perdurev1.HandlerOptions {
 	out := &perdurev1.HandlerOptions{
 		StepTimeout: duration(o.StepTimeout), Timeout: duration(o.Timeout), Retention: duration(o.Retention),
 		Limits: limits(o.Limits), MaxInbox: uint32(max(o.MaxInbox, 0)),
+		InactivityTimeout: duration(o.InactivityTimeout), JournalRetention: duration(o.JournalRetention),
 	}
 	if r := o.Retry; r != (actor.RetryPolicy{}) {
 		out.Retry = &perdurev1.RetryPolicy{

@@ -145,6 +145,8 @@ func rowOf(in *recordv1.Invoke, now int64) *recordv1.Invocation {
 		Chain:          in.Chain,
 		Flow:           flowOf(in.Flow),
 		Scheduled:      in.Scheduled,
+
+		JournalRetentionMs: in.JournalRetentionMs,
 	}
 }
 

@@ -26,6 +26,9 @@ func (ev *Finish) evaluate(e *Engine, now int64) error {
 	}
 	l.running, e.changed = false, true
 	e.effect(&EndAttempt{ID: l.id})
+	if failed := ev.Result.GetError(); failed != nil && l.row.RetentionMs > 0 {
+		e.note(l, &recordv1.Failure{Error: failed, At: now, Entry: ev.Entry, Terminal: true})
+	}
 	return e.complete(l, statusOf(l, ev.Result), ev.Result, now)
 }
 
@@ -125,6 +128,9 @@ func (e *Engine) keep(l *live, now int64) error {
 		return err
 	}
 	e.armTimer(table.Timer{At: now + row.RetentionMs, Kind: table.TimerExpire, ID: l.id})
+	if keep := row.JournalRetentionMs; keep > 0 && keep < row.RetentionMs && l.mode().Journaled() {
+		e.armTimer(table.Timer{At: now + keep, Kind: table.TimerExpireJournal, ID: l.id})
+	}
 	return nil
 }
 
@@ -132,6 +138,9 @@ func (e *Engine) keep(l *live, now int64) error {
 // kept.
 func (e *Engine) putEnded(l *live) error {
 	row := l.row
-	row.Input, row.Chain, row.Waiters, row.WaitingFor, row.WaitingUntil, row.Retry, row.Flow = nil, nil, nil, nil, nil, nil, nil
+	row.Input, row.Chain, row.Waiters, row.WaitingFor, row.WaitingUntil = nil, nil, nil, nil, nil
+	if !l.mode().Journaled() { // A restart needs them.
+		row.Retry, row.Flow = nil, nil
+	}
 	return e.putMessage(table.Invocation(l.id), row)
 }

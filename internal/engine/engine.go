@@ -22,11 +22,11 @@
 //
 // # Files
 //
-// accept, start, finish, complete, retry, suspend, cancel and recover are the transitions of
-// an invocation; entry_*.go is one kind of journal entry each; message.go is traffic between
-// partitions and timer.go what fires; schedule.go is what internal/schedule needs of rows and
-// timers; flow.go is how an invocation gets its permits, and flow_limit.go how a limit gives
-// them. transaction_*.go is what internal/transaction needs of rows, attempts and messages:
+// accept, start, finish, complete, retry, suspend, cancel, operate, restart and recover are the
+// transitions of an invocation; entry_*.go is one kind of journal entry each; message.go is
+// traffic between partitions and timer.go what fires; schedule.go is what internal/schedule needs
+// of rows and timers; flow.go is how an invocation gets its permits, and flow_limit.go how a limit
+// gives them. transaction_*.go is what internal/transaction needs of rows, attempts and messages:
 // _root the side of the coordinator, _call a call that is part of a transaction, _commit how
 // one ends, _lock what becomes of those who wait for a key.
 package engine
@@ -99,8 +99,8 @@ type Engine struct {
 	epoch   uint64
 	counter uint64
 
-	// Every invocation that is queued, running, backing off or paused. Scheduled and
-	// suspended ones are in the store only: there may be millions.
+	// Every invocation that is queued, running or backing off. Scheduled, suspended and paused
+	// ones are in the store only: there may be millions.
 	live map[invocation.ID]*live
 	// locks are the keys that are held, and who waits for them.
 	locks *transaction.Locks

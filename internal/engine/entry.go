@@ -43,7 +43,7 @@ func (ev *CompleteRun) evaluate(e *Engine, now int64) error {
 func (e *Engine) apply(l *live, index uint32, entry *recordv1.Entry, now int64) error {
 	switch entry := entry.Entry.(type) {
 	case *recordv1.Entry_Call:
-		return e.invoke(entry.Call.GetInvoke(), now)
+		return e.applyCall(l, index, entry.Call, now)
 	case *recordv1.Entry_Send:
 		return e.invoke(entry.Send.GetInvoke(), now)
 	case *recordv1.Entry_Sleep:
@@ -76,6 +76,15 @@ func (e *Engine) apply(l *live, index uint32, entry *recordv1.Entry, now int64) 
 	return fmt.Errorf("invocation %s: entry %d is of a kind this version does not know: %T", l.id, index, entry.Entry)
 }
 
+// applyCall makes a call. That of a handler which has not heard yet that it was cancelled ends
+// as the calls ended that it had made before.
+func (e *Engine) applyCall(l *live, index uint32, call *recordv1.Call, now int64) error {
+	if err := e.invoke(call.GetInvoke(), now); err != nil || !l.row.CancelRequested || l.row.CancelDelivered {
+		return err
+	}
+	return e.cancelCalls([]*recordv1.CancelCall{cancelOf(l, index, &recordv1.Entry{Entry: &recordv1.Entry_Call{Call: call}})}, false, now)
+}
+
 // invoke starts an invocation, here or in the partition of its id.
 func (e *Engine) invoke(in *recordv1.Invoke, now int64) error {
 	id, ok := invocation.IDFromBytes(in.GetInvocationId())
@@ -89,7 +98,7 @@ func (e *Engine) invoke(in *recordv1.Invoke, now int64) error {
 }
 
 func (e *Engine) applyWait(l *live, wait *recordv1.Wait) error {
-	if wait.Outcome != recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED {
+	if wait.Outcome != recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED && !wait.CancelHeard {
 		return nil
 	}
 	l.row.CancelDelivered = true

@@ -41,6 +41,33 @@ type Cancel struct {
 	Token Token
 }
 
+// Pause makes an invocation stand still until a Resume.
+type Pause struct {
+	ID    invocation.ID
+	Token Token
+}
+
+// Resume starts the next attempt of an invocation that is paused, backs off or is suspended.
+type Resume struct {
+	ID    invocation.ID
+	Token Token
+}
+
+// Purge forgets an invocation that has ended.
+type Purge struct {
+	ID    invocation.ID
+	Token Token
+}
+
+// RestartAsNew starts the invocation New, of the same object, with the request of ID, which has
+// ended, and with its journal up to the entry From.
+type RestartAsNew struct {
+	ID    invocation.ID
+	New   invocation.ID
+	From  uint32
+	Token Token
+}
+
 // Append records an entry of a running attempt.
 type Append struct {
 	ID      invocation.ID
@@ -63,16 +90,21 @@ type Finish struct {
 	Attempt uint32
 	Result  *recordv1.Result
 	Entries []*recordv1.Entry
+	// Entry is the newest that the handler had made or met, 0 if it is not known.
+	Entry uint32
 }
 
 // Fail ends an attempt with an error that is not terminal. RetryAfter (milliseconds) is what
-// the error itself asked for, 0 for nothing. Divergence is set if the error is one.
+// the error itself asked for, 0 for nothing. Divergence is set if the error is one. Entry is the
+// newest that the handler had made or met, 0 if it is not known; Stack is that of a panic.
 type Fail struct {
 	ID         invocation.ID
 	Attempt    uint32
 	Error      *recordv1.Error
 	Divergence *recordv1.Divergence
 	RetryAfter int64
+	Entry      uint32
+	Stack      string
 }
 
 // Suspend ends an attempt whose handler was unwound while it waited. A completion of any of

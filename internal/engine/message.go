@@ -57,6 +57,8 @@ func (ev *Deliver) evaluate(e *Engine, now int64) error {
 		id, _ := invocation.IDFromBytes(m.Cancel.GetInvocationId())
 		_, err := e.cancel(id, false, now)
 		return err
+	case *recordv1.Message_CancelCall:
+		return e.cancelCall(m.CancelCall, now)
 	case *recordv1.Message_CompleteAwakeable:
 		return e.applyCompleteAwakeable(m.CompleteAwakeable, now)
 	case *recordv1.Message_CompletePromise:

@@ -278,8 +278,15 @@ func (a *modelAttempt) advance() (waiting bool) {
 		return false
 	}
 	if a.cancelled {
-		a.append(&recordv1.Entry{Entry: &recordv1.Entry_Wait{Wait: &recordv1.Wait{Outcome: recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED, Futures: open}}})
-		return false
+		wait := &recordv1.Wait{Outcome: recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED, Futures: open}
+		if heard := a.endedCancelled(); heard != 0 {
+			wait = &recordv1.Wait{Outcome: recordv1.WaitOutcome_WAIT_OUTCOME_COMPLETED, Futures: []uint32{heard}, CancelHeard: true}
+		}
+		// While it waits for a call, it hears by the end of that: which must come.
+		if wait.CancelHeard || !a.awaitsCall() {
+			a.append(&recordv1.Entry{Entry: &recordv1.Entry_Wait{Wait: wait}})
+			return false
+		}
 	}
 	for _, index := range open {
 		if !a.running[index] && a.isRun(index) {
@@ -288,6 +295,20 @@ func (a *modelAttempt) advance() (waiting bool) {
 		}
 	}
 	return true
+}
+
+func (a *modelAttempt) isCall(index uint32) bool { return a.ops[index-a.start-1].kind == "call" }
+
+func (a *modelAttempt) awaitsCall() bool { return slices.ContainsFunc(a.open(), a.isCall) }
+
+// endedCancelled is a call that ended cancelled, 0 if none did.
+func (a *modelAttempt) endedCancelled() uint32 {
+	for _, index := range a.waits {
+		if a.isCall(index) && a.completions[index].GetResult().GetError().GetCode() == codeCanceled {
+			return index
+		}
+	}
+	return 0
 }
 
 // isRun: entries and waits are in the same order, but for Wait entries, after which all ends.

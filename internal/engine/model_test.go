@@ -45,7 +45,7 @@ func (w *world) step() {
 	l := pick(t, "partition", w.leaders)
 	action := rapid.SampledFrom([]string{
 		"request", "request", "repeat", "advance", "advance", "advance", "advance", "advance", "flush", "flush", "deliver", "deliver", "deliver",
-		"drop", "duplicate", "resend", "crash", "time", "stale", "suspend", "suspend", "timeout", "restart", "cancel", "kill", "attach", "hangup", "awakeable", "promise",
+		"drop", "duplicate", "resend", "crash", "time", "stale", "suspend", "suspend", "timeout", "restart", "cancel", "kill", "pause", "resume", "purge", "attach", "hangup", "awakeable", "promise",
 	}).Draw(t, "action")
 	switch action {
 	case "request":
@@ -106,6 +106,28 @@ func (w *world) step() {
 			at := w.of(p.id)
 			at.evaluate(&Cancel{ID: p.id, Kill: action == "kill", Token: at.newToken(invocation.ID{})})
 		}
+	case "pause", "resume", "purge":
+		p := w.drawRequest()
+		if p == nil || action == "purge" && p.idem != "" {
+			return // A repeated request would run again.
+		}
+		at := w.of(p.id)
+		events := map[string]Event{
+			"pause": &Pause{ID: p.id, Token: at.newToken(invocation.ID{})}, "resume": &Resume{ID: p.id, Token: at.newToken(invocation.ID{})},
+			"purge": &Purge{ID: p.id, Token: at.newToken(invocation.ID{})},
+		}
+		before := at.row(p.id)
+		at.evaluate(events[action])
+		switch row := at.row(p.id); {
+		case action == "pause" && at.attempts[p.id] != nil && p.mode.Journaled():
+			t.Fatalf("%s is paused, and an attempt of it runs", p.name)
+		case action == "resume" && before.GetStatus() == recordv1.Status_STATUS_PAUSED && row.GetStatus() == recordv1.Status_STATUS_PAUSED:
+			t.Fatalf("%s was resumed and is paused", p.name)
+		case action == "purge" && before != nil && completed(before.Status) && row != nil && !row.Purging:
+			t.Fatalf("%s was purged and is there", p.name)
+		case action == "purge" && before != nil && completed(before.Status):
+			w.purged[p.name] = true
+		}
 	case "attach", "hangup":
 		if p := w.drawRequest(); p != nil {
 			at := w.of(p.id)
@@ -146,6 +168,9 @@ func (w *world) drawRequest() *program {
 
 func (w *world) request(p *program) {
 	l := w.of(p.id)
+	if l.row(p.id) == nil {
+		delete(w.results, p.id) // Its retention was over: it runs again.
+	}
 	l.evaluate(&Invoke{Invoke: p.invoke(w.now), Token: l.newToken(p.id), OneWay: len(p.name)%2 == 0 || p.delay > 0})
 }
 
@@ -187,7 +212,7 @@ func (l *leader) stale(a *modelAttempt) {
 
 func (a *modelAttempt) suspend() {
 	open := a.open()
-	if !a.program.mode.Journaled() || a.step < len(a.ops) || len(open) == 0 || a.cancelled || a.delivered {
+	if !a.program.mode.Journaled() || a.step < len(a.ops) || len(open) == 0 || a.cancelled && (a.endedCancelled() != 0 || !a.awaitsCall()) || a.delivered {
 		return
 	}
 	for _, index := range open {
@@ -440,7 +465,7 @@ func (w *world) checkChild(p *program, o *op, took bool, effects map[string]int)
 }
 
 // expired: so much time has passed that its row may have been removed.
-func (w *world) expired(p *program) bool { return w.now > p.retention }
+func (w *world) expired(p *program) bool { return w.now > p.retention || w.purged[p.name] }
 
 // expire lets every retention end: nothing may be left but objects' data.
 func (w *world) expire() {

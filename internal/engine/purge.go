@@ -44,6 +44,16 @@ func (e *Engine) purge(l *live, from uint32) (next uint32, err error) {
 	return 0, nil
 }
 
+// purgeJournal removes the journal of a completed invocation, from an entry on, and keeps its
+// result.
+func (e *Engine) purgeJournal(l *live, from uint32, now int64) error {
+	next, _, err := e.dropEntries(l.id, from, purgedJournal, purgeRows)
+	if err == nil && next != 0 {
+		e.armTimer(table.Timer{At: now, Kind: table.TimerExpireJournal, ID: l.id, Entry: next})
+	}
+	return err
+}
+
 // goOnPurging lets a timer continue the removal.
 func (e *Engine) goOnPurging(l *live, next uint32, now int64) error {
 	e.armTimer(table.Timer{At: now, Kind: table.TimerExpire, ID: l.id, Entry: next})

@@ -14,7 +14,7 @@ import (
 )
 
 // Recover rebuilds the engine's memory from the view and starts what was running: the first
-// thing a new leader does. Suspended and scheduled invocations cost no more than their row in
+// thing a new leader does. Suspended, paused and scheduled invocations cost no more than their row in
 // one scan.
 func (e *Engine) Recover(now int64) (*Output, error) {
 	e.out = Output{}
@@ -38,10 +38,13 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 			e.out.Damaged = append(e.out.Damaged, fmt.Errorf("row %s: %w", table.Describe(key), err))
 			return true
 		}
-		if active.Object != (invocation.Object{}) && active.Status == recordv1.Status_STATUS_SUSPENDED {
-			e.holdFor(active.Object, id)
-		}
-		if active.Status != recordv1.Status_STATUS_SUSPENDED && active.Status != recordv1.Status_STATUS_SCHEDULED {
+		switch active.Status {
+		case recordv1.Status_STATUS_SCHEDULED:
+		case recordv1.Status_STATUS_SUSPENDED, recordv1.Status_STATUS_PAUSED:
+			if active.Object != (invocation.Object{}) {
+				e.holdFor(active.Object, id)
+			}
+		default:
 			loaded = append(loaded, &live{id: id, stored: true, receives: true, target: invocation.Target{Service: active.Object.Service, Key: active.Object.Key}})
 		}
 		return true

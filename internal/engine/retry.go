@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
@@ -21,6 +22,7 @@ func (ev *Fail) evaluate(e *Engine, now int64) error {
 	l.running, e.changed = false, true
 	e.effect(&EndAttempt{ID: l.id})
 	l.row.Divergence = ev.Divergence
+	e.note(l, &recordv1.Failure{Error: ev.Error, At: now, Entry: ev.Entry, Stack: ev.Stack})
 	return e.backOff(l, ev.Error, ev.RetryAfter, now)
 }
 
@@ -40,7 +42,26 @@ func (ev *TimeOut) evaluate(e *Engine, now int64) error {
 	}
 	l.running, e.changed = false, true
 	e.effect(&AbortAttempt{ID: l.id, Reason: "step timeout"})
+	e.note(l, &recordv1.Failure{Error: failed.Error, At: now})
 	return e.backOff(l, failed.Error, 0, now)
+}
+
+// note adds to the failures that are kept of an invocation. One whose row will not outlive the
+// next event, which a TRANSACTION's seldom does, has none.
+func (e *Engine) note(l *live, failed *recordv1.Failure) {
+	if !l.mode().Journaled() {
+		return
+	}
+	l.row.FailedAttempts++
+	failed.Attempt = l.row.Attempt
+	if failed.Entry == 0 || failed.Entry > l.entries {
+		failed.Entry = l.entries
+	}
+	at := &recordv1.Entry{}
+	if ok, err := e.getMessage(table.Journal(l.id, failed.Entry), at); err == nil && ok && failed.Entry > 0 {
+		failed.Step, failed.Site = journal.Describe(at), at.Site
+	}
+	l.row.Failed = journal.AddFailure(l.row.Failed, failed)
 }
 
 // backOff waits before the next attempt, or gives up by the handler's policy.
@@ -50,8 +71,7 @@ func (e *Engine) backOff(l *live, cause *recordv1.Error, retryAfter, now int64) 
 	policy := resolve(l.row.Retry)
 	if l.row.Failures >= policy.MaxAttempts {
 		if policy.PauseOnExhausted {
-			l.row.Status = recordv1.Status_STATUS_PAUSED
-			return e.store(l)
+			return e.park(l)
 		}
 		return e.complete(l, recordv1.Status_STATUS_FAILED, failure(codeInternal,
 			"%s failed %d times; the last error: %s", l.target, l.row.Failures, cause.GetMessage()), now)

@@ -44,7 +44,8 @@ func (e *Engine) store(l *live) error {
 		}
 	}
 	active := table.Active{Status: l.row.Status, InboxSequence: l.row.InboxSeq}
-	if l.holdsKey() {
+	// One that was paused before it started is in no inbox.
+	if l.holdsKey() && (l.row.Attempt > 0 || l.row.Status != recordv1.Status_STATUS_PAUSED) {
 		active.Object = l.target.Object()
 	}
 	e.put(table.ActiveKey(l.id), active.Append(nil))
@@ -52,7 +53,7 @@ func (e *Engine) store(l *live) error {
 	return e.putMessage(table.Invocation(l.id), l.row)
 }
 
-// loadLive makes a suspended or scheduled invocation live again, or finds it live.
+// loadLive makes a suspended, paused or scheduled invocation live again, or finds it live.
 func (e *Engine) loadLive(id invocation.ID) (*live, error) {
 	if l := e.live[id]; l != nil {
 		return l, nil

@@ -191,6 +191,14 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 		return &Cancel{ID: id, Token: token}
 	case "kill":
 		return &Cancel{ID: id, Kill: true, Token: token}
+	case "stop":
+		return &Pause{ID: id, Token: token}
+	case "go-on":
+		return &Resume{ID: id, Token: token}
+	case "purge":
+		return &Purge{ID: id, Token: token}
+	case "restart-as-new":
+		return &RestartAsNew{ID: id, New: s.id(a["new"]), From: uint32(a.number("from")), Token: token}
 	case "append":
 		return &Append{ID: id, Attempt: attempt, Index: uint32(a.number("index")), Entry: s.entry(t, a)}
 	case "run-done":
@@ -272,6 +280,9 @@ func (s *script) invoke(a args) *recordv1.Invoke {
 	case "READ":
 		in.Mode = uint32(invocation.ModeRead)
 	}
+	if a["timeout"] != "" {
+		in.DeadlineAt = s.now + a.number("timeout")
+	}
 	if a["attempts"] != "" {
 		in.Retry = &recordv1.RetryPolicy{MaxAttempts: uint32(a.number("attempts")), PauseOnExhausted: a["pause"] != ""}
 	}
@@ -311,7 +322,7 @@ func (s *script) entry(t *testing.T, a args) *recordv1.Entry {
 	case "run":
 		e.Entry = &recordv1.Entry_Run{Run: &recordv1.Run{Name: a["name"]}}
 	case "set":
-		e.Entry = &recordv1.Entry_SetState{SetState: &recordv1.SetState{Value: []byte(a["value"]), First: true}}
+		e.Entry = &recordv1.Entry_SetState{SetState: &recordv1.SetState{Value: []byte(a["value"]), First: true, Previous: []byte(a["previous"]), HadPrevious: a["previous"] != ""}}
 	case "put":
 		e.Entry = &recordv1.Entry_TablePut{TablePut: &recordv1.TablePut{Table: a["table"], Key: a["row"], Value: []byte(a["value"]), Delete: a["delete"] != ""}}
 	case "awakeable":
@@ -322,6 +333,8 @@ func (s *script) entry(t *testing.T, a args) *recordv1.Entry {
 		e.Entry = &recordv1.Entry_Receive{Receive: &recordv1.Receive{Name: a["name"]}}
 	case "wait-cancelled":
 		e.Entry = &recordv1.Entry_Wait{Wait: &recordv1.Wait{Outcome: recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED}}
+	case "wait-heard":
+		e.Entry = &recordv1.Entry_Wait{Wait: &recordv1.Wait{Futures: []uint32{uint32(a.number("of"))}, Outcome: recordv1.WaitOutcome_WAIT_OUTCOME_COMPLETED, CancelHeard: true}}
 	case "cancel":
 		id := s.id(a["to"])
 		e.Entry = &recordv1.Entry_CancelInvocation{CancelInvocation: &recordv1.CancelInvocation{InvocationId: id[:]}}
@@ -494,6 +507,15 @@ func (s *script) value(key, value []byte) string {
 	}
 	if row.Flow.GetAsk() != 0 {
 		text += " waits for " + row.Flow.Limits[row.Flow.Held].Name
+	}
+	for _, f := range row.Failed {
+		if f.Step != "" {
+			text += fmt.Sprintf(" failed@%d=%q", f.Entry, f.Step)
+		}
+	}
+	for _, o := range row.Origins {
+		id, _ := invocation.IDFromBytes(o.InvocationId)
+		text += fmt.Sprintf(" from=%s@%d", s.names[id], o.Entries)
 	}
 	if row.Result != nil {
 		text += " result=" + resultText(row.Result)

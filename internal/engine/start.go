@@ -96,8 +96,6 @@ func (e *Engine) quarantine(l *live, cause error, now int64) error {
 	if !l.stored {
 		return e.complete(l, recordv1.Status_STATUS_FAILED, failed, now)
 	}
-	e.live[l.id] = l
-	l.row.Status = recordv1.Status_STATUS_PAUSED
 	l.row.LastFailure = failed.Error
-	return e.store(l)
+	return e.park(l)
 }

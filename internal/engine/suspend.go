@@ -17,7 +17,7 @@ func (ev *Suspend) evaluate(e *Engine, now int64) error {
 	l.running, e.changed = false, true
 	e.effect(&EndAttempt{ID: l.id})
 	// What came while the handler was being unwound wakes it at once.
-	wake := l.row.CancelRequested && !l.row.CancelDelivered
+	wake := l.row.CancelRequested && !l.row.CancelDelivered && !awaited(e.openCalls(l), ev.WaitingFor)
 	if ev.WaitingUntil != nil {
 		decided, err := journal.Decided(ev.WaitingUntil, 0, e.endedEntries(l.id))
 		if err != nil {
@@ -94,6 +94,8 @@ func (e *Engine) completion(id invocation.ID, completion *recordv1.Completion, n
 	case l.running:
 		e.effect(&Notify{ID: id, Completion: completion})
 	case l.row.Status != recordv1.Status_STATUS_SUSPENDED:
+	case l.row.CancelRequested && !l.row.CancelDelivered && slices.Contains(l.row.WaitingFor, completion.Entry):
+		return e.start(l, now) // It has not been told while it waited for a call: perhaps for this one.
 	case l.row.WaitingUntil != nil:
 		decided, err := journal.Decided(l.row.WaitingUntil, completion.Entry, e.endedEntries(id))
 		if err != nil || !decided {

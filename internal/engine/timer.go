@@ -45,6 +45,12 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 			return e.end(l, recordv1.Status_STATUS_FAILED, failure(codeDeadlineExceeded,
 				"%s did not end within its timeout of %d ms", l.target, timer.At-l.row.CreatedAt), now)
 		}
+	case table.TimerExpireJournal:
+		e.out.Lazy = true
+		// An invocation of the same id that was started since has its own.
+		if completed(l.row.Status) && l.row.CompletedAt+l.row.JournalRetentionMs <= now {
+			return e.purgeJournal(l, timer.Entry, now)
+		}
 	case table.TimerExpire:
 		e.out.Lazy = true
 		if completed(l.row.Status) {

@@ -203,6 +203,8 @@ func (c *call) invoke(request proto.Message, wanted delivery) (*recordv1.Invoke,
 		StepTimeoutMs:  m.stamps.stepTimeoutMs,
 		Flow:           flow.Of(m.desc, key, wanted.flow, nil),
 		MaxInbox:       m.stamps.maxInbox,
+
+		JournalRetentionMs: m.stamps.journalRetentionMs,
 	}
 	if wanted.delay > 0 || m.stamps.timeout > 0 {
 		now := time.Now()

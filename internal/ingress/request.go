@@ -186,10 +186,15 @@ type stamps struct {
 	stepTimeoutMs int64
 	timeout       time.Duration
 	maxInbox      uint32
+
+	journalRetentionMs int64
 }
 
 func newStamps(options actor.HandlerOptions) stamps {
-	s := stamps{stepTimeoutMs: options.StepTimeout.Milliseconds(), timeout: options.Timeout, maxInbox: uint32(max(options.MaxInbox, 0))}
+	s := stamps{
+		stepTimeoutMs: options.StepTimeout.Milliseconds(), timeout: options.Timeout, maxInbox: uint32(max(options.MaxInbox, 0)),
+		journalRetentionMs: options.JournalRetention.Milliseconds(),
+	}
 	if r := options.Retry; r != (actor.RetryPolicy{}) {
 		s.retry = &recordv1.RetryPolicy{
 			InitialIntervalMs: r.InitialInterval.Milliseconds(),

@@ -69,6 +69,9 @@ type Attempt struct {
 	Completions map[uint32]*recordv1.Completion
 	// CancelRequested: cancelled before this attempt, and no Wait entry says so yet.
 	CancelRequested bool
+	// Origins are the invocations whose entries the journal begins with: while those replay, time
+	// and random numbers are theirs.
+	Origins []*recordv1.RestartOrigin
 	// Chain holds the objects that the call chain leading here holds exclusively, this
 	// attempt's own target last. It goes into the Invoke of every call made.
 	Chain       []*recordv1.Target
@@ -123,6 +126,10 @@ type Outcome struct {
 	Divergence *recordv1.Divergence
 	// RetryAfter, if positive, is the wait the error itself asked for.
 	RetryAfter time.Duration
+	// Entry is the newest of the journal that the handler had made or met when it failed, 0 if that
+	// is not known. Stack is that of a panic.
+	Entry uint32
+	Stack string
 	// Suspended: the handler was unwound while it waited; any of WaitingFor's completions
 	// (or a cancel) wakes it.
 	Suspended  bool

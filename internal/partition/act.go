@@ -124,6 +124,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Journal:         e.Journal,
 		Completions:     e.Completions,
 		CancelRequested: e.CancelRequested,
+		Origins:         row.Origins,
 		Traceparent:     p.traceparent(e),
 		StartedAt:       time.UnixMilli(cmp.Or(row.ContinuedAt, row.StartedAt)),
 		Start:           row.JournalStart,
@@ -270,7 +271,7 @@ func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
 		if refused := cmp.Or(h.tooLarge(a, bytes), h.tooMany(a, len(o.Entries))); refused != nil {
 			o.Result = &recordv1.Result{Error: refused}
 		}
-		event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: o.Result, Entries: o.Entries}
+		event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: o.Result, Entries: o.Entries, Entry: o.Entry}
 	case o.ContinueAsNew != nil:
 		if refused := h.tooLarge(a, len(o.ContinueAsNew)); refused != nil {
 			event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: &recordv1.Result{Error: refused}}
@@ -280,7 +281,7 @@ func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
 	case o.Suspended:
 		event = &engine.Suspend{ID: a.ID, Attempt: a.Number, WaitingFor: o.WaitingFor, WaitingUntil: o.WaitingUntil}
 	default:
-		event = &engine.Fail{ID: a.ID, Attempt: a.Number, Error: o.Retry, Divergence: o.Divergence, RetryAfter: o.RetryAfter.Milliseconds()}
+		event = &engine.Fail{ID: a.ID, Attempt: a.Number, Error: o.Retry, Divergence: o.Divergence, RetryAfter: o.RetryAfter.Milliseconds(), Entry: o.Entry, Stack: o.Stack}
 	}
 	h.post(item{event: event})
 }

@@ -386,6 +386,14 @@ func tokenOf(event engine.Event) engine.Token {
 		return ev.Token
 	case *engine.Cancel:
 		return ev.Token
+	case *engine.Pause:
+		return ev.Token
+	case *engine.Resume:
+		return ev.Token
+	case *engine.Purge:
+		return ev.Token
+	case *engine.RestartAsNew:
+		return ev.Token
 	case *engine.CompleteAwakeable:
 		return ev.Token
 	case *engine.CompletePromise:

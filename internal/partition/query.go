@@ -232,5 +232,3 @@ func (t *tableReader) page(name, from string) (*routing.Table, error) {
 	}
 	return page, nil
 }
-
-var _ routing.Router = (*Router)(nil)

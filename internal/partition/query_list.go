@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"context"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -218,7 +219,8 @@ func (l *listing) want(wanted []invocation.ID, id invocation.ID, value []byte) (
 	}
 	// An invocation that holds no key has no object here.
 	if o := active.Object; o != (invocation.Object{}) &&
-		(l.filter.Service != "" && l.filter.Service != o.Service || l.filter.Key != "" && l.filter.Key != o.Key) {
+		(l.filter.Service != "" && l.filter.Service != o.Service || l.filter.Key != "" && l.filter.Key != o.Key ||
+			!strings.HasPrefix(o.Key, l.filter.KeyPrefix)) {
 		return wanted, nil
 	}
 	return append(wanted, id), nil
@@ -230,7 +232,7 @@ func (l *listing) take(id invocation.ID, value []byte) error {
 	if err := proto.Unmarshal(value, row); err != nil {
 		return damaged(id, err)
 	}
-	if !matches(l.filter, row) {
+	if !matches(l.filter, row) || row.Purging {
 		return nil
 	}
 	// A page of rows with their payloads could be gigabytes.
@@ -246,7 +248,9 @@ func matches(f routing.Filter, row *recordv1.Invocation) bool {
 	t := row.GetTarget()
 	return (f.Service == "" || f.Service == t.GetService()) &&
 		(f.Key == "" || f.Key == t.GetKey()) &&
+		strings.HasPrefix(t.GetKey(), f.KeyPrefix) &&
 		(f.Handler == "" || f.Handler == t.GetHandler()) &&
+		row.CreatedAt >= f.CreatedFrom && (f.CreatedBefore == 0 || row.CreatedAt < f.CreatedBefore) &&
 		(len(f.Statuses) == 0 || slices.Contains(f.Statuses, row.Status))
 }
 

@@ -34,6 +34,20 @@ type Router interface {
 	// Cancel asks an invocation to stop, or with kill ends it where it is, and returns once
 	// that is durable. An invocation that has ended is left as it is.
 	Cancel(ctx context.Context, id invocation.ID, kill bool) error
+	// Pause makes an invocation stand still until it is resumed, and returns once that is durable.
+	// Fails with not_found, or failed_precondition for one that has ended or that can't be paused.
+	Pause(ctx context.Context, id invocation.ID) error
+	// Resume lets an invocation go on that is paused, and one that backs off try again at once.
+	// Fails with not_found, or failed_precondition for one that has ended.
+	Resume(ctx context.Context, id invocation.ID) error
+	// Purge forgets an invocation that has ended, with its journal; of a long one the rest of that
+	// goes in the background. Fails with not_found, or failed_precondition for one that has not.
+	Purge(ctx context.Context, id invocation.ID) error
+	// RestartAsNew starts a new invocation with the request of a DURABLE one that has ended and the
+	// first entries of its journal, up to from, and returns its id once that is durable. Two
+	// restarts of one invocation with the same requestID are one; empty, each is one. Fails with
+	// not_found, failed_precondition, invalid_argument or resource_exhausted.
+	RestartAsNew(ctx context.Context, id invocation.ID, from uint32, requestID string) (invocation.ID, error)
 	// CompleteAwakeable resolves or rejects an awakeable. The same result again changes
 	// nothing; another one fails with failed_precondition.
 	CompleteAwakeable(ctx context.Context, awakeableID string, result *recordv1.Result) error
@@ -57,6 +71,9 @@ type Router interface {
 	// MaxPage; or the one that query names, if it is in use. Not one instant.
 	Limits(ctx context.Context, query LimitQuery) ([]Limit, error)
 }
+
+// DefaultMaxAttempts is how often a DURABLE or RUN handler is tried whose policy does not say.
+const DefaultMaxAttempts = 30
 
 // MaxPage is the most entries, invocations or rows of a table that one page has.
 const MaxPage = 1000
@@ -84,6 +101,11 @@ type Filter struct {
 	Key      string
 	Handler  string
 	Statuses []recordv1.Status
+	// KeyPrefix is what the key starts with.
+	KeyPrefix string
+	// CreatedFrom and CreatedBefore bound the instant of acceptance, in milliseconds since 1970.
+	CreatedFrom   int64
+	CreatedBefore int64
 	// After is where the page before ended: its Next.
 	After invocation.ID
 	// Until is the last id to look at. Zero: there is none.

@@ -19,6 +19,8 @@ const (
 	TimerExpire   TimerKind = 'x' // a completed invocation's retention is over; its entry is where its removal goes on
 	TimerTrim     TimerKind = 'j' // entries of runs before the last ContinueAsNew are removed, from its entry on
 	TimerLimit    TimerKind = 'l' // a limit has a token for who waits, or nobody uses it any more
+
+	TimerExpireJournal TimerKind = 'b' // that of its journal is, which is shorter; its entry is where its removal goes on
 )
 
 // Timer is a durable wake-up. Its key sorts by instant.

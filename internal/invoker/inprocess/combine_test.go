@@ -159,7 +159,7 @@ func TestCancelOfACombination(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			config, crash := of()
 			durably(t, config, func(d *double) { d.crash = crash; afterMinutes(d) }, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
-				all := actor.AllAsync(later(ctx, 90, false), actor.AnyAsync(later(ctx, 80, true), later(ctx, 100, false)))
+				all := actor.AllAsync(actor.After(ctx, 90*time.Minute), actor.AnyAsync(actor.After(ctx, 80*time.Minute), actor.After(ctx, 100*time.Minute)))
 				_, err := all.Await(ctx)
 				again, againErr := all.Await(ctx) // told once
 				return reply(fmt.Sprint(errors.Is(err, actor.ErrCanceled), len(again), againErr)), nil
@@ -169,6 +169,48 @@ func TestCancelOfACombination(t *testing.T) {
 				d.cancel()
 			}, func(t *testing.T, d *double, got string) {
 				if got != "true 2 <nil>" {
+					t.Error(got)
+				}
+				noRetries(t, d)
+			})
+		})
+	}
+}
+
+// Calls are cancelled with their caller, which hears of it by their end: also when that alone does
+// not decide the combination.
+func TestCancelOfACombinationOfCalls(t *testing.T) {
+	for way, of := range manners() {
+		t.Run(way, func(t *testing.T) {
+			config, crash := of()
+			durably(t, config, func(d *double) { d.crash = crash; afterMinutes(d) }, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
+				_, all := actor.AllAsync(later(ctx, 90, false), actor.AnyAsync(later(ctx, 80, true), later(ctx, 100, false))).Await(ctx)
+				after := actor.Sleep(ctx, time.Second) // told once
+				return reply(fmt.Sprint(errors.Is(all, actor.ErrCanceled), after)), nil
+			}, func(d *double) {
+				synctest.Wait()
+				time.Sleep(time.Hour)
+				d.cancel()
+			}, func(t *testing.T, d *double, got string) {
+				if got != "true <nil>" {
+					t.Error(got)
+				}
+				noRetries(t, d)
+			})
+		})
+		t.Run(way+", beside a timer", func(t *testing.T) {
+			config, crash := of()
+			durably(t, config, func(d *double) { d.crash = crash; afterMinutes(d) }, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
+				call, timer := later(ctx, 90, false), actor.After(ctx, 24*time.Hour)
+				err := actor.Settled(ctx, call, timer)
+				after := actor.Sleep(ctx, time.Second)
+				return reply(fmt.Sprint(errors.Is(err, actor.ErrCanceled), after)), nil
+			}, func(d *double) {
+				synctest.Wait()
+				time.Sleep(time.Hour)
+				d.cancel()
+			}, func(t *testing.T, d *double, got string) {
+				if got != "true <nil>" {
 					t.Error(got)
 				}
 				noRetries(t, d)

@@ -329,6 +329,9 @@ func (d *double) applyLocked(index uint32, entry *recordv1.Entry) {
 	case *recordv1.Entry_StopTimer:
 		d.completeLocked(step.StopTimer.Entry, &recordv1.Result{Error: &recordv1.Error{Code: 1, Message: "the timer was stopped"}})
 	case *recordv1.Entry_Call:
+		if d.mu.canceled && !d.mu.delivered {
+			d.cancelCallLocked(index)
+		}
 		if d.answer != nil {
 			if result := d.answer(step.Call.Invoke); result != nil {
 				d.mu.timers = append(d.mu.timers, time.AfterFunc(0, func() { d.complete(index, result) }))
@@ -346,7 +349,7 @@ func (d *double) applyLocked(index uint32, entry *recordv1.Entry) {
 		d.mu.receivers[step.Receive.Name] = append(d.mu.receivers[step.Receive.Name], index)
 		d.signalsLocked()
 	case *recordv1.Entry_Wait:
-		if step.Wait.Outcome == recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED {
+		if step.Wait.Outcome == recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED || step.Wait.CancelHeard {
 			d.mu.delivered = true
 		}
 		for position, future := range step.Wait.Futures {
@@ -391,6 +394,8 @@ func (d *double) completeLocked(index uint32, result *recordv1.Result) {
 	d.mu.completions[index] = encode(d.t, completion)
 	switch {
 	case d.mu.current == nil:
+	case d.mu.suspended && d.mu.canceled && !d.mu.delivered && slices.Contains(d.mu.waitingFor, index):
+		d.startLocked()
 	case d.mu.suspended && d.mu.until != nil:
 		if d.decidedLocked(d.mu.until, index) {
 			d.startLocked()
@@ -421,12 +426,36 @@ func (d *double) cancel() {
 	if d.mu.canceled {
 		return
 	}
+	d.cancelLocked()
+}
+
+func (d *double) cancelLocked() {
 	d.mu.canceled = true
-	if d.mu.suspended {
+	if d.mu.suspended && !d.awaitsCallLocked() {
 		d.startLocked()
-	} else if d.mu.current != nil {
+	} else if d.mu.current != nil && !d.mu.suspended {
 		d.mu.running.Cancel()
 	}
+	for index := range d.entriesLocked() {
+		d.cancelCallLocked(uint32(index) + 1)
+	}
+}
+
+// cancelCallLocked ends a call that has no result, as the callee's partition would.
+func (d *double) cancelCallLocked(index uint32) {
+	if d.isOpenCallLocked(index) {
+		d.mu.timers = append(d.mu.timers, time.AfterFunc(time.Second, func() {
+			d.complete(index, &recordv1.Result{Error: &recordv1.Error{Code: uint32(actor.Canceled), Message: "the callee was cancelled"}})
+		}))
+	}
+}
+
+func (d *double) isOpenCallLocked(index uint32) bool {
+	return d.mu.completions[index] == nil && decode(d.t, d.mu.journal[index-1], new(recordv1.Entry)).GetCall() != nil
+}
+
+func (d *double) awaitsCallLocked() bool {
+	return slices.ContainsFunc(d.mu.waitingFor, d.isOpenCallLocked)
 }
 
 func (d *double) AwaitDurable(attempt *invoker.Attempt, granted func()) {
@@ -466,11 +495,12 @@ func (d *double) Finish(attempt *invoker.Attempt, outcome *invoker.Outcome) {
 				return
 			}
 		}
-		if d.mu.canceled && !d.mu.delivered {
+		d.mu.waitingFor, d.mu.until = outcome.WaitingFor, outcome.WaitingUntil
+		if d.mu.canceled && !d.mu.delivered && !d.awaitsCallLocked() {
 			d.startLocked()
 			return
 		}
-		d.mu.suspended, d.mu.waitingFor, d.mu.until = true, outcome.WaitingFor, outcome.WaitingUntil
+		d.mu.suspended = true
 	case outcome.Retry != nil:
 		d.mu.retries = append(d.mu.retries, outcome.Retry)
 		if outcome.Divergence != nil {

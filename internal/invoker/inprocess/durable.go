@@ -51,7 +51,9 @@ type durable struct {
 	// aheadBytes were recorded since the handler last knew that all was durable.
 	aheadBytes int
 	now        time.Time
-	inRun      string // the Run whose closure is on the handler's goroutine
+	inRun      string   // the Run whose closure is on the handler's goroutine
+	calls      []uint32 // entries of calls that this attempt has made or met
+	heard      []uint32 // the calls by whose end the handler heard that it was cancelled
 	random     *rand.Rand
 	logger     *slog.Logger
 	data       durableData
@@ -79,7 +81,7 @@ func newDurable(inv *Invoker, m *method, attempt *invoker.Attempt) *durable {
 	d := &durable{
 		invoker: inv, method: m, attempt: attempt,
 		cursor: journal.CursorFrom(attempt.Start, attempt.Journal),
-		now:    attempt.StartedAt,
+		now:    beganAt(attempt),
 		wake:   make(chan struct{}, 1), over: make(chan struct{}),
 	}
 	d.life.parent, d.life.deadline = context.Background(), attempt.Deadline
@@ -100,17 +102,18 @@ func (d *durable) perform(w *worker) {
 			return
 		}
 		if panicked := recover(); panicked != nil {
-			failure := d.invoker.panicked(d.method, d.attempt.ID, panicked, debug.Stack()).GetError()
+			stack := debug.Stack()
+			failure := d.invoker.panicked(d.method, d.attempt.ID, panicked, stack).GetError()
 			// Unlike a caller, whoever looks at the retries should see what happened.
 			failure.Message += ": " + fmt.Sprint(panicked)
-			d.finish(&invoker.Outcome{Retry: failure})
+			d.finish(d.at(&invoker.Outcome{Retry: failure, Stack: string(stack)}))
 			return
 		}
-		d.finish(&invoker.Outcome{Retry: errorRecord(errExited)}) // unless it was stopped
+		d.finish(d.at(&invoker.Outcome{Retry: errorRecord(errExited)})) // unless it was stopped
 	}()
 	outcome := d.handle()
 	returned = true
-	d.finish(outcome)
+	d.finish(d.at(outcome))
 }
 
 func (d *durable) handle() *invoker.Outcome {
@@ -281,8 +284,16 @@ func (d *durable) expired() {
 func (d *durable) Fail(err error) {
 	d.invoker.config.Logger.Error("attempt failed", telemetry.KeyInvocationID, d.attempt.ID.String(), telemetry.KeyService, d.attempt.Target.Service,
 		telemetry.KeyHandler, d.attempt.Target.Handler, telemetry.KeyAttempt, d.attempt.Number, telemetry.KeyError, err)
-	d.stop(err, &invoker.Outcome{Retry: errorRecord(err)})
+	d.stop(err, d.at(&invoker.Outcome{Retry: errorRecord(err)}))
 	runtime.Goexit()
+}
+
+// at says where in its journal the handler was.
+func (d *durable) at(outcome *invoker.Outcome) *invoker.Outcome {
+	if outcome.Entry == 0 {
+		outcome.Entry = d.cursor.Passed()
+	}
+	return outcome
 }
 
 func (d *durable) diverged(divergence *journal.Divergence) *invoker.Outcome {
@@ -290,7 +301,7 @@ func (d *durable) diverged(divergence *journal.Divergence) *invoker.Outcome {
 		telemetry.KeyHandler, d.attempt.Target.Handler, telemetry.KeyAttempt, d.attempt.Number, telemetry.KeyError, divergence)
 	return &invoker.Outcome{
 		Retry:      &recordv1.Error{Code: uint32(actor.Internal), Message: divergence.Error()},
-		Divergence: divergence.Record(d.attempt.Number, d.show),
+		Divergence: divergence.Record(d.attempt.Number, d.show), Entry: divergence.Index,
 	}
 }
 
@@ -394,7 +405,7 @@ func (d *durable) Now() time.Time {
 func (d *durable) Rand() *rand.Rand {
 	d.mustEnter("Rand", "")
 	if d.random == nil {
-		d.random = randomOf(d.attempt.ID, d.attempt.StartedAt)
+		d.random = rand.New(&durableRandom{d: d})
 	}
 	return d.random
 }

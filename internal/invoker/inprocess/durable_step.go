@@ -26,6 +26,7 @@ func (d *durable) Call(ctx context.Context, call actor.CallRequest) (uint32, err
 	invoke.Caller = &recordv1.Caller{InvocationId: d.attempt.ID[:], Entry: d.cursor.Passed() + 1}
 	invoke.Chain = d.attempt.Chain
 	index, _ := d.recordPending(&recordv1.Entry{Entry: &recordv1.Entry_Call{Call: &recordv1.Call{Invoke: invoke}}}, sameRequest(call.Method), span)
+	d.calls = append(d.calls, index)
 	return index, nil
 }
 

@@ -106,6 +106,7 @@ func (d *durable) replayWait(ctx context.Context, indexes []uint32, recorded *re
 	if winner >= len(indexes) || d.completion(indexes[winner]) == nil {
 		d.Fail(actor.Errorf(actor.DataLoss, "journal entry %d says that entry %d completed, but its completion is missing", d.cursor.Passed(), wait.GetWinner()))
 	}
+	d.hear(d.heardBy(wait.GetCancelHeard(), indexes[winner:winner+1]))
 	d.settle(indexes[winner])
 	return winner, nil
 }
@@ -130,6 +131,7 @@ func (d *durable) replayCondition(ctx context.Context, a *awaited, recorded *rec
 			if d.completion(entry) == nil {
 				d.Fail(actor.Errorf(actor.DataLoss, "journal entry %d says that entry %d completed, but its completion is missing", d.cursor.Passed(), entry))
 			}
+			d.hear(d.heardBy(wait.GetCancelHeard(), []uint32{entry}))
 		}
 	}
 	if !a.condition.Decide(func(entry uint32) (bool, bool) { return seen[entry], d.failed(entry) }) {
@@ -218,27 +220,31 @@ func (d *durable) wait(ctx context.Context, a *awaited) (int, error) {
 		// handler that were told of the cancel instead would not undo it. Nor may a wait that an
 		// earlier attempt saw complete end otherwise; replayWait relies on that.
 		case seen != nil:
-			d.completeCondition(a, seen)
+			d.completeCondition(a, seen, canceled)
 			return 0, nil
 		case winner >= 0:
-			if len(a.entries) > 1 {
+			heard := d.heardBy(canceled, a.entries[winner:winner+1])
+			if len(a.entries) > 1 || len(heard) > 0 {
 				wait := a.wait(recordv1.WaitOutcome_WAIT_OUTCOME_COMPLETED)
-				wait.Winner = uint32(winner)
+				wait.Winner, wait.CancelHeard = uint32(winner), len(heard) > 0
 				d.recordWait(wait)
 			}
+			d.hear(heard)
 			d.settle(a.entries[winner])
 			return winner, nil
-		case canceled:
+		// A call that is waited for was cancelled too, before its caller hears of it: the leaves of
+		// a tree of calls undo what they did first.
+		case canceled && !d.awaitsCall(a.entries):
 			return 0, d.deliverCancel(a)
 		case ctx.Err() != nil:
 			d.recordWait(a.wait(recordv1.WaitOutcome_WAIT_OUTCOME_DEADLINE))
 			return 0, contextError(ctx)
-		case mayTire && closures == 0 && (tired || d.invoker.config.InactivityTimeout <= SuspendAtOnce):
+		case mayTire && closures == 0 && (tired || d.method.inactivity <= SuspendAtOnce):
 			d.stop(errSuspended, &invoker.Outcome{Suspended: true, WaitingFor: a.entries, WaitingUntil: a.record})
 			runtime.Goexit()
 		}
-		if mayTire && inactive == nil && d.invoker.config.InactivityTimeout > SuspendAtOnce {
-			timer := time.NewTimer(d.invoker.config.InactivityTimeout)
+		if mayTire && inactive == nil && d.method.inactivity > SuspendAtOnce {
+			timer := time.NewTimer(d.method.inactivity)
 			defer timer.Stop()
 			inactive = timer.C
 		}
@@ -283,20 +289,22 @@ func (a *awaited) lookLocked(completions map[uint32]*recordv1.Completion) (winne
 }
 
 // completeCondition decides the condition by what was seen, and records that unless it is evident.
-func (d *durable) completeCondition(a *awaited, seen map[uint32]bool) {
+func (d *durable) completeCondition(a *awaited, seen map[uint32]bool, canceled bool) {
+	heard := d.heardBy(canceled, slices.DeleteFunc(slices.Clone(a.entries), func(entry uint32) bool { return !seen[entry] }))
 	ended := func(entry uint32) (bool, bool) {
 		failure, done := seen[entry]
 		return done, failure
 	}
 	evident := a.condition.Evident(ended)
 	a.condition.Decide(ended)
-	if evident {
+	if evident && len(heard) == 0 {
 		for _, entry := range a.entries {
 			d.settle(entry)
 		}
 		return
 	}
 	wait := a.wait(recordv1.WaitOutcome_WAIT_OUTCOME_COMPLETED)
+	wait.CancelHeard = len(heard) > 0
 	wait.Completed = make([]byte, (len(a.entries)+7)/8)
 	for position, entry := range a.entries {
 		if _, done := seen[entry]; done {
@@ -304,6 +312,34 @@ func (d *durable) completeCondition(a *awaited, seen map[uint32]bool) {
 		}
 	}
 	d.recordWait(wait)
+	d.hear(heard)
+}
+
+// awaitsCall reports whether one of the entries is a call that is not complete.
+func (d *durable) awaitsCall(entries []uint32) bool {
+	return slices.ContainsFunc(entries, func(entry uint32) bool { return slices.Contains(d.calls, entry) && d.completion(entry) == nil })
+}
+
+// heardBy are those of the completed entries that are calls which ended cancelled, if the
+// invocation was and has not been told.
+func (d *durable) heardBy(canceled bool, entries []uint32) (calls []uint32) {
+	if !canceled {
+		return nil
+	}
+	for _, entry := range entries {
+		if slices.Contains(d.calls, entry) && d.completion(entry).GetResult().GetError().GetCode() == uint32(actor.Canceled) {
+			calls = append(calls, entry)
+		}
+	}
+	return calls
+}
+
+// hear tells the handler of the cancel by the end of its calls.
+func (d *durable) hear(calls []uint32) {
+	if len(calls) > 0 {
+		d.heard = append(d.heard, calls...)
+		d.told()
+	}
 }
 
 var errSuspended = actor.NewError(actor.Canceled, "the attempt was suspended")
@@ -311,7 +347,7 @@ var errSuspended = actor.NewError(actor.Canceled, "the attempt was suspended")
 // suspendable reports whether an unwound handler would be woken by all that can end the wait: a
 // deadline of a derived ctx lives in this process only.
 func (d *durable) suspendable(ctx context.Context) bool {
-	if d.invoker.config.InactivityTimeout < 0 {
+	if d.method.inactivity < 0 {
 		return false
 	}
 	deadline, ok := ctx.Deadline()
@@ -343,6 +379,9 @@ func (d *durable) Result(index uint32) ([]byte, error) {
 	completion := d.completion(index)
 	if completion == nil {
 		d.Fail(actor.Errorf(actor.Internal, "entry %d was read before it completed", index))
+	}
+	if slices.Contains(d.heard, index) {
+		return nil, actor.ErrCanceled
 	}
 	return resultParts(completion.GetResult())
 }

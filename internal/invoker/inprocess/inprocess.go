@@ -13,6 +13,7 @@
 package inprocess
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,8 +39,8 @@ type Config struct {
 	// TracerProvider records a span for each attempt and each step. Nil records none and costs
 	// nothing.
 	TracerProvider trace.TracerProvider
-	// InactivityTimeout is how long a handler may wait before it is unwound, to be replayed when
-	// what it waits for is there. Defaults to 1 minute; SuspendAtOnce unwinds at every wait; a
+	// InactivityTimeout is how long a handler without an inactivity_timeout of its own may wait
+	// before it is unwound, to be replayed when what it waits for is there. Defaults to 1 minute; SuspendAtOnce unwinds at every wait; a
 	// negative one never does.
 	InactivityTimeout time.Duration
 	// StepTimeout is for handlers without a step_timeout of their own. Defaults to 10 minutes; a
@@ -95,6 +96,7 @@ type method struct {
 	desc        *actor.MethodDesc
 	service     *service
 	stepTimeout time.Duration // 0: none
+	inactivity  time.Duration // as Config.InactivityTimeout
 }
 
 var _ invoker.Invoker = (*Invoker)(nil)
@@ -127,7 +129,7 @@ func (inv *Invoker) Register(desc *actor.ServiceDesc, handler any) error {
 	}
 	added := &service{desc: desc, handler: handler, methods: make(map[string]*method, len(desc.Methods))}
 	for _, m := range desc.Methods {
-		registered := &method{desc: m, service: added, stepTimeout: m.Options.StepTimeout}
+		registered := &method{desc: m, service: added, stepTimeout: m.Options.StepTimeout, inactivity: cmp.Or(m.Options.InactivityTimeout, inv.config.InactivityTimeout)}
 		if registered.stepTimeout == 0 {
 			registered.stepTimeout = max(inv.config.StepTimeout, 0)
 		}

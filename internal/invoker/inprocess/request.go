@@ -31,6 +31,8 @@ func NewInvoke(call actor.CallRequest, now time.Time, caller *recordv1.Flow) (*r
 		Retry:          retryRecord(call.Method.Options.Retry),
 		Flow:           flow.Of(call.Method, call.Key, flow.GivenOf(call), caller),
 		MaxInbox:       uint32(max(call.Method.Options.MaxInbox, 0)),
+
+		JournalRetentionMs: call.Method.Options.JournalRetention.Milliseconds(),
 	}
 	begin := now
 	if call.Delay > 0 {
@@ -98,7 +100,11 @@ func retryRecord(policy actor.RetryPolicy) *recordv1.RetryPolicy {
 // randomOf gives the same numbers in every attempt of an invocation, and others to one that has
 // its id after it was purged.
 func randomOf(id invocation.ID, startedAt time.Time) *rand.Rand {
+	return rand.New(randomSource(id, startedAt))
+}
+
+func randomSource(id invocation.ID, startedAt time.Time) rand.Source {
 	const spread = 0x9e3779b97f4a7c15 // odd, so that no two instants become one
 	low := binary.BigEndian.Uint64(id[16:24]) ^ uint64(startedAt.UnixMilli())*spread
-	return rand.New(rand.NewPCG(binary.BigEndian.Uint64(id[8:16]), low))
+	return rand.NewPCG(binary.BigEndian.Uint64(id[8:16]), low)
 }

@@ -502,6 +502,14 @@ type Invocation struct {
 	WaitingUntil *Condition `protobuf:"bytes,30,opt,name=waiting_until,json=waitingUntil" json:"waiting_until,omitempty"`
 	// How the code last differed from the journal; unset once a step was recorded again.
 	Divergence *Divergence `protobuf:"bytes,31,opt,name=divergence" json:"divergence,omitempty"`
+	// The newest failures, oldest first: at most 10.
+	Failed []*Failure `protobuf:"bytes,35,rep,name=failed" json:"failed,omitempty"`
+	// Attempts that failed, of all there were; failed may have forgotten some.
+	FailedAttempts uint32 `protobuf:"varint,36,opt,name=failed_attempts,json=failedAttempts" json:"failed_attempts,omitempty"`
+	// What it was restarted from: the first entries of its journal are of those invocations.
+	Origins []*RestartOrigin `protobuf:"bytes,37,rep,name=origins" json:"origins,omitempty"`
+	// How long the journal is kept after the end, if that is shorter than retention_ms. 0: as long.
+	JournalRetentionMs int64 `protobuf:"varint,38,opt,name=journal_retention_ms,json=journalRetentionMs" json:"journal_retention_ms,omitempty"`
 	// How often the handler has continued as new.
 	Continuations uint32 `protobuf:"varint,57,opt,name=continuations" json:"continuations,omitempty"`
 	// The journal begins after this entry, which is its Input; 0 until the handler has continued
@@ -766,6 +774,34 @@ func (x *Invocation) GetDivergence() *Divergence {
 	return nil
 }
 
+func (x *Invocation) GetFailed() []*Failure {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
+func (x *Invocation) GetFailedAttempts() uint32 {
+	if x != nil {
+		return x.FailedAttempts
+	}
+	return 0
+}
+
+func (x *Invocation) GetOrigins() []*RestartOrigin {
+	if x != nil {
+		return x.Origins
+	}
+	return nil
+}
+
+func (x *Invocation) GetJournalRetentionMs() int64 {
+	if x != nil {
+		return x.JournalRetentionMs
+	}
+	return 0
+}
+
 func (x *Invocation) GetContinuations() uint32 {
 	if x != nil {
 		return x.Continuations
@@ -801,6 +837,175 @@ func (x *Invocation) GetScheduled() *ScheduledCall {
 	return nil
 }
 
+// Failure is why an attempt ended, or the invocation.
+type Failure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its message may be cut short.
+	Error   *Error `protobuf:"bytes,1,opt,name=error" json:"error,omitempty"`
+	At      int64  `protobuf:"varint,2,opt,name=at" json:"at,omitempty"`
+	Attempt uint32 `protobuf:"varint,3,opt,name=attempt" json:"attempt,omitempty"`
+	// The newest entry that the handler had made or met, 0 before the first.
+	Entry uint32 `protobuf:"varint,4,opt,name=entry" json:"entry,omitempty"`
+	// That entry in words, and where in the user's code it was made.
+	Step string `protobuf:"bytes,5,opt,name=step" json:"step,omitempty"`
+	Site string `protobuf:"bytes,6,opt,name=site" json:"site,omitempty"`
+	// The result of the invocation: no other attempt follows.
+	Terminal bool `protobuf:"varint,7,opt,name=terminal" json:"terminal,omitempty"`
+	// Of a panic, cut short. The newest failure's only.
+	Stack         string `protobuf:"bytes,8,opt,name=stack" json:"stack,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Failure) Reset() {
+	*x = Failure{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failure) ProtoMessage() {}
+
+func (x *Failure) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failure.ProtoReflect.Descriptor instead.
+func (*Failure) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Failure) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *Failure) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Failure) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Failure) GetEntry() uint32 {
+	if x != nil {
+		return x.Entry
+	}
+	return 0
+}
+
+func (x *Failure) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *Failure) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *Failure) GetTerminal() bool {
+	if x != nil {
+		return x.Terminal
+	}
+	return false
+}
+
+func (x *Failure) GetStack() string {
+	if x != nil {
+		return x.Stack
+	}
+	return ""
+}
+
+// RestartOrigin is an invocation whose journal another one begins with.
+type RestartOrigin struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId []byte                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId" json:"invocation_id,omitempty"`
+	// Seeds the random numbers of these entries, together with the id.
+	StartedAt int64 `protobuf:"varint,2,opt,name=started_at,json=startedAt" json:"started_at,omitempty"`
+	// The entries up to this one, from where those of the origin before end.
+	Entries       uint32 `protobuf:"varint,3,opt,name=entries" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartOrigin) Reset() {
+	*x = RestartOrigin{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartOrigin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartOrigin) ProtoMessage() {}
+
+func (x *RestartOrigin) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartOrigin.ProtoReflect.Descriptor instead.
+func (*RestartOrigin) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RestartOrigin) GetInvocationId() []byte {
+	if x != nil {
+		return x.InvocationId
+	}
+	return nil
+}
+
+func (x *RestartOrigin) GetStartedAt() int64 {
+	if x != nil {
+		return x.StartedAt
+	}
+	return 0
+}
+
+func (x *RestartOrigin) GetEntries() uint32 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
 // RetryPolicy is the resolved policy of one handler; see perdure.v1.RetryPolicy.
 type RetryPolicy struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
@@ -815,7 +1020,7 @@ type RetryPolicy struct {
 
 func (x *RetryPolicy) Reset() {
 	*x = RetryPolicy{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[5]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +1032,7 @@ func (x *RetryPolicy) String() string {
 func (*RetryPolicy) ProtoMessage() {}
 
 func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[5]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +1045,7 @@ func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryPolicy.ProtoReflect.Descriptor instead.
 func (*RetryPolicy) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RetryPolicy) GetInitialIntervalMs() int64 {
@@ -912,7 +1117,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[6]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1129,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[6]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1142,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Entry) GetSite() string {
@@ -1229,7 +1434,7 @@ type Input struct {
 
 func (x *Input) Reset() {
 	*x = Input{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[7]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1446,7 @@ func (x *Input) String() string {
 func (*Input) ProtoMessage() {}
 
 func (x *Input) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[7]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1459,7 @@ func (x *Input) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Input.ProtoReflect.Descriptor instead.
 func (*Input) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Input) GetValue() []byte {
@@ -1274,7 +1479,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[8]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1491,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[8]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1504,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Call) GetInvoke() *Invoke {
@@ -1319,7 +1524,7 @@ type Send struct {
 
 func (x *Send) Reset() {
 	*x = Send{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[9]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1536,7 @@ func (x *Send) String() string {
 func (*Send) ProtoMessage() {}
 
 func (x *Send) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[9]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +1549,7 @@ func (x *Send) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Send.ProtoReflect.Descriptor instead.
 func (*Send) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Send) GetInvoke() *Invoke {
@@ -1371,6 +1576,8 @@ type Invoke struct {
 	// Handlers up the call chain that hold a key exclusively, outermost first.
 	Chain         []*Target `protobuf:"bytes,12,rep,name=chain" json:"chain,omitempty"`
 	StepTimeoutMs int64     `protobuf:"varint,13,opt,name=step_timeout_ms,json=stepTimeoutMs" json:"step_timeout_ms,omitempty"`
+	// As in Invocation.
+	JournalRetentionMs int64 `protobuf:"varint,17,opt,name=journal_retention_ms,json=journalRetentionMs" json:"journal_retention_ms,omitempty"`
 	// Its limits, tenant and priority; unset without any.
 	Flow *Flow `protobuf:"bytes,20,opt,name=flow" json:"flow,omitempty"`
 	// How many may wait for the object's key, 0 for the node's default.
@@ -1383,7 +1590,7 @@ type Invoke struct {
 
 func (x *Invoke) Reset() {
 	*x = Invoke{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[10]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1602,7 @@ func (x *Invoke) String() string {
 func (*Invoke) ProtoMessage() {}
 
 func (x *Invoke) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[10]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1615,7 @@ func (x *Invoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invoke.ProtoReflect.Descriptor instead.
 func (*Invoke) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Invoke) GetInvocationId() []byte {
@@ -1502,6 +1709,13 @@ func (x *Invoke) GetStepTimeoutMs() int64 {
 	return 0
 }
 
+func (x *Invoke) GetJournalRetentionMs() int64 {
+	if x != nil {
+		return x.JournalRetentionMs
+	}
+	return 0
+}
+
 func (x *Invoke) GetFlow() *Flow {
 	if x != nil {
 		return x.Flow
@@ -1536,7 +1750,7 @@ type ScheduledCall struct {
 
 func (x *ScheduledCall) Reset() {
 	*x = ScheduledCall{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[11]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1762,7 @@ func (x *ScheduledCall) String() string {
 func (*ScheduledCall) ProtoMessage() {}
 
 func (x *ScheduledCall) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[11]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1775,7 @@ func (x *ScheduledCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduledCall.ProtoReflect.Descriptor instead.
 func (*ScheduledCall) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ScheduledCall) GetSchedule() string {
@@ -1601,7 +1815,7 @@ type Sleep struct {
 
 func (x *Sleep) Reset() {
 	*x = Sleep{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[12]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1827,7 @@ func (x *Sleep) String() string {
 func (*Sleep) ProtoMessage() {}
 
 func (x *Sleep) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[12]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1840,7 @@ func (x *Sleep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sleep.ProtoReflect.Descriptor instead.
 func (*Sleep) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Sleep) GetUntil() int64 {
@@ -1645,7 +1859,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[13]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1871,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[13]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1884,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Run) GetName() string {
@@ -1696,7 +1910,7 @@ type SetState struct {
 
 func (x *SetState) Reset() {
 	*x = SetState{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[14]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1922,7 @@ func (x *SetState) String() string {
 func (*SetState) ProtoMessage() {}
 
 func (x *SetState) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[14]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1935,7 @@ func (x *SetState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetState.ProtoReflect.Descriptor instead.
 func (*SetState) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{14}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SetState) GetValue() []byte {
@@ -1777,7 +1991,7 @@ type TablePut struct {
 
 func (x *TablePut) Reset() {
 	*x = TablePut{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[15]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +2003,7 @@ func (x *TablePut) String() string {
 func (*TablePut) ProtoMessage() {}
 
 func (x *TablePut) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[15]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +2016,7 @@ func (x *TablePut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TablePut.ProtoReflect.Descriptor instead.
 func (*TablePut) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{15}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TablePut) GetTable() string {
@@ -1862,7 +2076,7 @@ type Awakeable struct {
 
 func (x *Awakeable) Reset() {
 	*x = Awakeable{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[16]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +2088,7 @@ func (x *Awakeable) String() string {
 func (*Awakeable) ProtoMessage() {}
 
 func (x *Awakeable) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[16]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +2101,7 @@ func (x *Awakeable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Awakeable.ProtoReflect.Descriptor instead.
 func (*Awakeable) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{16}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{18}
 }
 
 type AwaitPromise struct {
@@ -1899,7 +2113,7 @@ type AwaitPromise struct {
 
 func (x *AwaitPromise) Reset() {
 	*x = AwaitPromise{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[17]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2125,7 @@ func (x *AwaitPromise) String() string {
 func (*AwaitPromise) ProtoMessage() {}
 
 func (x *AwaitPromise) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[17]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2138,7 @@ func (x *AwaitPromise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitPromise.ProtoReflect.Descriptor instead.
 func (*AwaitPromise) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{17}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AwaitPromise) GetName() string {
@@ -1946,7 +2160,7 @@ type CompletePromise struct {
 
 func (x *CompletePromise) Reset() {
 	*x = CompletePromise{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[18]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2172,7 @@ func (x *CompletePromise) String() string {
 func (*CompletePromise) ProtoMessage() {}
 
 func (x *CompletePromise) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[18]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2185,7 @@ func (x *CompletePromise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompletePromise.ProtoReflect.Descriptor instead.
 func (*CompletePromise) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{18}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CompletePromise) GetName() string {
@@ -2005,7 +2219,7 @@ type Receive struct {
 
 func (x *Receive) Reset() {
 	*x = Receive{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[19]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2231,7 @@ func (x *Receive) String() string {
 func (*Receive) ProtoMessage() {}
 
 func (x *Receive) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[19]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2244,7 @@ func (x *Receive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receive.ProtoReflect.Descriptor instead.
 func (*Receive) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{19}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Receive) GetName() string {
@@ -2050,7 +2264,7 @@ type CompleteAwakeable struct {
 
 func (x *CompleteAwakeable) Reset() {
 	*x = CompleteAwakeable{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[20]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2276,7 @@ func (x *CompleteAwakeable) String() string {
 func (*CompleteAwakeable) ProtoMessage() {}
 
 func (x *CompleteAwakeable) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[20]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2289,7 @@ func (x *CompleteAwakeable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteAwakeable.ProtoReflect.Descriptor instead.
 func (*CompleteAwakeable) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CompleteAwakeable) GetAwakeableId() string {
@@ -2102,14 +2316,17 @@ type Wait struct {
 	Condition *Condition `protobuf:"bytes,4,opt,name=condition" json:"condition,omitempty"`
 	// Of outcome COMPLETED with a condition: which of its entries, counted from the left over all
 	// its parts, had completed. The lowest bit of the first byte is the first.
-	Completed     []byte `protobuf:"bytes,5,opt,name=completed" json:"completed,omitempty"`
+	Completed []byte `protobuf:"bytes,5,opt,name=completed" json:"completed,omitempty"`
+	// The winner is a call that ended cancelled because this invocation was: the handler has heard
+	// of the cancel by it.
+	CancelHeard   bool `protobuf:"varint,10,opt,name=cancel_heard,json=cancelHeard" json:"cancel_heard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2338,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2351,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Wait) GetFutures() []uint32 {
@@ -2172,6 +2389,13 @@ func (x *Wait) GetCompleted() []byte {
 	return nil
 }
 
+func (x *Wait) GetCancelHeard() bool {
+	if x != nil {
+		return x.CancelHeard
+	}
+	return false
+}
+
 // Condition is what a wait is for: one entry, or parts of which enough must complete.
 type Condition struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -2187,7 +2411,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2423,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2436,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Condition) GetQuantifier() Quantifier {
@@ -2252,7 +2476,7 @@ type CancelInvocation struct {
 
 func (x *CancelInvocation) Reset() {
 	*x = CancelInvocation{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2488,7 @@ func (x *CancelInvocation) String() string {
 func (*CancelInvocation) ProtoMessage() {}
 
 func (x *CancelInvocation) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2501,7 @@ func (x *CancelInvocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocation.ProtoReflect.Descriptor instead.
 func (*CancelInvocation) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CancelInvocation) GetInvocationId() []byte {
@@ -2298,7 +2522,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2534,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2547,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Version) GetChange() string {
@@ -2352,7 +2576,7 @@ type Attach struct {
 
 func (x *Attach) Reset() {
 	*x = Attach{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +2588,7 @@ func (x *Attach) String() string {
 func (*Attach) ProtoMessage() {}
 
 func (x *Attach) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +2601,7 @@ func (x *Attach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attach.ProtoReflect.Descriptor instead.
 func (*Attach) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Attach) GetInvocationId() []byte {
@@ -2404,7 +2628,7 @@ type Peeked struct {
 
 func (x *Peeked) Reset() {
 	*x = Peeked{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2416,7 +2640,7 @@ func (x *Peeked) String() string {
 func (*Peeked) ProtoMessage() {}
 
 func (x *Peeked) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2429,7 +2653,7 @@ func (x *Peeked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peeked.ProtoReflect.Descriptor instead.
 func (*Peeked) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Peeked) GetResult() *Result {
@@ -2450,7 +2674,7 @@ type StopTimer struct {
 
 func (x *StopTimer) Reset() {
 	*x = StopTimer{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2686,7 @@ func (x *StopTimer) String() string {
 func (*StopTimer) ProtoMessage() {}
 
 func (x *StopTimer) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2699,7 @@ func (x *StopTimer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopTimer.ProtoReflect.Descriptor instead.
 func (*StopTimer) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StopTimer) GetEntry() uint32 {
@@ -2499,7 +2723,7 @@ type RunTries struct {
 
 func (x *RunTries) Reset() {
 	*x = RunTries{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2511,7 +2735,7 @@ func (x *RunTries) String() string {
 func (*RunTries) ProtoMessage() {}
 
 func (x *RunTries) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2524,7 +2748,7 @@ func (x *RunTries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTries.ProtoReflect.Descriptor instead.
 func (*RunTries) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RunTries) GetFailed() uint32 {
@@ -2566,7 +2790,7 @@ type Divergence struct {
 
 func (x *Divergence) Reset() {
 	*x = Divergence{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +2802,7 @@ func (x *Divergence) String() string {
 func (*Divergence) ProtoMessage() {}
 
 func (x *Divergence) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +2815,7 @@ func (x *Divergence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Divergence.ProtoReflect.Descriptor instead.
 func (*Divergence) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Divergence) GetEntry() uint32 {
@@ -2648,7 +2872,7 @@ type DivergentStep struct {
 
 func (x *DivergentStep) Reset() {
 	*x = DivergentStep{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2660,7 +2884,7 @@ func (x *DivergentStep) String() string {
 func (*DivergentStep) ProtoMessage() {}
 
 func (x *DivergentStep) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2673,7 +2897,7 @@ func (x *DivergentStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DivergentStep.ProtoReflect.Descriptor instead.
 func (*DivergentStep) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DivergentStep) GetStep() string {
@@ -2701,7 +2925,7 @@ type DivergentField struct {
 
 func (x *DivergentField) Reset() {
 	*x = DivergentField{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +2937,7 @@ func (x *DivergentField) String() string {
 func (*DivergentField) ProtoMessage() {}
 
 func (x *DivergentField) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +2950,7 @@ func (x *DivergentField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DivergentField.ProtoReflect.Descriptor instead.
 func (*DivergentField) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DivergentField) GetName() string {
@@ -2762,7 +2986,7 @@ type Completion struct {
 
 func (x *Completion) Reset() {
 	*x = Completion{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +2998,7 @@ func (x *Completion) String() string {
 func (*Completion) ProtoMessage() {}
 
 func (x *Completion) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +3011,7 @@ func (x *Completion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Completion.ProtoReflect.Descriptor instead.
 func (*Completion) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{32}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Completion) GetEntry() uint32 {
@@ -2823,7 +3047,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2835,7 +3059,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2848,7 +3072,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{33}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Promise) GetResult() *Result {
@@ -2876,6 +3100,7 @@ type Message struct {
 	//	*Message_CompletePromise
 	//	*Message_CompleteAwakeable
 	//	*Message_Attach
+	//	*Message_CancelCall
 	//	*Message_Acquire
 	//	*Message_Permit
 	//	*Message_Release
@@ -2887,7 +3112,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2899,7 +3124,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2912,7 +3137,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{34}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Message) GetMessage() isMessage_Message {
@@ -2971,6 +3196,15 @@ func (x *Message) GetAttach() *AttachCaller {
 	if x != nil {
 		if x, ok := x.Message.(*Message_Attach); ok {
 			return x.Attach
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetCancelCall() *CancelCall {
+	if x != nil {
+		if x, ok := x.Message.(*Message_CancelCall); ok {
+			return x.CancelCall
 		}
 	}
 	return nil
@@ -3041,6 +3275,10 @@ type Message_Attach struct {
 	Attach *AttachCaller `protobuf:"bytes,6,opt,name=attach,oneof"`
 }
 
+type Message_CancelCall struct {
+	CancelCall *CancelCall `protobuf:"bytes,10,opt,name=cancel_call,json=cancelCall,oneof"`
+}
+
 type Message_Acquire struct {
 	Acquire *Acquire `protobuf:"bytes,13,opt,name=acquire,oneof"`
 }
@@ -3069,6 +3307,8 @@ func (*Message_CompleteAwakeable) isMessage_Message() {}
 
 func (*Message_Attach) isMessage_Message() {}
 
+func (*Message_CancelCall) isMessage_Message() {}
+
 func (*Message_Acquire) isMessage_Message() {}
 
 func (*Message_Permit) isMessage_Message() {}
@@ -3089,7 +3329,7 @@ type AttachCaller struct {
 
 func (x *AttachCaller) Reset() {
 	*x = AttachCaller{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3341,7 @@ func (x *AttachCaller) String() string {
 func (*AttachCaller) ProtoMessage() {}
 
 func (x *AttachCaller) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3354,7 @@ func (x *AttachCaller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachCaller.ProtoReflect.Descriptor instead.
 func (*AttachCaller) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{35}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AttachCaller) GetInvocationId() []byte {
@@ -3152,7 +3392,7 @@ type ScheduledEnd struct {
 
 func (x *ScheduledEnd) Reset() {
 	*x = ScheduledEnd{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3164,7 +3404,7 @@ func (x *ScheduledEnd) String() string {
 func (*ScheduledEnd) ProtoMessage() {}
 
 func (x *ScheduledEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3177,7 +3417,7 @@ func (x *ScheduledEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduledEnd.ProtoReflect.Descriptor instead.
 func (*ScheduledEnd) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ScheduledEnd) GetCall() *ScheduledCall {
@@ -3215,6 +3455,68 @@ func (x *ScheduledEnd) GetAt() int64 {
 	return 0
 }
 
+// CancelCall ends a call because its caller was cancelled or killed.
+type CancelCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The callee.
+	InvocationId  []byte  `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId" json:"invocation_id,omitempty"`
+	Caller        *Caller `protobuf:"bytes,2,opt,name=caller" json:"caller,omitempty"`
+	Kill          bool    `protobuf:"varint,3,opt,name=kill" json:"kill,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelCall) Reset() {
+	*x = CancelCall{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelCall) ProtoMessage() {}
+
+func (x *CancelCall) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelCall.ProtoReflect.Descriptor instead.
+func (*CancelCall) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *CancelCall) GetInvocationId() []byte {
+	if x != nil {
+		return x.InvocationId
+	}
+	return nil
+}
+
+func (x *CancelCall) GetCaller() *Caller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+func (x *CancelCall) GetKill() bool {
+	if x != nil {
+		return x.Kill
+	}
+	return false
+}
+
 type Complete struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	InvocationId []byte                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId" json:"invocation_id,omitempty"`
@@ -3227,7 +3529,7 @@ type Complete struct {
 
 func (x *Complete) Reset() {
 	*x = Complete{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3239,7 +3541,7 @@ func (x *Complete) String() string {
 func (*Complete) ProtoMessage() {}
 
 func (x *Complete) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3252,7 +3554,7 @@ func (x *Complete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complete.ProtoReflect.Descriptor instead.
 func (*Complete) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Complete) GetInvocationId() []byte {
@@ -3285,7 +3587,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3297,7 +3599,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3310,7 +3612,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{38}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Cancel) GetInvocationId() []byte {
@@ -3334,7 +3636,7 @@ type TransactionID struct {
 
 func (x *TransactionID) Reset() {
 	*x = TransactionID{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3346,7 +3648,7 @@ func (x *TransactionID) String() string {
 func (*TransactionID) ProtoMessage() {}
 
 func (x *TransactionID) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3359,7 +3661,7 @@ func (x *TransactionID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionID.ProtoReflect.Descriptor instead.
 func (*TransactionID) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{39}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TransactionID) GetRoot() []byte {
@@ -3394,7 +3696,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x05error\x18\x02 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\"C\n" +
 	"\x06Caller\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12\x14\n" +
-	"\x05entry\x18\x02 \x01(\rR\x05entry\"\x9f\v\n" +
+	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xea\f\n" +
 	"\n" +
 	"Invocation\x121\n" +
 	"\x06target\x18\x01 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x12\x12\n" +
@@ -3435,12 +3737,30 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\rwaiting_until\x18\x1e \x01(\v2\x1c.perdure.record.v1.ConditionR\fwaitingUntil\x12=\n" +
 	"\n" +
 	"divergence\x18\x1f \x01(\v2\x1d.perdure.record.v1.DivergenceR\n" +
-	"divergence\x12$\n" +
+	"divergence\x122\n" +
+	"\x06failed\x18# \x03(\v2\x1a.perdure.record.v1.FailureR\x06failed\x12'\n" +
+	"\x0ffailed_attempts\x18$ \x01(\rR\x0efailedAttempts\x12:\n" +
+	"\aorigins\x18% \x03(\v2 .perdure.record.v1.RestartOriginR\aorigins\x120\n" +
+	"\x14journal_retention_ms\x18& \x01(\x03R\x12journalRetentionMs\x12$\n" +
 	"\rcontinuations\x189 \x01(\rR\rcontinuations\x12#\n" +
 	"\rjournal_start\x18: \x01(\rR\fjournalStart\x12!\n" +
 	"\fcontinued_at\x18; \x01(\x03R\vcontinuedAt\x12+\n" +
 	"\x04flow\x18- \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\x12>\n" +
-	"\tscheduled\x182 \x01(\v2 .perdure.record.v1.ScheduledCallR\tscheduled\"\xce\x01\n" +
+	"\tscheduled\x182 \x01(\v2 .perdure.record.v1.ScheduledCallR\tscheduled\"\xd3\x01\n" +
+	"\aFailure\x12.\n" +
+	"\x05error\x18\x01 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\x03R\x02at\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\rR\aattempt\x12\x14\n" +
+	"\x05entry\x18\x04 \x01(\rR\x05entry\x12\x12\n" +
+	"\x04step\x18\x05 \x01(\tR\x04step\x12\x12\n" +
+	"\x04site\x18\x06 \x01(\tR\x04site\x12\x1a\n" +
+	"\bterminal\x18\a \x01(\bR\bterminal\x12\x14\n" +
+	"\x05stack\x18\b \x01(\tR\x05stack\"m\n" +
+	"\rRestartOrigin\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12\x1d\n" +
+	"\n" +
+	"started_at\x18\x02 \x01(\x03R\tstartedAt\x12\x18\n" +
+	"\aentries\x18\x03 \x01(\rR\aentries\"\xce\x01\n" +
 	"\vRetryPolicy\x12.\n" +
 	"\x13initial_interval_ms\x18\x01 \x01(\x03R\x11initialIntervalMs\x12&\n" +
 	"\x0fmax_interval_ms\x18\x02 \x01(\x03R\rmaxIntervalMs\x12\x16\n" +
@@ -3475,7 +3795,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x04Call\x121\n" +
 	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeR\x06invoke\"9\n" +
 	"\x04Send\x121\n" +
-	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeR\x06invoke\"\xfc\x04\n" +
+	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeR\x06invoke\"\xae\x05\n" +
 	"\x06Invoke\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x121\n" +
 	"\x06target\x18\x02 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x12\x12\n" +
@@ -3491,7 +3811,8 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"deadlineAt\x124\n" +
 	"\x05retry\x18\v \x01(\v2\x1e.perdure.record.v1.RetryPolicyR\x05retry\x12/\n" +
 	"\x05chain\x18\f \x03(\v2\x19.perdure.record.v1.TargetR\x05chain\x12&\n" +
-	"\x0fstep_timeout_ms\x18\r \x01(\x03R\rstepTimeoutMs\x12+\n" +
+	"\x0fstep_timeout_ms\x18\r \x01(\x03R\rstepTimeoutMs\x120\n" +
+	"\x14journal_retention_ms\x18\x11 \x01(\x03R\x12journalRetentionMs\x12+\n" +
 	"\x04flow\x18\x14 \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\x12\x1b\n" +
 	"\tmax_inbox\x18\x15 \x01(\rR\bmaxInbox\x12>\n" +
 	"\tscheduled\x18\x19 \x01(\v2 .perdure.record.v1.ScheduledCallR\tscheduled\"z\n" +
@@ -3531,13 +3852,15 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"i\n" +
 	"\x11CompleteAwakeable\x12!\n" +
 	"\fawakeable_id\x18\x01 \x01(\tR\vawakeableId\x121\n" +
-	"\x06result\x18\x02 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\"\xcc\x01\n" +
+	"\x06result\x18\x02 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\"\xef\x01\n" +
 	"\x04Wait\x12\x18\n" +
 	"\afutures\x18\x01 \x03(\rR\afutures\x128\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x1e.perdure.record.v1.WaitOutcomeR\aoutcome\x12\x16\n" +
 	"\x06winner\x18\x03 \x01(\rR\x06winner\x12:\n" +
 	"\tcondition\x18\x04 \x01(\v2\x1c.perdure.record.v1.ConditionR\tcondition\x12\x1c\n" +
-	"\tcompleted\x18\x05 \x01(\fR\tcompleted\"\xae\x01\n" +
+	"\tcompleted\x18\x05 \x01(\fR\tcompleted\x12!\n" +
+	"\fcancel_heard\x18\n" +
+	" \x01(\bR\vcancelHeard\"\xae\x01\n" +
 	"\tCondition\x12=\n" +
 	"\n" +
 	"quantifier\x18\x01 \x01(\x0e2\x1d.perdure.record.v1.QuantifierR\n" +
@@ -3585,14 +3908,17 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\"q\n" +
 	"\aPromise\x121\n" +
 	"\x06result\x18\x01 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\x123\n" +
-	"\awaiters\x18\x02 \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\"\x89\x05\n" +
+	"\awaiters\x18\x02 \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\"\xcb\x05\n" +
 	"\aMessage\x123\n" +
 	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeH\x00R\x06invoke\x129\n" +
 	"\bcomplete\x18\x02 \x01(\v2\x1b.perdure.record.v1.CompleteH\x00R\bcomplete\x123\n" +
 	"\x06cancel\x18\x03 \x01(\v2\x19.perdure.record.v1.CancelH\x00R\x06cancel\x12O\n" +
 	"\x10complete_promise\x18\x04 \x01(\v2\".perdure.record.v1.CompletePromiseH\x00R\x0fcompletePromise\x12U\n" +
 	"\x12complete_awakeable\x18\x05 \x01(\v2$.perdure.record.v1.CompleteAwakeableH\x00R\x11completeAwakeable\x129\n" +
-	"\x06attach\x18\x06 \x01(\v2\x1f.perdure.record.v1.AttachCallerH\x00R\x06attach\x126\n" +
+	"\x06attach\x18\x06 \x01(\v2\x1f.perdure.record.v1.AttachCallerH\x00R\x06attach\x12@\n" +
+	"\vcancel_call\x18\n" +
+	" \x01(\v2\x1d.perdure.record.v1.CancelCallH\x00R\n" +
+	"cancelCall\x126\n" +
 	"\aacquire\x18\r \x01(\v2\x1a.perdure.record.v1.AcquireH\x00R\aacquire\x123\n" +
 	"\x06permit\x18\x0e \x01(\v2\x19.perdure.record.v1.PermitH\x00R\x06permit\x126\n" +
 	"\arelease\x18\x0f \x01(\v2\x1a.perdure.record.v1.ReleaseH\x00R\arelease\x12F\n" +
@@ -3607,7 +3933,12 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\rinvocation_id\x18\x02 \x01(\fR\finvocationId\x121\n" +
 	"\x06status\x18\x03 \x01(\x0e2\x19.perdure.record.v1.StatusR\x06status\x12.\n" +
 	"\x05error\x18\x04 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\x12\x0e\n" +
-	"\x02at\x18\x05 \x01(\x03R\x02at\"\x86\x01\n" +
+	"\x02at\x18\x05 \x01(\x03R\x02at\"x\n" +
+	"\n" +
+	"CancelCall\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x121\n" +
+	"\x06caller\x18\x02 \x01(\v2\x19.perdure.record.v1.CallerR\x06caller\x12\x12\n" +
+	"\x04kill\x18\x03 \x01(\bR\x04kill\"\x86\x01\n" +
 	"\bComplete\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12=\n" +
 	"\n" +
@@ -3659,7 +3990,7 @@ func file_perdure_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_perdure_record_v1_record_proto_goTypes = []any{
 	(Status)(0),               // 0: perdure.record.v1.Status
 	(WaitOutcome)(0),          // 1: perdure.record.v1.WaitOutcome
@@ -3669,122 +4000,130 @@ var file_perdure_record_v1_record_proto_goTypes = []any{
 	(*Result)(nil),            // 5: perdure.record.v1.Result
 	(*Caller)(nil),            // 6: perdure.record.v1.Caller
 	(*Invocation)(nil),        // 7: perdure.record.v1.Invocation
-	(*RetryPolicy)(nil),       // 8: perdure.record.v1.RetryPolicy
-	(*Entry)(nil),             // 9: perdure.record.v1.Entry
-	(*Input)(nil),             // 10: perdure.record.v1.Input
-	(*Call)(nil),              // 11: perdure.record.v1.Call
-	(*Send)(nil),              // 12: perdure.record.v1.Send
-	(*Invoke)(nil),            // 13: perdure.record.v1.Invoke
-	(*ScheduledCall)(nil),     // 14: perdure.record.v1.ScheduledCall
-	(*Sleep)(nil),             // 15: perdure.record.v1.Sleep
-	(*Run)(nil),               // 16: perdure.record.v1.Run
-	(*SetState)(nil),          // 17: perdure.record.v1.SetState
-	(*TablePut)(nil),          // 18: perdure.record.v1.TablePut
-	(*Awakeable)(nil),         // 19: perdure.record.v1.Awakeable
-	(*AwaitPromise)(nil),      // 20: perdure.record.v1.AwaitPromise
-	(*CompletePromise)(nil),   // 21: perdure.record.v1.CompletePromise
-	(*Receive)(nil),           // 22: perdure.record.v1.Receive
-	(*CompleteAwakeable)(nil), // 23: perdure.record.v1.CompleteAwakeable
-	(*Wait)(nil),              // 24: perdure.record.v1.Wait
-	(*Condition)(nil),         // 25: perdure.record.v1.Condition
-	(*CancelInvocation)(nil),  // 26: perdure.record.v1.CancelInvocation
-	(*Version)(nil),           // 27: perdure.record.v1.Version
-	(*Attach)(nil),            // 28: perdure.record.v1.Attach
-	(*Peeked)(nil),            // 29: perdure.record.v1.Peeked
-	(*StopTimer)(nil),         // 30: perdure.record.v1.StopTimer
-	(*RunTries)(nil),          // 31: perdure.record.v1.RunTries
-	(*Divergence)(nil),        // 32: perdure.record.v1.Divergence
-	(*DivergentStep)(nil),     // 33: perdure.record.v1.DivergentStep
-	(*DivergentField)(nil),    // 34: perdure.record.v1.DivergentField
-	(*Completion)(nil),        // 35: perdure.record.v1.Completion
-	(*Promise)(nil),           // 36: perdure.record.v1.Promise
-	(*Message)(nil),           // 37: perdure.record.v1.Message
-	(*AttachCaller)(nil),      // 38: perdure.record.v1.AttachCaller
-	(*ScheduledEnd)(nil),      // 39: perdure.record.v1.ScheduledEnd
-	(*Complete)(nil),          // 40: perdure.record.v1.Complete
-	(*Cancel)(nil),            // 41: perdure.record.v1.Cancel
-	(*TransactionID)(nil),     // 42: perdure.record.v1.TransactionID
-	(*anypb.Any)(nil),         // 43: google.protobuf.Any
-	(*Flow)(nil),              // 44: perdure.record.v1.Flow
-	(*Acquire)(nil),           // 45: perdure.record.v1.Acquire
-	(*Permit)(nil),            // 46: perdure.record.v1.Permit
-	(*Release)(nil),           // 47: perdure.record.v1.Release
+	(*Failure)(nil),           // 8: perdure.record.v1.Failure
+	(*RestartOrigin)(nil),     // 9: perdure.record.v1.RestartOrigin
+	(*RetryPolicy)(nil),       // 10: perdure.record.v1.RetryPolicy
+	(*Entry)(nil),             // 11: perdure.record.v1.Entry
+	(*Input)(nil),             // 12: perdure.record.v1.Input
+	(*Call)(nil),              // 13: perdure.record.v1.Call
+	(*Send)(nil),              // 14: perdure.record.v1.Send
+	(*Invoke)(nil),            // 15: perdure.record.v1.Invoke
+	(*ScheduledCall)(nil),     // 16: perdure.record.v1.ScheduledCall
+	(*Sleep)(nil),             // 17: perdure.record.v1.Sleep
+	(*Run)(nil),               // 18: perdure.record.v1.Run
+	(*SetState)(nil),          // 19: perdure.record.v1.SetState
+	(*TablePut)(nil),          // 20: perdure.record.v1.TablePut
+	(*Awakeable)(nil),         // 21: perdure.record.v1.Awakeable
+	(*AwaitPromise)(nil),      // 22: perdure.record.v1.AwaitPromise
+	(*CompletePromise)(nil),   // 23: perdure.record.v1.CompletePromise
+	(*Receive)(nil),           // 24: perdure.record.v1.Receive
+	(*CompleteAwakeable)(nil), // 25: perdure.record.v1.CompleteAwakeable
+	(*Wait)(nil),              // 26: perdure.record.v1.Wait
+	(*Condition)(nil),         // 27: perdure.record.v1.Condition
+	(*CancelInvocation)(nil),  // 28: perdure.record.v1.CancelInvocation
+	(*Version)(nil),           // 29: perdure.record.v1.Version
+	(*Attach)(nil),            // 30: perdure.record.v1.Attach
+	(*Peeked)(nil),            // 31: perdure.record.v1.Peeked
+	(*StopTimer)(nil),         // 32: perdure.record.v1.StopTimer
+	(*RunTries)(nil),          // 33: perdure.record.v1.RunTries
+	(*Divergence)(nil),        // 34: perdure.record.v1.Divergence
+	(*DivergentStep)(nil),     // 35: perdure.record.v1.DivergentStep
+	(*DivergentField)(nil),    // 36: perdure.record.v1.DivergentField
+	(*Completion)(nil),        // 37: perdure.record.v1.Completion
+	(*Promise)(nil),           // 38: perdure.record.v1.Promise
+	(*Message)(nil),           // 39: perdure.record.v1.Message
+	(*AttachCaller)(nil),      // 40: perdure.record.v1.AttachCaller
+	(*ScheduledEnd)(nil),      // 41: perdure.record.v1.ScheduledEnd
+	(*CancelCall)(nil),        // 42: perdure.record.v1.CancelCall
+	(*Complete)(nil),          // 43: perdure.record.v1.Complete
+	(*Cancel)(nil),            // 44: perdure.record.v1.Cancel
+	(*TransactionID)(nil),     // 45: perdure.record.v1.TransactionID
+	(*anypb.Any)(nil),         // 46: google.protobuf.Any
+	(*Flow)(nil),              // 47: perdure.record.v1.Flow
+	(*Acquire)(nil),           // 48: perdure.record.v1.Acquire
+	(*Permit)(nil),            // 49: perdure.record.v1.Permit
+	(*Release)(nil),           // 50: perdure.record.v1.Release
 }
 var file_perdure_record_v1_record_proto_depIdxs = []int32{
-	43, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
+	46, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
 	4,  // 1: perdure.record.v1.Result.error:type_name -> perdure.record.v1.Error
 	3,  // 2: perdure.record.v1.Invocation.target:type_name -> perdure.record.v1.Target
 	0,  // 3: perdure.record.v1.Invocation.status:type_name -> perdure.record.v1.Status
 	4,  // 4: perdure.record.v1.Invocation.last_failure:type_name -> perdure.record.v1.Error
 	6,  // 5: perdure.record.v1.Invocation.caller:type_name -> perdure.record.v1.Caller
 	5,  // 6: perdure.record.v1.Invocation.result:type_name -> perdure.record.v1.Result
-	8,  // 7: perdure.record.v1.Invocation.retry:type_name -> perdure.record.v1.RetryPolicy
+	10, // 7: perdure.record.v1.Invocation.retry:type_name -> perdure.record.v1.RetryPolicy
 	3,  // 8: perdure.record.v1.Invocation.chain:type_name -> perdure.record.v1.Target
 	6,  // 9: perdure.record.v1.Invocation.waiters:type_name -> perdure.record.v1.Caller
-	25, // 10: perdure.record.v1.Invocation.waiting_until:type_name -> perdure.record.v1.Condition
-	32, // 11: perdure.record.v1.Invocation.divergence:type_name -> perdure.record.v1.Divergence
-	44, // 12: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
-	14, // 13: perdure.record.v1.Invocation.scheduled:type_name -> perdure.record.v1.ScheduledCall
-	10, // 14: perdure.record.v1.Entry.input:type_name -> perdure.record.v1.Input
-	11, // 15: perdure.record.v1.Entry.call:type_name -> perdure.record.v1.Call
-	12, // 16: perdure.record.v1.Entry.send:type_name -> perdure.record.v1.Send
-	15, // 17: perdure.record.v1.Entry.sleep:type_name -> perdure.record.v1.Sleep
-	16, // 18: perdure.record.v1.Entry.run:type_name -> perdure.record.v1.Run
-	17, // 19: perdure.record.v1.Entry.set_state:type_name -> perdure.record.v1.SetState
-	18, // 20: perdure.record.v1.Entry.table_put:type_name -> perdure.record.v1.TablePut
-	19, // 21: perdure.record.v1.Entry.awakeable:type_name -> perdure.record.v1.Awakeable
-	20, // 22: perdure.record.v1.Entry.await_promise:type_name -> perdure.record.v1.AwaitPromise
-	21, // 23: perdure.record.v1.Entry.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	22, // 24: perdure.record.v1.Entry.receive:type_name -> perdure.record.v1.Receive
-	23, // 25: perdure.record.v1.Entry.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	24, // 26: perdure.record.v1.Entry.wait:type_name -> perdure.record.v1.Wait
-	26, // 27: perdure.record.v1.Entry.cancel_invocation:type_name -> perdure.record.v1.CancelInvocation
-	27, // 28: perdure.record.v1.Entry.version:type_name -> perdure.record.v1.Version
-	28, // 29: perdure.record.v1.Entry.attach:type_name -> perdure.record.v1.Attach
-	30, // 30: perdure.record.v1.Entry.stop_timer:type_name -> perdure.record.v1.StopTimer
-	13, // 31: perdure.record.v1.Call.invoke:type_name -> perdure.record.v1.Invoke
-	13, // 32: perdure.record.v1.Send.invoke:type_name -> perdure.record.v1.Invoke
-	3,  // 33: perdure.record.v1.Invoke.target:type_name -> perdure.record.v1.Target
-	6,  // 34: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
-	8,  // 35: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
-	3,  // 36: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
-	44, // 37: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
-	14, // 38: perdure.record.v1.Invoke.scheduled:type_name -> perdure.record.v1.ScheduledCall
-	5,  // 39: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
-	3,  // 40: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
-	5,  // 41: perdure.record.v1.CompleteAwakeable.result:type_name -> perdure.record.v1.Result
-	1,  // 42: perdure.record.v1.Wait.outcome:type_name -> perdure.record.v1.WaitOutcome
-	25, // 43: perdure.record.v1.Wait.condition:type_name -> perdure.record.v1.Condition
-	2,  // 44: perdure.record.v1.Condition.quantifier:type_name -> perdure.record.v1.Quantifier
-	25, // 45: perdure.record.v1.Condition.parts:type_name -> perdure.record.v1.Condition
-	5,  // 46: perdure.record.v1.Peeked.result:type_name -> perdure.record.v1.Result
-	4,  // 47: perdure.record.v1.RunTries.last_failure:type_name -> perdure.record.v1.Error
-	33, // 48: perdure.record.v1.Divergence.recorded:type_name -> perdure.record.v1.DivergentStep
-	33, // 49: perdure.record.v1.Divergence.made:type_name -> perdure.record.v1.DivergentStep
-	34, // 50: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
-	5,  // 51: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
-	5,  // 52: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
-	6,  // 53: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
-	13, // 54: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
-	40, // 55: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
-	41, // 56: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
-	21, // 57: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	23, // 58: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	38, // 59: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
-	45, // 60: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
-	46, // 61: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
-	47, // 62: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
-	39, // 63: perdure.record.v1.Message.scheduled_end:type_name -> perdure.record.v1.ScheduledEnd
-	6,  // 64: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
-	14, // 65: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
-	0,  // 66: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
-	4,  // 67: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
-	35, // 68: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
-	69, // [69:69] is the sub-list for method output_type
-	69, // [69:69] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	27, // 10: perdure.record.v1.Invocation.waiting_until:type_name -> perdure.record.v1.Condition
+	34, // 11: perdure.record.v1.Invocation.divergence:type_name -> perdure.record.v1.Divergence
+	8,  // 12: perdure.record.v1.Invocation.failed:type_name -> perdure.record.v1.Failure
+	9,  // 13: perdure.record.v1.Invocation.origins:type_name -> perdure.record.v1.RestartOrigin
+	47, // 14: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
+	16, // 15: perdure.record.v1.Invocation.scheduled:type_name -> perdure.record.v1.ScheduledCall
+	4,  // 16: perdure.record.v1.Failure.error:type_name -> perdure.record.v1.Error
+	12, // 17: perdure.record.v1.Entry.input:type_name -> perdure.record.v1.Input
+	13, // 18: perdure.record.v1.Entry.call:type_name -> perdure.record.v1.Call
+	14, // 19: perdure.record.v1.Entry.send:type_name -> perdure.record.v1.Send
+	17, // 20: perdure.record.v1.Entry.sleep:type_name -> perdure.record.v1.Sleep
+	18, // 21: perdure.record.v1.Entry.run:type_name -> perdure.record.v1.Run
+	19, // 22: perdure.record.v1.Entry.set_state:type_name -> perdure.record.v1.SetState
+	20, // 23: perdure.record.v1.Entry.table_put:type_name -> perdure.record.v1.TablePut
+	21, // 24: perdure.record.v1.Entry.awakeable:type_name -> perdure.record.v1.Awakeable
+	22, // 25: perdure.record.v1.Entry.await_promise:type_name -> perdure.record.v1.AwaitPromise
+	23, // 26: perdure.record.v1.Entry.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	24, // 27: perdure.record.v1.Entry.receive:type_name -> perdure.record.v1.Receive
+	25, // 28: perdure.record.v1.Entry.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	26, // 29: perdure.record.v1.Entry.wait:type_name -> perdure.record.v1.Wait
+	28, // 30: perdure.record.v1.Entry.cancel_invocation:type_name -> perdure.record.v1.CancelInvocation
+	29, // 31: perdure.record.v1.Entry.version:type_name -> perdure.record.v1.Version
+	30, // 32: perdure.record.v1.Entry.attach:type_name -> perdure.record.v1.Attach
+	32, // 33: perdure.record.v1.Entry.stop_timer:type_name -> perdure.record.v1.StopTimer
+	15, // 34: perdure.record.v1.Call.invoke:type_name -> perdure.record.v1.Invoke
+	15, // 35: perdure.record.v1.Send.invoke:type_name -> perdure.record.v1.Invoke
+	3,  // 36: perdure.record.v1.Invoke.target:type_name -> perdure.record.v1.Target
+	6,  // 37: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
+	10, // 38: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
+	3,  // 39: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
+	47, // 40: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
+	16, // 41: perdure.record.v1.Invoke.scheduled:type_name -> perdure.record.v1.ScheduledCall
+	5,  // 42: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
+	3,  // 43: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
+	5,  // 44: perdure.record.v1.CompleteAwakeable.result:type_name -> perdure.record.v1.Result
+	1,  // 45: perdure.record.v1.Wait.outcome:type_name -> perdure.record.v1.WaitOutcome
+	27, // 46: perdure.record.v1.Wait.condition:type_name -> perdure.record.v1.Condition
+	2,  // 47: perdure.record.v1.Condition.quantifier:type_name -> perdure.record.v1.Quantifier
+	27, // 48: perdure.record.v1.Condition.parts:type_name -> perdure.record.v1.Condition
+	5,  // 49: perdure.record.v1.Peeked.result:type_name -> perdure.record.v1.Result
+	4,  // 50: perdure.record.v1.RunTries.last_failure:type_name -> perdure.record.v1.Error
+	35, // 51: perdure.record.v1.Divergence.recorded:type_name -> perdure.record.v1.DivergentStep
+	35, // 52: perdure.record.v1.Divergence.made:type_name -> perdure.record.v1.DivergentStep
+	36, // 53: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
+	5,  // 54: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
+	5,  // 55: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
+	6,  // 56: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
+	15, // 57: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
+	43, // 58: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
+	44, // 59: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
+	23, // 60: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	25, // 61: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	40, // 62: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
+	42, // 63: perdure.record.v1.Message.cancel_call:type_name -> perdure.record.v1.CancelCall
+	48, // 64: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
+	49, // 65: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
+	50, // 66: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
+	41, // 67: perdure.record.v1.Message.scheduled_end:type_name -> perdure.record.v1.ScheduledEnd
+	6,  // 68: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
+	16, // 69: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
+	0,  // 70: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
+	4,  // 71: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
+	6,  // 72: perdure.record.v1.CancelCall.caller:type_name -> perdure.record.v1.Caller
+	37, // 73: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
+	74, // [74:74] is the sub-list for method output_type
+	74, // [74:74] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_record_proto_init() }
@@ -3793,7 +4132,7 @@ func file_perdure_record_v1_record_proto_init() {
 		return
 	}
 	file_perdure_record_v1_flow_proto_init()
-	file_perdure_record_v1_record_proto_msgTypes[6].OneofWrappers = []any{
+	file_perdure_record_v1_record_proto_msgTypes[8].OneofWrappers = []any{
 		(*Entry_Input)(nil),
 		(*Entry_Call)(nil),
 		(*Entry_Send)(nil),
@@ -3812,13 +4151,14 @@ func file_perdure_record_v1_record_proto_init() {
 		(*Entry_Attach)(nil),
 		(*Entry_StopTimer)(nil),
 	}
-	file_perdure_record_v1_record_proto_msgTypes[34].OneofWrappers = []any{
+	file_perdure_record_v1_record_proto_msgTypes[36].OneofWrappers = []any{
 		(*Message_Invoke)(nil),
 		(*Message_Complete)(nil),
 		(*Message_Cancel)(nil),
 		(*Message_CompletePromise)(nil),
 		(*Message_CompleteAwakeable)(nil),
 		(*Message_Attach)(nil),
+		(*Message_CancelCall)(nil),
 		(*Message_Acquire)(nil),
 		(*Message_Permit)(nil),
 		(*Message_Release)(nil),
@@ -3830,7 +4170,7 @@ func file_perdure_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_record_v1_record_proto_rawDesc), len(file_perdure_record_v1_record_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   40,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

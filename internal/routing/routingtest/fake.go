@@ -169,6 +169,25 @@ func (f *Fake) Cancel(_ context.Context, id invocation.ID, _ bool) error {
 	return nil
 }
 
+// Pause implements routing.Router; it does nothing.
+func (f *Fake) Pause(_ context.Context, id invocation.ID) error { return f.known(id) }
+
+// Resume implements routing.Router; it does nothing.
+func (f *Fake) Resume(_ context.Context, id invocation.ID) error { return f.known(id) }
+
+// Purge implements routing.Router; it does nothing.
+func (f *Fake) Purge(_ context.Context, id invocation.ID) error { return f.known(id) }
+
+// RestartAsNew implements routing.Router; it returns the same id.
+func (f *Fake) RestartAsNew(_ context.Context, id invocation.ID, _ uint32, _ string) (invocation.ID, error) {
+	return id, f.known(id)
+}
+
+func (f *Fake) known(id invocation.ID) error {
+	_, err := f.find(id)
+	return err
+}
+
 // CompleteAwakeable implements routing.Router.
 func (f *Fake) CompleteAwakeable(_ context.Context, id string, result *recordv1.Result) error {
 	f.mu.Lock()

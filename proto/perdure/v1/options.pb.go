@@ -810,6 +810,13 @@ type HandlerOptions struct {
 	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// How long a finished invocation is kept for attach and de-duplication.
 	Retention *durationpb.Duration `protobuf:"bytes,4,opt,name=retention,proto3" json:"retention,omitempty"`
+	// DURABLE, RUN: how long a handler that waits keeps its goroutine and memory before it is
+	// unwound, to be replayed when what it waits for is there. The shortest, {nanos: 1}, unwinds it
+	// at every wait. Left out: the node's default (1 minute).
+	InactivityTimeout *durationpb.Duration `protobuf:"bytes,5,opt,name=inactivity_timeout,json=inactivityTimeout,proto3" json:"inactivity_timeout,omitempty"`
+	// DURABLE, RUN: how long the journal of a finished invocation is kept, if that is shorter than
+	// retention. Without it the result stays and cannot be looked into or restarted from.
+	JournalRetention *durationpb.Duration `protobuf:"bytes,6,opt,name=journal_retention,json=journalRetention,proto3" json:"journal_retention,omitempty"`
 	// What bounds how many invocations of the handler run, begin or wait. Those of the service's
 	// defaults hold for each of its handlers; a handler adds its own, and replaces one by its name.
 	Limits []*Limit `protobuf:"bytes,7,rep,name=limits,proto3" json:"limits,omitempty"`
@@ -874,6 +881,20 @@ func (x *HandlerOptions) GetTimeout() *durationpb.Duration {
 func (x *HandlerOptions) GetRetention() *durationpb.Duration {
 	if x != nil {
 		return x.Retention
+	}
+	return nil
+}
+
+func (x *HandlerOptions) GetInactivityTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.InactivityTimeout
+	}
+	return nil
+}
+
+func (x *HandlerOptions) GetJournalRetention() *durationpb.Duration {
+	if x != nil {
+		return x.JournalRetention
 	}
 	return nil
 }
@@ -1271,12 +1292,14 @@ const file_perdure_v1_options_proto_rawDesc = "" +
 	"\x03key\x18\v \x01(\tR\x03key\x12\x18\n" +
 	"\arequest\x18\f \x01(\tR\arequest\x12\x1b\n" +
 	"\tdue_field\x18\r \x01(\tR\bdueField\x12\x16\n" +
-	"\x06paused\x18\x0e \x01(\bR\x06paused\"\xb3\x02\n" +
+	"\x06paused\x18\x0e \x01(\bR\x06paused\"\xc5\x03\n" +
 	"\x0eHandlerOptions\x12-\n" +
 	"\x05retry\x18\x01 \x01(\v2\x17.perdure.v1.RetryPolicyR\x05retry\x12<\n" +
 	"\fstep_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vstepTimeout\x123\n" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x127\n" +
-	"\tretention\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tretention\x12)\n" +
+	"\tretention\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tretention\x12H\n" +
+	"\x12inactivity_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x11inactivityTimeout\x12F\n" +
+	"\x11journal_retention\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x10journalRetention\x12)\n" +
 	"\x06limits\x18\a \x03(\v2\x11.perdure.v1.LimitR\x06limits\x12\x1b\n" +
 	"\tmax_inbox\x18\b \x01(\rR\bmaxInbox\"\xd2\x01\n" +
 	"\x05Limit\x12\x12\n" +
@@ -1396,24 +1419,26 @@ var file_perdure_v1_options_proto_depIdxs = []int32{
 	16, // 14: perdure.v1.HandlerOptions.step_timeout:type_name -> google.protobuf.Duration
 	16, // 15: perdure.v1.HandlerOptions.timeout:type_name -> google.protobuf.Duration
 	16, // 16: perdure.v1.HandlerOptions.retention:type_name -> google.protobuf.Duration
-	12, // 17: perdure.v1.HandlerOptions.limits:type_name -> perdure.v1.Limit
-	5,  // 18: perdure.v1.Limit.by:type_name -> perdure.v1.By
-	13, // 19: perdure.v1.Limit.rate:type_name -> perdure.v1.Rate
-	16, // 20: perdure.v1.Rate.per:type_name -> google.protobuf.Duration
-	16, // 21: perdure.v1.RetryPolicy.initial_interval:type_name -> google.protobuf.Duration
-	16, // 22: perdure.v1.RetryPolicy.max_interval:type_name -> google.protobuf.Duration
-	2,  // 23: perdure.v1.RetryPolicy.on_exhausted:type_name -> perdure.v1.OnExhausted
-	17, // 24: perdure.v1.service:extendee -> google.protobuf.ServiceOptions
-	18, // 25: perdure.v1.method:extendee -> google.protobuf.MethodOptions
-	19, // 26: perdure.v1.field:extendee -> google.protobuf.FieldOptions
-	6,  // 27: perdure.v1.service:type_name -> perdure.v1.ServiceOptions
-	9,  // 28: perdure.v1.method:type_name -> perdure.v1.MethodOptions
-	15, // 29: perdure.v1.field:type_name -> perdure.v1.FieldOptions
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	27, // [27:30] is the sub-list for extension type_name
-	24, // [24:27] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	16, // 17: perdure.v1.HandlerOptions.inactivity_timeout:type_name -> google.protobuf.Duration
+	16, // 18: perdure.v1.HandlerOptions.journal_retention:type_name -> google.protobuf.Duration
+	12, // 19: perdure.v1.HandlerOptions.limits:type_name -> perdure.v1.Limit
+	5,  // 20: perdure.v1.Limit.by:type_name -> perdure.v1.By
+	13, // 21: perdure.v1.Limit.rate:type_name -> perdure.v1.Rate
+	16, // 22: perdure.v1.Rate.per:type_name -> google.protobuf.Duration
+	16, // 23: perdure.v1.RetryPolicy.initial_interval:type_name -> google.protobuf.Duration
+	16, // 24: perdure.v1.RetryPolicy.max_interval:type_name -> google.protobuf.Duration
+	2,  // 25: perdure.v1.RetryPolicy.on_exhausted:type_name -> perdure.v1.OnExhausted
+	17, // 26: perdure.v1.service:extendee -> google.protobuf.ServiceOptions
+	18, // 27: perdure.v1.method:extendee -> google.protobuf.MethodOptions
+	19, // 28: perdure.v1.field:extendee -> google.protobuf.FieldOptions
+	6,  // 29: perdure.v1.service:type_name -> perdure.v1.ServiceOptions
+	9,  // 30: perdure.v1.method:type_name -> perdure.v1.MethodOptions
+	15, // 31: perdure.v1.field:type_name -> perdure.v1.FieldOptions
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	29, // [29:32] is the sub-list for extension type_name
+	26, // [26:29] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_perdure_v1_options_proto_init() }

@@ -162,6 +162,68 @@ func (EntryOutcome) EnumDescriptor() ([]byte, []int) {
 	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{1}
 }
 
+// InvocationOperation is what a batch does.
+type InvocationOperation int32
+
+const (
+	InvocationOperation_INVOCATION_OPERATION_UNSPECIFIED InvocationOperation = 0
+	InvocationOperation_INVOCATION_OPERATION_CANCEL      InvocationOperation = 1
+	InvocationOperation_INVOCATION_OPERATION_KILL        InvocationOperation = 2
+	InvocationOperation_INVOCATION_OPERATION_PAUSE       InvocationOperation = 3
+	InvocationOperation_INVOCATION_OPERATION_RESUME      InvocationOperation = 4
+	InvocationOperation_INVOCATION_OPERATION_RESTART     InvocationOperation = 5
+	InvocationOperation_INVOCATION_OPERATION_PURGE       InvocationOperation = 6
+)
+
+// Enum value maps for InvocationOperation.
+var (
+	InvocationOperation_name = map[int32]string{
+		0: "INVOCATION_OPERATION_UNSPECIFIED",
+		1: "INVOCATION_OPERATION_CANCEL",
+		2: "INVOCATION_OPERATION_KILL",
+		3: "INVOCATION_OPERATION_PAUSE",
+		4: "INVOCATION_OPERATION_RESUME",
+		5: "INVOCATION_OPERATION_RESTART",
+		6: "INVOCATION_OPERATION_PURGE",
+	}
+	InvocationOperation_value = map[string]int32{
+		"INVOCATION_OPERATION_UNSPECIFIED": 0,
+		"INVOCATION_OPERATION_CANCEL":      1,
+		"INVOCATION_OPERATION_KILL":        2,
+		"INVOCATION_OPERATION_PAUSE":       3,
+		"INVOCATION_OPERATION_RESUME":      4,
+		"INVOCATION_OPERATION_RESTART":     5,
+		"INVOCATION_OPERATION_PURGE":       6,
+	}
+)
+
+func (x InvocationOperation) Enum() *InvocationOperation {
+	p := new(InvocationOperation)
+	*p = x
+	return p
+}
+
+func (x InvocationOperation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (InvocationOperation) Descriptor() protoreflect.EnumDescriptor {
+	return file_perdure_admin_v1_admin_proto_enumTypes[2].Descriptor()
+}
+
+func (InvocationOperation) Type() protoreflect.EnumType {
+	return &file_perdure_admin_v1_admin_proto_enumTypes[2]
+}
+
+func (x InvocationOperation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use InvocationOperation.Descriptor instead.
+func (InvocationOperation) EnumDescriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
 // TransactionPhase is how far a try at a transaction is.
 type TransactionPhase int32
 
@@ -211,11 +273,11 @@ func (x TransactionPhase) String() string {
 }
 
 func (TransactionPhase) Descriptor() protoreflect.EnumDescriptor {
-	return file_perdure_admin_v1_admin_proto_enumTypes[2].Descriptor()
+	return file_perdure_admin_v1_admin_proto_enumTypes[3].Descriptor()
 }
 
 func (TransactionPhase) Type() protoreflect.EnumType {
-	return &file_perdure_admin_v1_admin_proto_enumTypes[2]
+	return &file_perdure_admin_v1_admin_proto_enumTypes[3]
 }
 
 func (x TransactionPhase) Number() protoreflect.EnumNumber {
@@ -224,7 +286,7 @@ func (x TransactionPhase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TransactionPhase.Descriptor instead.
 func (TransactionPhase) EnumDescriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{3}
 }
 
 // Error is a coded failure.
@@ -381,6 +443,21 @@ type Invocation struct {
 	Error *Error `protobuf:"bytes,17,opt,name=error,proto3" json:"error,omitempty"`
 	// How long it is kept after it has ended.
 	Retention *durationpb.Duration `protobuf:"bytes,18,opt,name=retention,proto3" json:"retention,omitempty"`
+	// The newest failures, oldest first, at most 10. In a list without stacks.
+	Failures []*Failure `protobuf:"bytes,19,rep,name=failures,proto3" json:"failures,omitempty"`
+	// How many attempts have failed, of all there were.
+	FailedAttempts uint32 `protobuf:"varint,20,opt,name=failed_attempts,json=failedAttempts,proto3" json:"failed_attempts,omitempty"`
+	// How many have failed since the last progress, and how many may: then it fails, or is paused.
+	// The second is unset once it has ended.
+	FailuresInRow uint32 `protobuf:"varint,21,opt,name=failures_in_row,json=failuresInRow,proto3" json:"failures_in_row,omitempty"`
+	MaxAttempts   uint32 `protobuf:"varint,22,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// What it was restarted from, and how many entries of its journal are of that. Empty: nothing.
+	RestartedFromInvocationId string `protobuf:"bytes,23,opt,name=restarted_from_invocation_id,json=restartedFromInvocationId,proto3" json:"restarted_from_invocation_id,omitempty"`
+	RestartedEntries          uint32 `protobuf:"varint,24,opt,name=restarted_entries,json=restartedEntries,proto3" json:"restarted_entries,omitempty"`
+	// When it ends by its timeout. Unset: never.
+	Deadline *timestamppb.Timestamp `protobuf:"bytes,25,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// Entries whose completion wakes it. Empty unless suspended.
+	WaitingFor []uint32 `protobuf:"varint,26,rep,packed,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
 	// How often the handler has continued as new: each time it began anew with an empty journal.
 	Continuations uint32 `protobuf:"varint,57,opt,name=continuations,proto3" json:"continuations,omitempty"`
 	// The limit that it waits for, queued or to go on. Empty: none.
@@ -554,6 +631,62 @@ func (x *Invocation) GetRetention() *durationpb.Duration {
 	return nil
 }
 
+func (x *Invocation) GetFailures() []*Failure {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+func (x *Invocation) GetFailedAttempts() uint32 {
+	if x != nil {
+		return x.FailedAttempts
+	}
+	return 0
+}
+
+func (x *Invocation) GetFailuresInRow() uint32 {
+	if x != nil {
+		return x.FailuresInRow
+	}
+	return 0
+}
+
+func (x *Invocation) GetMaxAttempts() uint32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *Invocation) GetRestartedFromInvocationId() string {
+	if x != nil {
+		return x.RestartedFromInvocationId
+	}
+	return ""
+}
+
+func (x *Invocation) GetRestartedEntries() uint32 {
+	if x != nil {
+		return x.RestartedEntries
+	}
+	return 0
+}
+
+func (x *Invocation) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *Invocation) GetWaitingFor() []uint32 {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return nil
+}
+
 func (x *Invocation) GetContinuations() uint32 {
 	if x != nil {
 		return x.Continuations
@@ -695,6 +828,112 @@ func (x *Divergence) GetFields() []*Divergence_Field {
 	return nil
 }
 
+// Failure is why an attempt failed, or the invocation.
+type Failure struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Error   *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	At      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Attempt uint32                 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The newest entry of the journal that the handler had made or met. 0: none.
+	Entry uint32 `protobuf:"varint,4,opt,name=entry,proto3" json:"entry,omitempty"`
+	// That entry in words: Run "pay".
+	Step string `protobuf:"bytes,5,opt,name=step,proto3" json:"step,omitempty"`
+	// Where in the handler's code it was made.
+	Site string `protobuf:"bytes,6,opt,name=site,proto3" json:"site,omitempty"`
+	// The result of the invocation.
+	Terminal bool `protobuf:"varint,7,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	// Of a panic. Only of the newest failure.
+	Stack         string `protobuf:"bytes,8,opt,name=stack,proto3" json:"stack,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Failure) Reset() {
+	*x = Failure{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failure) ProtoMessage() {}
+
+func (x *Failure) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failure.ProtoReflect.Descriptor instead.
+func (*Failure) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Failure) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *Failure) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Failure) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Failure) GetEntry() uint32 {
+	if x != nil {
+		return x.Entry
+	}
+	return 0
+}
+
+func (x *Failure) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *Failure) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *Failure) GetTerminal() bool {
+	if x != nil {
+		return x.Terminal
+	}
+	return false
+}
+
+func (x *Failure) GetStack() string {
+	if x != nil {
+		return x.Stack
+	}
+	return ""
+}
+
 // JournalEntry is one step of an invocation.
 type JournalEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -729,7 +968,7 @@ type JournalEntry struct {
 
 func (x *JournalEntry) Reset() {
 	*x = JournalEntry{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +980,7 @@ func (x *JournalEntry) String() string {
 func (*JournalEntry) ProtoMessage() {}
 
 func (x *JournalEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +993,7 @@ func (x *JournalEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
 func (*JournalEntry) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *JournalEntry) GetIndex() uint32 {
@@ -849,7 +1088,7 @@ type Payload struct {
 
 func (x *Payload) Reset() {
 	*x = Payload{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +1100,7 @@ func (x *Payload) String() string {
 func (*Payload) ProtoMessage() {}
 
 func (x *Payload) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +1113,7 @@ func (x *Payload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payload.ProtoReflect.Descriptor instead.
 func (*Payload) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Payload) GetJson() string {
@@ -911,14 +1150,20 @@ type ListInvocationsRequest struct {
 	// 0: 100. At most 1000.
 	PageSize uint32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before, with the same filters.
-	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// The key starts with this. Needs service. Empty: all keys.
+	KeyPrefix string `protobuf:"bytes,7,opt,name=key_prefix,json=keyPrefix,proto3" json:"key_prefix,omitempty"`
+	// Created at that instant or after. Unset: whenever.
+	CreatedAfter *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_after,json=createdAfter,proto3" json:"created_after,omitempty"`
+	// Created before that instant. Unset: whenever.
+	CreatedBefore *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_before,json=createdBefore,proto3" json:"created_before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListInvocationsRequest) Reset() {
 	*x = ListInvocationsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1175,7 @@ func (x *ListInvocationsRequest) String() string {
 func (*ListInvocationsRequest) ProtoMessage() {}
 
 func (x *ListInvocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1188,7 @@ func (x *ListInvocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvocationsRequest.ProtoReflect.Descriptor instead.
 func (*ListInvocationsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListInvocationsRequest) GetService() string {
@@ -988,6 +1233,27 @@ func (x *ListInvocationsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListInvocationsRequest) GetKeyPrefix() string {
+	if x != nil {
+		return x.KeyPrefix
+	}
+	return ""
+}
+
+func (x *ListInvocationsRequest) GetCreatedAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAfter
+	}
+	return nil
+}
+
+func (x *ListInvocationsRequest) GetCreatedBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedBefore
+	}
+	return nil
+}
+
 type ListInvocationsResponse struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Invocations []*Invocation          `protobuf:"bytes,1,rep,name=invocations,proto3" json:"invocations,omitempty"`
@@ -1001,7 +1267,7 @@ type ListInvocationsResponse struct {
 
 func (x *ListInvocationsResponse) Reset() {
 	*x = ListInvocationsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1279,7 @@ func (x *ListInvocationsResponse) String() string {
 func (*ListInvocationsResponse) ProtoMessage() {}
 
 func (x *ListInvocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1292,7 @@ func (x *ListInvocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvocationsResponse.ProtoReflect.Descriptor instead.
 func (*ListInvocationsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListInvocationsResponse) GetInvocations() []*Invocation {
@@ -1063,7 +1329,7 @@ type GetInvocationRequest struct {
 
 func (x *GetInvocationRequest) Reset() {
 	*x = GetInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1341,7 @@ func (x *GetInvocationRequest) String() string {
 func (*GetInvocationRequest) ProtoMessage() {}
 
 func (x *GetInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1354,7 @@ func (x *GetInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInvocationRequest.ProtoReflect.Descriptor instead.
 func (*GetInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetInvocationRequest) GetInvocationId() string {
@@ -1129,7 +1395,7 @@ type GetInvocationResponse struct {
 
 func (x *GetInvocationResponse) Reset() {
 	*x = GetInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1407,7 @@ func (x *GetInvocationResponse) String() string {
 func (*GetInvocationResponse) ProtoMessage() {}
 
 func (x *GetInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1420,7 @@ func (x *GetInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInvocationResponse.ProtoReflect.Descriptor instead.
 func (*GetInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetInvocationResponse) GetInvocation() *Invocation {
@@ -1201,7 +1467,7 @@ type CancelInvocationRequest struct {
 
 func (x *CancelInvocationRequest) Reset() {
 	*x = CancelInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1479,7 @@ func (x *CancelInvocationRequest) String() string {
 func (*CancelInvocationRequest) ProtoMessage() {}
 
 func (x *CancelInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1492,7 @@ func (x *CancelInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocationRequest.ProtoReflect.Descriptor instead.
 func (*CancelInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CancelInvocationRequest) GetInvocationId() string {
@@ -1246,7 +1512,7 @@ type CancelInvocationResponse struct {
 
 func (x *CancelInvocationResponse) Reset() {
 	*x = CancelInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1524,7 @@ func (x *CancelInvocationResponse) String() string {
 func (*CancelInvocationResponse) ProtoMessage() {}
 
 func (x *CancelInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1537,7 @@ func (x *CancelInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocationResponse.ProtoReflect.Descriptor instead.
 func (*CancelInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CancelInvocationResponse) GetStatus() InvocationStatus {
@@ -1290,7 +1556,7 @@ type KillInvocationRequest struct {
 
 func (x *KillInvocationRequest) Reset() {
 	*x = KillInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1568,7 @@ func (x *KillInvocationRequest) String() string {
 func (*KillInvocationRequest) ProtoMessage() {}
 
 func (x *KillInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1581,7 @@ func (x *KillInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillInvocationRequest.ProtoReflect.Descriptor instead.
 func (*KillInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *KillInvocationRequest) GetInvocationId() string {
@@ -1335,7 +1601,7 @@ type KillInvocationResponse struct {
 
 func (x *KillInvocationResponse) Reset() {
 	*x = KillInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1613,7 @@ func (x *KillInvocationResponse) String() string {
 func (*KillInvocationResponse) ProtoMessage() {}
 
 func (x *KillInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1626,7 @@ func (x *KillInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillInvocationResponse.ProtoReflect.Descriptor instead.
 func (*KillInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KillInvocationResponse) GetStatus() InvocationStatus {
@@ -1368,6 +1634,607 @@ func (x *KillInvocationResponse) GetStatus() InvocationStatus {
 		return x.Status
 	}
 	return InvocationStatus_INVOCATION_STATUS_UNSPECIFIED
+}
+
+type PauseInvocationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId  string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseInvocationRequest) Reset() {
+	*x = PauseInvocationRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseInvocationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseInvocationRequest) ProtoMessage() {}
+
+func (x *PauseInvocationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseInvocationRequest.ProtoReflect.Descriptor instead.
+func (*PauseInvocationRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PauseInvocationRequest) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+type PauseInvocationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the invocation stood when the request was durable.
+	Status        InvocationStatus `protobuf:"varint,1,opt,name=status,proto3,enum=perdure.admin.v1.InvocationStatus" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseInvocationResponse) Reset() {
+	*x = PauseInvocationResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseInvocationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseInvocationResponse) ProtoMessage() {}
+
+func (x *PauseInvocationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseInvocationResponse.ProtoReflect.Descriptor instead.
+func (*PauseInvocationResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PauseInvocationResponse) GetStatus() InvocationStatus {
+	if x != nil {
+		return x.Status
+	}
+	return InvocationStatus_INVOCATION_STATUS_UNSPECIFIED
+}
+
+type ResumeInvocationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId  string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeInvocationRequest) Reset() {
+	*x = ResumeInvocationRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeInvocationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeInvocationRequest) ProtoMessage() {}
+
+func (x *ResumeInvocationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeInvocationRequest.ProtoReflect.Descriptor instead.
+func (*ResumeInvocationRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ResumeInvocationRequest) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+type ResumeInvocationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the invocation stood when the request was durable.
+	Status        InvocationStatus `protobuf:"varint,1,opt,name=status,proto3,enum=perdure.admin.v1.InvocationStatus" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeInvocationResponse) Reset() {
+	*x = ResumeInvocationResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeInvocationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeInvocationResponse) ProtoMessage() {}
+
+func (x *ResumeInvocationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeInvocationResponse.ProtoReflect.Descriptor instead.
+func (*ResumeInvocationResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ResumeInvocationResponse) GetStatus() InvocationStatus {
+	if x != nil {
+		return x.Status
+	}
+	return InvocationStatus_INVOCATION_STATUS_UNSPECIFIED
+}
+
+type RestartInvocationRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	// The last entry of the journal to keep. All up to it must be complete. 0: none.
+	From uint32 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	// Two restarts of an invocation with the same request id are one. Empty: each is one.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartInvocationRequest) Reset() {
+	*x = RestartInvocationRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartInvocationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartInvocationRequest) ProtoMessage() {}
+
+func (x *RestartInvocationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartInvocationRequest.ProtoReflect.Descriptor instead.
+func (*RestartInvocationRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RestartInvocationRequest) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+func (x *RestartInvocationRequest) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *RestartInvocationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type RestartInvocationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new invocation.
+	InvocationId  string           `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	Status        InvocationStatus `protobuf:"varint,2,opt,name=status,proto3,enum=perdure.admin.v1.InvocationStatus" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartInvocationResponse) Reset() {
+	*x = RestartInvocationResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartInvocationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartInvocationResponse) ProtoMessage() {}
+
+func (x *RestartInvocationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartInvocationResponse.ProtoReflect.Descriptor instead.
+func (*RestartInvocationResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RestartInvocationResponse) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+func (x *RestartInvocationResponse) GetStatus() InvocationStatus {
+	if x != nil {
+		return x.Status
+	}
+	return InvocationStatus_INVOCATION_STATUS_UNSPECIFIED
+}
+
+type PurgeInvocationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId  string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeInvocationRequest) Reset() {
+	*x = PurgeInvocationRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeInvocationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeInvocationRequest) ProtoMessage() {}
+
+func (x *PurgeInvocationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeInvocationRequest.ProtoReflect.Descriptor instead.
+func (*PurgeInvocationRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *PurgeInvocationRequest) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+type PurgeInvocationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeInvocationResponse) Reset() {
+	*x = PurgeInvocationResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeInvocationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeInvocationResponse) ProtoMessage() {}
+
+func (x *PurgeInvocationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeInvocationResponse.ProtoReflect.Descriptor instead.
+func (*PurgeInvocationResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+type BatchInvocationsRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Operation InvocationOperation    `protobuf:"varint,1,opt,name=operation,proto3,enum=perdure.admin.v1.InvocationOperation" json:"operation,omitempty"`
+	// Which, as in a list. No status: those that the operation is for, which is all unfinished ones
+	// to cancel, kill or pause, the paused ones to resume, those that failed, were cancelled or
+	// killed to restart, and all that have ended to purge. page_size is at most 1000, 0 is 100.
+	// page_token is next_page_token of the page before. created_before is now if unset; later pages
+	// need the one that the first page returned.
+	Invocations *ListInvocationsRequest `protobuf:"bytes,2,opt,name=invocations,proto3" json:"invocations,omitempty"`
+	// Only count what matches.
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Tells this batch of restarts from another one, so that no invocation is restarted twice by a
+	// page that is asked for again. Needed to restart.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchInvocationsRequest) Reset() {
+	*x = BatchInvocationsRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchInvocationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchInvocationsRequest) ProtoMessage() {}
+
+func (x *BatchInvocationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchInvocationsRequest.ProtoReflect.Descriptor instead.
+func (*BatchInvocationsRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *BatchInvocationsRequest) GetOperation() InvocationOperation {
+	if x != nil {
+		return x.Operation
+	}
+	return InvocationOperation_INVOCATION_OPERATION_UNSPECIFIED
+}
+
+func (x *BatchInvocationsRequest) GetInvocations() *ListInvocationsRequest {
+	if x != nil {
+		return x.Invocations
+	}
+	return nil
+}
+
+func (x *BatchInvocationsRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *BatchInvocationsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type BatchInvocationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Invocations of this page that match.
+	Matched uint64 `protobuf:"varint,1,opt,name=matched,proto3" json:"matched,omitempty"`
+	// Of those, how many it was done to.
+	Done uint64 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	// Those it could not be done to, and why: the first 20 of the page.
+	Failures []*BatchFailure `protobuf:"bytes,3,rep,name=failures,proto3" json:"failures,omitempty"`
+	// How many there are.
+	Failed uint64 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Empty: this was the last page.
+	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Invocations that were looked at.
+	Scanned uint64 `protobuf:"varint,6,opt,name=scanned,proto3" json:"scanned,omitempty"`
+	// What later pages must ask for.
+	CreatedBefore *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created_before,json=createdBefore,proto3" json:"created_before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchInvocationsResponse) Reset() {
+	*x = BatchInvocationsResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchInvocationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchInvocationsResponse) ProtoMessage() {}
+
+func (x *BatchInvocationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchInvocationsResponse.ProtoReflect.Descriptor instead.
+func (*BatchInvocationsResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *BatchInvocationsResponse) GetMatched() uint64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *BatchInvocationsResponse) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *BatchInvocationsResponse) GetFailures() []*BatchFailure {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+func (x *BatchInvocationsResponse) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *BatchInvocationsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *BatchInvocationsResponse) GetScanned() uint64 {
+	if x != nil {
+		return x.Scanned
+	}
+	return 0
+}
+
+func (x *BatchInvocationsResponse) GetCreatedBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedBefore
+	}
+	return nil
+}
+
+// BatchFailure is an invocation that was left as it is.
+type BatchFailure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId  string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	Error         *Error                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchFailure) Reset() {
+	*x = BatchFailure{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchFailure) ProtoMessage() {}
+
+func (x *BatchFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchFailure.ProtoReflect.Descriptor instead.
+func (*BatchFailure) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *BatchFailure) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+func (x *BatchFailure) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
 }
 
 type GetStateRequest struct {
@@ -1387,7 +2254,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +2266,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +2279,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetStateRequest) GetService() string {
@@ -1468,7 +2335,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +2347,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +2360,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetStateResponse) GetHasState() bool {
@@ -1549,7 +2416,7 @@ type StateTable struct {
 
 func (x *StateTable) Reset() {
 	*x = StateTable{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +2428,7 @@ func (x *StateTable) String() string {
 func (*StateTable) ProtoMessage() {}
 
 func (x *StateTable) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +2441,7 @@ func (x *StateTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTable.ProtoReflect.Descriptor instead.
 func (*StateTable) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StateTable) GetName() string {
@@ -1625,7 +2492,7 @@ type StateTableRow struct {
 
 func (x *StateTableRow) Reset() {
 	*x = StateTableRow{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +2504,7 @@ func (x *StateTableRow) String() string {
 func (*StateTableRow) ProtoMessage() {}
 
 func (x *StateTableRow) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +2517,7 @@ func (x *StateTableRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTableRow.ProtoReflect.Descriptor instead.
 func (*StateTableRow) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StateTableRow) GetKey() string {
@@ -1709,7 +2576,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +2588,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +2601,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Transaction) GetRootInvocationId() string {
@@ -1853,7 +2720,7 @@ type TransactionPart struct {
 
 func (x *TransactionPart) Reset() {
 	*x = TransactionPart{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2732,7 @@ func (x *TransactionPart) String() string {
 func (*TransactionPart) ProtoMessage() {}
 
 func (x *TransactionPart) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2745,7 @@ func (x *TransactionPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionPart.ProtoReflect.Descriptor instead.
 func (*TransactionPart) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TransactionPart) GetPartition() uint32 {
@@ -1980,7 +2847,7 @@ type TransactionLock struct {
 
 func (x *TransactionLock) Reset() {
 	*x = TransactionLock{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2859,7 @@ func (x *TransactionLock) String() string {
 func (*TransactionLock) ProtoMessage() {}
 
 func (x *TransactionLock) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2872,7 @@ func (x *TransactionLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionLock.ProtoReflect.Descriptor instead.
 func (*TransactionLock) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TransactionLock) GetService() string {
@@ -2051,7 +2918,7 @@ type ListTransactionsRequest struct {
 
 func (x *ListTransactionsRequest) Reset() {
 	*x = ListTransactionsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2930,7 @@ func (x *ListTransactionsRequest) String() string {
 func (*ListTransactionsRequest) ProtoMessage() {}
 
 func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2943,7 @@ func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsRequest.ProtoReflect.Descriptor instead.
 func (*ListTransactionsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListTransactionsRequest) GetService() string {
@@ -2115,7 +2982,7 @@ type ListTransactionsResponse struct {
 
 func (x *ListTransactionsResponse) Reset() {
 	*x = ListTransactionsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2994,7 @@ func (x *ListTransactionsResponse) String() string {
 func (*ListTransactionsResponse) ProtoMessage() {}
 
 func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +3007,7 @@ func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsResponse.ProtoReflect.Descriptor instead.
 func (*ListTransactionsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListTransactionsResponse) GetTransactions() []*Transaction {
@@ -2174,7 +3041,7 @@ type GetTransactionRequest struct {
 
 func (x *GetTransactionRequest) Reset() {
 	*x = GetTransactionRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +3053,7 @@ func (x *GetTransactionRequest) String() string {
 func (*GetTransactionRequest) ProtoMessage() {}
 
 func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +3066,7 @@ func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionRequest.ProtoReflect.Descriptor instead.
 func (*GetTransactionRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetTransactionRequest) GetRootInvocationId() string {
@@ -2220,7 +3087,7 @@ type GetTransactionResponse struct {
 
 func (x *GetTransactionResponse) Reset() {
 	*x = GetTransactionResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +3099,7 @@ func (x *GetTransactionResponse) String() string {
 func (*GetTransactionResponse) ProtoMessage() {}
 
 func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +3112,7 @@ func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionResponse.ProtoReflect.Descriptor instead.
 func (*GetTransactionResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetTransactionResponse) GetTransaction() *Transaction {
@@ -2270,7 +3137,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +3149,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +3162,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 type ListServicesResponse struct {
@@ -2307,7 +3174,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +3186,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +3199,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -2360,7 +3227,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2372,7 +3239,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2385,7 +3252,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Service) GetName() string {
@@ -2452,7 +3319,7 @@ type Method struct {
 
 func (x *Method) Reset() {
 	*x = Method{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +3331,7 @@ func (x *Method) String() string {
 func (*Method) ProtoMessage() {}
 
 func (x *Method) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +3344,7 @@ func (x *Method) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Method.ProtoReflect.Descriptor instead.
 func (*Method) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Method) GetName() string {
@@ -2546,7 +3413,7 @@ type DescribeServiceRequest struct {
 
 func (x *DescribeServiceRequest) Reset() {
 	*x = DescribeServiceRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +3425,7 @@ func (x *DescribeServiceRequest) String() string {
 func (*DescribeServiceRequest) ProtoMessage() {}
 
 func (x *DescribeServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +3438,7 @@ func (x *DescribeServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeServiceRequest.ProtoReflect.Descriptor instead.
 func (*DescribeServiceRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DescribeServiceRequest) GetName() string {
@@ -2592,7 +3459,7 @@ type DescribeServiceResponse struct {
 
 func (x *DescribeServiceResponse) Reset() {
 	*x = DescribeServiceResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2604,7 +3471,7 @@ func (x *DescribeServiceResponse) String() string {
 func (*DescribeServiceResponse) ProtoMessage() {}
 
 func (x *DescribeServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +3484,7 @@ func (x *DescribeServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeServiceResponse.ProtoReflect.Descriptor instead.
 func (*DescribeServiceResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DescribeServiceResponse) GetService() *Service {
@@ -2642,7 +3509,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2654,7 +3521,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2667,7 +3534,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 type GetNodeResponse struct {
@@ -2691,7 +3558,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +3570,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +3583,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetNodeResponse) GetNodeId() string {
@@ -2799,7 +3666,7 @@ type Partition struct {
 
 func (x *Partition) Reset() {
 	*x = Partition{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +3678,7 @@ func (x *Partition) String() string {
 func (*Partition) ProtoMessage() {}
 
 func (x *Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +3691,7 @@ func (x *Partition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Partition.ProtoReflect.Descriptor instead.
 func (*Partition) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Partition) GetId() uint32 {
@@ -2877,7 +3744,7 @@ type Storage struct {
 
 func (x *Storage) Reset() {
 	*x = Storage{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2889,7 +3756,7 @@ func (x *Storage) String() string {
 func (*Storage) ProtoMessage() {}
 
 func (x *Storage) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2902,7 +3769,7 @@ func (x *Storage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Storage.ProtoReflect.Descriptor instead.
 func (*Storage) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Storage) GetDirectory() string {
@@ -2967,7 +3834,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3846,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3859,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Limit) GetName() string {
@@ -3099,7 +3966,7 @@ type LimitTenant struct {
 
 func (x *LimitTenant) Reset() {
 	*x = LimitTenant{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3111,7 +3978,7 @@ func (x *LimitTenant) String() string {
 func (*LimitTenant) ProtoMessage() {}
 
 func (x *LimitTenant) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3124,7 +3991,7 @@ func (x *LimitTenant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitTenant.ProtoReflect.Descriptor instead.
 func (*LimitTenant) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *LimitTenant) GetTenant() string {
@@ -3165,7 +4032,7 @@ type LimitMember struct {
 
 func (x *LimitMember) Reset() {
 	*x = LimitMember{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +4044,7 @@ func (x *LimitMember) String() string {
 func (*LimitMember) ProtoMessage() {}
 
 func (x *LimitMember) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3190,7 +4057,7 @@ func (x *LimitMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitMember.ProtoReflect.Descriptor instead.
 func (*LimitMember) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *LimitMember) GetInvocationId() string {
@@ -3242,7 +4109,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3254,7 +4121,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3267,7 +4134,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListLimitsRequest) GetService() string {
@@ -3304,7 +4171,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3316,7 +4183,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3329,7 +4196,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -3363,7 +4230,7 @@ type GetLimitRequest struct {
 
 func (x *GetLimitRequest) Reset() {
 	*x = GetLimitRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3375,7 +4242,7 @@ func (x *GetLimitRequest) String() string {
 func (*GetLimitRequest) ProtoMessage() {}
 
 func (x *GetLimitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3388,7 +4255,7 @@ func (x *GetLimitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLimitRequest.ProtoReflect.Descriptor instead.
 func (*GetLimitRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetLimitRequest) GetName() string {
@@ -3409,7 +4276,7 @@ type GetLimitResponse struct {
 
 func (x *GetLimitResponse) Reset() {
 	*x = GetLimitResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3421,7 +4288,7 @@ func (x *GetLimitResponse) String() string {
 func (*GetLimitResponse) ProtoMessage() {}
 
 func (x *GetLimitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3434,7 +4301,7 @@ func (x *GetLimitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLimitResponse.ProtoReflect.Descriptor instead.
 func (*GetLimitResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetLimitResponse) GetLimit() *Limit {
@@ -3463,7 +4330,7 @@ type Divergence_Step struct {
 
 func (x *Divergence_Step) Reset() {
 	*x = Divergence_Step{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +4342,7 @@ func (x *Divergence_Step) String() string {
 func (*Divergence_Step) ProtoMessage() {}
 
 func (x *Divergence_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3516,7 +4383,7 @@ type Divergence_Field struct {
 
 func (x *Divergence_Field) Reset() {
 	*x = Divergence_Field{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3528,7 +4395,7 @@ func (x *Divergence_Field) String() string {
 func (*Divergence_Field) ProtoMessage() {}
 
 func (x *Divergence_Field) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3577,7 +4444,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x06Target\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
-	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xed\b\n" +
+	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xdf\v\n" +
 	"\n" +
 	"Invocation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -3600,7 +4467,16 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\vtraceparent\x18\x0f \x01(\tR\vtraceparent\x12\x18\n" +
 	"\aentries\x18\x10 \x01(\rR\aentries\x12-\n" +
 	"\x05error\x18\x11 \x01(\v2\x17.perdure.admin.v1.ErrorR\x05error\x127\n" +
-	"\tretention\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\tretention\x12$\n" +
+	"\tretention\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\tretention\x125\n" +
+	"\bfailures\x18\x13 \x03(\v2\x19.perdure.admin.v1.FailureR\bfailures\x12'\n" +
+	"\x0ffailed_attempts\x18\x14 \x01(\rR\x0efailedAttempts\x12&\n" +
+	"\x0ffailures_in_row\x18\x15 \x01(\rR\rfailuresInRow\x12!\n" +
+	"\fmax_attempts\x18\x16 \x01(\rR\vmaxAttempts\x12?\n" +
+	"\x1crestarted_from_invocation_id\x18\x17 \x01(\tR\x19restartedFromInvocationId\x12+\n" +
+	"\x11restarted_entries\x18\x18 \x01(\rR\x10restartedEntries\x126\n" +
+	"\bdeadline\x18\x19 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x1f\n" +
+	"\vwaiting_for\x18\x1a \x03(\rR\n" +
+	"waitingFor\x12$\n" +
 	"\rcontinuations\x189 \x01(\rR\rcontinuations\x12&\n" +
 	"\x0fwaits_for_limit\x18- \x01(\tR\rwaitsForLimit\x12?\n" +
 	"\rwaiting_since\x18. \x01(\v2\x1a.google.protobuf.TimestampR\fwaitingSince\x12\x16\n" +
@@ -3626,7 +4502,16 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x05Field\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\brecorded\x18\x02 \x01(\tR\brecorded\x12\x12\n" +
-	"\x04made\x18\x03 \x01(\tR\x04made\"\xbd\x03\n" +
+	"\x04made\x18\x03 \x01(\tR\x04made\"\xee\x01\n" +
+	"\aFailure\x12-\n" +
+	"\x05error\x18\x01 \x01(\v2\x17.perdure.admin.v1.ErrorR\x05error\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\rR\aattempt\x12\x14\n" +
+	"\x05entry\x18\x04 \x01(\rR\x05entry\x12\x12\n" +
+	"\x04step\x18\x05 \x01(\tR\x04step\x12\x12\n" +
+	"\x04site\x18\x06 \x01(\tR\x04site\x12\x1a\n" +
+	"\bterminal\x18\a \x01(\bR\bterminal\x12\x14\n" +
+	"\x05stack\x18\b \x01(\tR\x05stack\"\xbd\x03\n" +
 	"\fJournalEntry\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
@@ -3644,7 +4529,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x04json\x18\x01 \x01(\tR\x04json\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\x12\x12\n" +
-	"\x04note\x18\x03 \x01(\tR\x04note\"\xd6\x01\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\"\xf9\x02\n" +
 	"\x16ListInvocationsRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
@@ -3652,7 +4537,11 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x06status\x18\x04 \x03(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\x12\x1b\n" +
 	"\tpage_size\x18\x05 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x06 \x01(\tR\tpageToken\"\x9b\x01\n" +
+	"page_token\x18\x06 \x01(\tR\tpageToken\x12\x1d\n" +
+	"\n" +
+	"key_prefix\x18\a \x01(\tR\tkeyPrefix\x12?\n" +
+	"\rcreated_after\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\fcreatedAfter\x12A\n" +
+	"\x0ecreated_before\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\rcreatedBefore\"\x9b\x01\n" +
 	"\x17ListInvocationsResponse\x12>\n" +
 	"\vinvocations\x18\x01 \x03(\v2\x1c.perdure.admin.v1.InvocationR\vinvocations\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
@@ -3677,7 +4566,43 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x15KillInvocationRequest\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"T\n" +
 	"\x16KillInvocationResponse\x12:\n" +
-	"\x06status\x18\x01 \x01(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\"\x8f\x01\n" +
+	"\x06status\x18\x01 \x01(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\"=\n" +
+	"\x16PauseInvocationRequest\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"U\n" +
+	"\x17PauseInvocationResponse\x12:\n" +
+	"\x06status\x18\x01 \x01(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\">\n" +
+	"\x17ResumeInvocationRequest\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"V\n" +
+	"\x18ResumeInvocationResponse\x12:\n" +
+	"\x06status\x18\x01 \x01(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\"r\n" +
+	"\x18RestartInvocationRequest\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\rR\x04from\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"|\n" +
+	"\x19RestartInvocationResponse\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\x12:\n" +
+	"\x06status\x18\x02 \x01(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\"=\n" +
+	"\x16PurgeInvocationRequest\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"\x19\n" +
+	"\x17PurgeInvocationResponse\"\xe2\x01\n" +
+	"\x17BatchInvocationsRequest\x12C\n" +
+	"\toperation\x18\x01 \x01(\x0e2%.perdure.admin.v1.InvocationOperationR\toperation\x12J\n" +
+	"\vinvocations\x18\x02 \x01(\v2(.perdure.admin.v1.ListInvocationsRequestR\vinvocations\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"\xa1\x02\n" +
+	"\x18BatchInvocationsResponse\x12\x18\n" +
+	"\amatched\x18\x01 \x01(\x04R\amatched\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x04R\x04done\x12:\n" +
+	"\bfailures\x18\x03 \x03(\v2\x1e.perdure.admin.v1.BatchFailureR\bfailures\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\x04R\x06failed\x12&\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\ascanned\x18\x06 \x01(\x04R\ascanned\x12A\n" +
+	"\x0ecreated_before\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rcreatedBefore\"b\n" +
+	"\fBatchFailure\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\x12-\n" +
+	"\x05error\x18\x02 \x01(\v2\x17.perdure.admin.v1.ErrorR\x05error\"\x8f\x01\n" +
 	"\x0fGetStateRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
@@ -3868,19 +4793,32 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x19ENTRY_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ENTRY_OUTCOME_PENDING\x10\x01\x12\x1b\n" +
 	"\x17ENTRY_OUTCOME_SUCCEEDED\x10\x02\x12\x18\n" +
-	"\x14ENTRY_OUTCOME_FAILED\x10\x03*\xda\x01\n" +
+	"\x14ENTRY_OUTCOME_FAILED\x10\x03*\xfe\x01\n" +
+	"\x13InvocationOperation\x12$\n" +
+	" INVOCATION_OPERATION_UNSPECIFIED\x10\x00\x12\x1f\n" +
+	"\x1bINVOCATION_OPERATION_CANCEL\x10\x01\x12\x1d\n" +
+	"\x19INVOCATION_OPERATION_KILL\x10\x02\x12\x1e\n" +
+	"\x1aINVOCATION_OPERATION_PAUSE\x10\x03\x12\x1f\n" +
+	"\x1bINVOCATION_OPERATION_RESUME\x10\x04\x12 \n" +
+	"\x1cINVOCATION_OPERATION_RESTART\x10\x05\x12\x1e\n" +
+	"\x1aINVOCATION_OPERATION_PURGE\x10\x06*\xda\x01\n" +
 	"\x10TransactionPhase\x12!\n" +
 	"\x1dTRANSACTION_PHASE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19TRANSACTION_PHASE_RUNNING\x10\x01\x12\x1f\n" +
 	"\x1bTRANSACTION_PHASE_PREPARING\x10\x02\x12\x1e\n" +
 	"\x1aTRANSACTION_PHASE_PREPARED\x10\x03\x12\x1f\n" +
 	"\x1bTRANSACTION_PHASE_COMMITTED\x10\x04\x12\"\n" +
-	"\x1eTRANSACTION_PHASE_ROLLING_BACK\x10\x052\xc0\t\n" +
+	"\x1eTRANSACTION_PHASE_ROLLING_BACK\x10\x052\xd4\r\n" +
 	"\fAdminService\x12k\n" +
 	"\x0fListInvocations\x12(.perdure.admin.v1.ListInvocationsRequest\x1a).perdure.admin.v1.ListInvocationsResponse\"\x03\x90\x02\x01\x12e\n" +
 	"\rGetInvocation\x12&.perdure.admin.v1.GetInvocationRequest\x1a'.perdure.admin.v1.GetInvocationResponse\"\x03\x90\x02\x01\x12i\n" +
 	"\x10CancelInvocation\x12).perdure.admin.v1.CancelInvocationRequest\x1a*.perdure.admin.v1.CancelInvocationResponse\x12c\n" +
-	"\x0eKillInvocation\x12'.perdure.admin.v1.KillInvocationRequest\x1a(.perdure.admin.v1.KillInvocationResponse\x12V\n" +
+	"\x0eKillInvocation\x12'.perdure.admin.v1.KillInvocationRequest\x1a(.perdure.admin.v1.KillInvocationResponse\x12f\n" +
+	"\x0fPauseInvocation\x12(.perdure.admin.v1.PauseInvocationRequest\x1a).perdure.admin.v1.PauseInvocationResponse\x12i\n" +
+	"\x10ResumeInvocation\x12).perdure.admin.v1.ResumeInvocationRequest\x1a*.perdure.admin.v1.ResumeInvocationResponse\x12l\n" +
+	"\x11RestartInvocation\x12*.perdure.admin.v1.RestartInvocationRequest\x1a+.perdure.admin.v1.RestartInvocationResponse\x12f\n" +
+	"\x0fPurgeInvocation\x12(.perdure.admin.v1.PurgeInvocationRequest\x1a).perdure.admin.v1.PurgeInvocationResponse\x12i\n" +
+	"\x10BatchInvocations\x12).perdure.admin.v1.BatchInvocationsRequest\x1a*.perdure.admin.v1.BatchInvocationsResponse\x12V\n" +
 	"\bGetState\x12!.perdure.admin.v1.GetStateRequest\x1a\".perdure.admin.v1.GetStateResponse\"\x03\x90\x02\x01\x12n\n" +
 	"\x10ListTransactions\x12).perdure.admin.v1.ListTransactionsRequest\x1a*.perdure.admin.v1.ListTransactionsResponse\"\x03\x90\x02\x01\x12h\n" +
 	"\x0eGetTransaction\x12'.perdure.admin.v1.GetTransactionRequest\x1a(.perdure.admin.v1.GetTransactionResponse\"\x03\x90\x02\x01\x12\\\n" +
@@ -3903,169 +4841,206 @@ func file_perdure_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_perdure_admin_v1_admin_proto_rawDescData
 }
 
-var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(InvocationStatus)(0),                  // 0: perdure.admin.v1.InvocationStatus
 	(EntryOutcome)(0),                      // 1: perdure.admin.v1.EntryOutcome
-	(TransactionPhase)(0),                  // 2: perdure.admin.v1.TransactionPhase
-	(*Error)(nil),                          // 3: perdure.admin.v1.Error
-	(*Target)(nil),                         // 4: perdure.admin.v1.Target
-	(*Invocation)(nil),                     // 5: perdure.admin.v1.Invocation
-	(*Divergence)(nil),                     // 6: perdure.admin.v1.Divergence
-	(*JournalEntry)(nil),                   // 7: perdure.admin.v1.JournalEntry
-	(*Payload)(nil),                        // 8: perdure.admin.v1.Payload
-	(*ListInvocationsRequest)(nil),         // 9: perdure.admin.v1.ListInvocationsRequest
-	(*ListInvocationsResponse)(nil),        // 10: perdure.admin.v1.ListInvocationsResponse
-	(*GetInvocationRequest)(nil),           // 11: perdure.admin.v1.GetInvocationRequest
-	(*GetInvocationResponse)(nil),          // 12: perdure.admin.v1.GetInvocationResponse
-	(*CancelInvocationRequest)(nil),        // 13: perdure.admin.v1.CancelInvocationRequest
-	(*CancelInvocationResponse)(nil),       // 14: perdure.admin.v1.CancelInvocationResponse
-	(*KillInvocationRequest)(nil),          // 15: perdure.admin.v1.KillInvocationRequest
-	(*KillInvocationResponse)(nil),         // 16: perdure.admin.v1.KillInvocationResponse
-	(*GetStateRequest)(nil),                // 17: perdure.admin.v1.GetStateRequest
-	(*GetStateResponse)(nil),               // 18: perdure.admin.v1.GetStateResponse
-	(*StateTable)(nil),                     // 19: perdure.admin.v1.StateTable
-	(*StateTableRow)(nil),                  // 20: perdure.admin.v1.StateTableRow
-	(*Transaction)(nil),                    // 21: perdure.admin.v1.Transaction
-	(*TransactionPart)(nil),                // 22: perdure.admin.v1.TransactionPart
-	(*TransactionLock)(nil),                // 23: perdure.admin.v1.TransactionLock
-	(*ListTransactionsRequest)(nil),        // 24: perdure.admin.v1.ListTransactionsRequest
-	(*ListTransactionsResponse)(nil),       // 25: perdure.admin.v1.ListTransactionsResponse
-	(*GetTransactionRequest)(nil),          // 26: perdure.admin.v1.GetTransactionRequest
-	(*GetTransactionResponse)(nil),         // 27: perdure.admin.v1.GetTransactionResponse
-	(*ListServicesRequest)(nil),            // 28: perdure.admin.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),           // 29: perdure.admin.v1.ListServicesResponse
-	(*Service)(nil),                        // 30: perdure.admin.v1.Service
-	(*Method)(nil),                         // 31: perdure.admin.v1.Method
-	(*DescribeServiceRequest)(nil),         // 32: perdure.admin.v1.DescribeServiceRequest
-	(*DescribeServiceResponse)(nil),        // 33: perdure.admin.v1.DescribeServiceResponse
-	(*GetNodeRequest)(nil),                 // 34: perdure.admin.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),                // 35: perdure.admin.v1.GetNodeResponse
-	(*Partition)(nil),                      // 36: perdure.admin.v1.Partition
-	(*Storage)(nil),                        // 37: perdure.admin.v1.Storage
-	(*Limit)(nil),                          // 38: perdure.admin.v1.Limit
-	(*LimitTenant)(nil),                    // 39: perdure.admin.v1.LimitTenant
-	(*LimitMember)(nil),                    // 40: perdure.admin.v1.LimitMember
-	(*ListLimitsRequest)(nil),              // 41: perdure.admin.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),             // 42: perdure.admin.v1.ListLimitsResponse
-	(*GetLimitRequest)(nil),                // 43: perdure.admin.v1.GetLimitRequest
-	(*GetLimitResponse)(nil),               // 44: perdure.admin.v1.GetLimitResponse
-	(*Divergence_Step)(nil),                // 45: perdure.admin.v1.Divergence.Step
-	(*Divergence_Field)(nil),               // 46: perdure.admin.v1.Divergence.Field
-	(v1.Code)(0),                           // 47: perdure.v1.Code
-	(*anypb.Any)(nil),                      // 48: google.protobuf.Any
-	(v1.Mode)(0),                           // 49: perdure.v1.Mode
-	(*timestamppb.Timestamp)(nil),          // 50: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 51: google.protobuf.Duration
-	(v1.Kind)(0),                           // 52: perdure.v1.Kind
-	(*v1.Table)(nil),                       // 53: perdure.v1.Table
-	(*v1.Promise)(nil),                     // 54: perdure.v1.Promise
-	(*v1.HandlerOptions)(nil),              // 55: perdure.v1.HandlerOptions
-	(*descriptorpb.FileDescriptorSet)(nil), // 56: google.protobuf.FileDescriptorSet
-	(*v1.Rate)(nil),                        // 57: perdure.v1.Rate
+	(InvocationOperation)(0),               // 2: perdure.admin.v1.InvocationOperation
+	(TransactionPhase)(0),                  // 3: perdure.admin.v1.TransactionPhase
+	(*Error)(nil),                          // 4: perdure.admin.v1.Error
+	(*Target)(nil),                         // 5: perdure.admin.v1.Target
+	(*Invocation)(nil),                     // 6: perdure.admin.v1.Invocation
+	(*Divergence)(nil),                     // 7: perdure.admin.v1.Divergence
+	(*Failure)(nil),                        // 8: perdure.admin.v1.Failure
+	(*JournalEntry)(nil),                   // 9: perdure.admin.v1.JournalEntry
+	(*Payload)(nil),                        // 10: perdure.admin.v1.Payload
+	(*ListInvocationsRequest)(nil),         // 11: perdure.admin.v1.ListInvocationsRequest
+	(*ListInvocationsResponse)(nil),        // 12: perdure.admin.v1.ListInvocationsResponse
+	(*GetInvocationRequest)(nil),           // 13: perdure.admin.v1.GetInvocationRequest
+	(*GetInvocationResponse)(nil),          // 14: perdure.admin.v1.GetInvocationResponse
+	(*CancelInvocationRequest)(nil),        // 15: perdure.admin.v1.CancelInvocationRequest
+	(*CancelInvocationResponse)(nil),       // 16: perdure.admin.v1.CancelInvocationResponse
+	(*KillInvocationRequest)(nil),          // 17: perdure.admin.v1.KillInvocationRequest
+	(*KillInvocationResponse)(nil),         // 18: perdure.admin.v1.KillInvocationResponse
+	(*PauseInvocationRequest)(nil),         // 19: perdure.admin.v1.PauseInvocationRequest
+	(*PauseInvocationResponse)(nil),        // 20: perdure.admin.v1.PauseInvocationResponse
+	(*ResumeInvocationRequest)(nil),        // 21: perdure.admin.v1.ResumeInvocationRequest
+	(*ResumeInvocationResponse)(nil),       // 22: perdure.admin.v1.ResumeInvocationResponse
+	(*RestartInvocationRequest)(nil),       // 23: perdure.admin.v1.RestartInvocationRequest
+	(*RestartInvocationResponse)(nil),      // 24: perdure.admin.v1.RestartInvocationResponse
+	(*PurgeInvocationRequest)(nil),         // 25: perdure.admin.v1.PurgeInvocationRequest
+	(*PurgeInvocationResponse)(nil),        // 26: perdure.admin.v1.PurgeInvocationResponse
+	(*BatchInvocationsRequest)(nil),        // 27: perdure.admin.v1.BatchInvocationsRequest
+	(*BatchInvocationsResponse)(nil),       // 28: perdure.admin.v1.BatchInvocationsResponse
+	(*BatchFailure)(nil),                   // 29: perdure.admin.v1.BatchFailure
+	(*GetStateRequest)(nil),                // 30: perdure.admin.v1.GetStateRequest
+	(*GetStateResponse)(nil),               // 31: perdure.admin.v1.GetStateResponse
+	(*StateTable)(nil),                     // 32: perdure.admin.v1.StateTable
+	(*StateTableRow)(nil),                  // 33: perdure.admin.v1.StateTableRow
+	(*Transaction)(nil),                    // 34: perdure.admin.v1.Transaction
+	(*TransactionPart)(nil),                // 35: perdure.admin.v1.TransactionPart
+	(*TransactionLock)(nil),                // 36: perdure.admin.v1.TransactionLock
+	(*ListTransactionsRequest)(nil),        // 37: perdure.admin.v1.ListTransactionsRequest
+	(*ListTransactionsResponse)(nil),       // 38: perdure.admin.v1.ListTransactionsResponse
+	(*GetTransactionRequest)(nil),          // 39: perdure.admin.v1.GetTransactionRequest
+	(*GetTransactionResponse)(nil),         // 40: perdure.admin.v1.GetTransactionResponse
+	(*ListServicesRequest)(nil),            // 41: perdure.admin.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),           // 42: perdure.admin.v1.ListServicesResponse
+	(*Service)(nil),                        // 43: perdure.admin.v1.Service
+	(*Method)(nil),                         // 44: perdure.admin.v1.Method
+	(*DescribeServiceRequest)(nil),         // 45: perdure.admin.v1.DescribeServiceRequest
+	(*DescribeServiceResponse)(nil),        // 46: perdure.admin.v1.DescribeServiceResponse
+	(*GetNodeRequest)(nil),                 // 47: perdure.admin.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),                // 48: perdure.admin.v1.GetNodeResponse
+	(*Partition)(nil),                      // 49: perdure.admin.v1.Partition
+	(*Storage)(nil),                        // 50: perdure.admin.v1.Storage
+	(*Limit)(nil),                          // 51: perdure.admin.v1.Limit
+	(*LimitTenant)(nil),                    // 52: perdure.admin.v1.LimitTenant
+	(*LimitMember)(nil),                    // 53: perdure.admin.v1.LimitMember
+	(*ListLimitsRequest)(nil),              // 54: perdure.admin.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),             // 55: perdure.admin.v1.ListLimitsResponse
+	(*GetLimitRequest)(nil),                // 56: perdure.admin.v1.GetLimitRequest
+	(*GetLimitResponse)(nil),               // 57: perdure.admin.v1.GetLimitResponse
+	(*Divergence_Step)(nil),                // 58: perdure.admin.v1.Divergence.Step
+	(*Divergence_Field)(nil),               // 59: perdure.admin.v1.Divergence.Field
+	(v1.Code)(0),                           // 60: perdure.v1.Code
+	(*anypb.Any)(nil),                      // 61: google.protobuf.Any
+	(v1.Mode)(0),                           // 62: perdure.v1.Mode
+	(*timestamppb.Timestamp)(nil),          // 63: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 64: google.protobuf.Duration
+	(v1.Kind)(0),                           // 65: perdure.v1.Kind
+	(*v1.Table)(nil),                       // 66: perdure.v1.Table
+	(*v1.Promise)(nil),                     // 67: perdure.v1.Promise
+	(*v1.HandlerOptions)(nil),              // 68: perdure.v1.HandlerOptions
+	(*descriptorpb.FileDescriptorSet)(nil), // 69: google.protobuf.FileDescriptorSet
+	(*v1.Rate)(nil),                        // 70: perdure.v1.Rate
 }
 var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
-	47, // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
-	48, // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
-	4,  // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
-	49, // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
-	0,  // 4: perdure.admin.v1.Invocation.status:type_name -> perdure.admin.v1.InvocationStatus
-	50, // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
-	50, // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
-	50, // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
-	50, // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
-	50, // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
-	3,  // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
-	3,  // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
-	51, // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
-	50, // 13: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
-	6,  // 14: perdure.admin.v1.Invocation.divergence:type_name -> perdure.admin.v1.Divergence
-	45, // 15: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
-	45, // 16: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
-	46, // 17: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
-	50, // 18: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
-	50, // 19: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
-	1,  // 20: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
-	3,  // 21: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
-	8,  // 22: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
-	8,  // 23: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
-	0,  // 24: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
-	5,  // 25: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
-	5,  // 26: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
-	7,  // 27: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
-	8,  // 28: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
-	8,  // 29: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
-	0,  // 30: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,  // 31: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	19, // 32: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
-	20, // 33: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
-	4,  // 34: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
-	2,  // 35: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
-	50, // 36: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
-	50, // 37: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
-	50, // 38: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
-	22, // 39: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
-	2,  // 40: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
-	50, // 41: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
-	23, // 42: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
-	23, // 43: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
-	21, // 44: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
-	50, // 45: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
-	21, // 46: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
-	50, // 47: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
-	30, // 48: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
-	52, // 49: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
-	31, // 50: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
-	53, // 51: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
-	54, // 52: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
-	49, // 53: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
-	55, // 54: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
-	30, // 55: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
-	56, // 56: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
-	50, // 57: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	51, // 58: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	36, // 59: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
-	37, // 60: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
-	57, // 61: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
-	50, // 62: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
-	39, // 63: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
-	40, // 64: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
-	40, // 65: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
-	50, // 66: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
-	38, // 67: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
-	50, // 68: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
-	38, // 69: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
-	50, // 70: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
-	9,  // 71: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
-	11, // 72: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
-	13, // 73: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
-	15, // 74: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
-	17, // 75: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
-	24, // 76: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
-	26, // 77: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
-	41, // 78: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
-	43, // 79: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
-	28, // 80: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
-	32, // 81: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
-	34, // 82: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
-	10, // 83: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
-	12, // 84: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
-	14, // 85: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
-	16, // 86: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
-	18, // 87: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
-	25, // 88: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
-	27, // 89: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
-	42, // 90: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
-	44, // 91: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
-	29, // 92: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
-	33, // 93: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
-	35, // 94: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
-	83, // [83:95] is the sub-list for method output_type
-	71, // [71:83] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	60,  // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
+	61,  // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
+	5,   // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
+	62,  // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
+	0,   // 4: perdure.admin.v1.Invocation.status:type_name -> perdure.admin.v1.InvocationStatus
+	63,  // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
+	63,  // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
+	63,  // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
+	63,  // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
+	63,  // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
+	4,   // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
+	4,   // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
+	64,  // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
+	8,   // 13: perdure.admin.v1.Invocation.failures:type_name -> perdure.admin.v1.Failure
+	63,  // 14: perdure.admin.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
+	63,  // 15: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
+	7,   // 16: perdure.admin.v1.Invocation.divergence:type_name -> perdure.admin.v1.Divergence
+	58,  // 17: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
+	58,  // 18: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
+	59,  // 19: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
+	4,   // 20: perdure.admin.v1.Failure.error:type_name -> perdure.admin.v1.Error
+	63,  // 21: perdure.admin.v1.Failure.at:type_name -> google.protobuf.Timestamp
+	63,  // 22: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	63,  // 23: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
+	1,   // 24: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
+	4,   // 25: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
+	10,  // 26: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
+	10,  // 27: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
+	0,   // 28: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
+	63,  // 29: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
+	63,  // 30: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
+	6,   // 31: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
+	6,   // 32: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
+	9,   // 33: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
+	10,  // 34: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
+	10,  // 35: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
+	0,   // 36: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 37: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 38: perdure.admin.v1.PauseInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 39: perdure.admin.v1.ResumeInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 40: perdure.admin.v1.RestartInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	2,   // 41: perdure.admin.v1.BatchInvocationsRequest.operation:type_name -> perdure.admin.v1.InvocationOperation
+	11,  // 42: perdure.admin.v1.BatchInvocationsRequest.invocations:type_name -> perdure.admin.v1.ListInvocationsRequest
+	29,  // 43: perdure.admin.v1.BatchInvocationsResponse.failures:type_name -> perdure.admin.v1.BatchFailure
+	63,  // 44: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
+	4,   // 45: perdure.admin.v1.BatchFailure.error:type_name -> perdure.admin.v1.Error
+	32,  // 46: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
+	33,  // 47: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
+	5,   // 48: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
+	3,   // 49: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
+	63,  // 50: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
+	63,  // 51: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
+	63,  // 52: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
+	35,  // 53: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
+	3,   // 54: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
+	63,  // 55: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
+	36,  // 56: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
+	36,  // 57: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
+	34,  // 58: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
+	63,  // 59: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
+	34,  // 60: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
+	63,  // 61: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
+	43,  // 62: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
+	65,  // 63: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
+	44,  // 64: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
+	66,  // 65: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
+	67,  // 66: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
+	62,  // 67: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
+	68,  // 68: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
+	43,  // 69: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
+	69,  // 70: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
+	63,  // 71: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	64,  // 72: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	49,  // 73: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
+	50,  // 74: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
+	70,  // 75: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
+	63,  // 76: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
+	52,  // 77: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
+	53,  // 78: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
+	53,  // 79: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
+	63,  // 80: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
+	51,  // 81: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
+	63,  // 82: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
+	51,  // 83: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
+	63,  // 84: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
+	11,  // 85: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
+	13,  // 86: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
+	15,  // 87: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
+	17,  // 88: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
+	19,  // 89: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
+	21,  // 90: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
+	23,  // 91: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
+	25,  // 92: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
+	27,  // 93: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
+	30,  // 94: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
+	37,  // 95: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
+	39,  // 96: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
+	54,  // 97: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
+	56,  // 98: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
+	41,  // 99: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
+	45,  // 100: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
+	47,  // 101: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
+	12,  // 102: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
+	14,  // 103: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
+	16,  // 104: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
+	18,  // 105: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
+	20,  // 106: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
+	22,  // 107: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
+	24,  // 108: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
+	26,  // 109: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
+	28,  // 110: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
+	31,  // 111: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
+	38,  // 112: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
+	40,  // 113: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
+	55,  // 114: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
+	57,  // 115: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
+	42,  // 116: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
+	46,  // 117: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
+	48,  // 118: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
+	102, // [102:119] is the sub-list for method output_type
+	85,  // [85:102] is the sub-list for method input_type
+	85,  // [85:85] is the sub-list for extension type_name
+	85,  // [85:85] is the sub-list for extension extendee
+	0,   // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_perdure_admin_v1_admin_proto_init() }
@@ -4073,14 +5048,14 @@ func file_perdure_admin_v1_admin_proto_init() {
 	if File_perdure_admin_v1_admin_proto != nil {
 		return
 	}
-	file_perdure_admin_v1_admin_proto_msgTypes[35].OneofWrappers = []any{}
+	file_perdure_admin_v1_admin_proto_msgTypes[47].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_admin_v1_admin_proto_rawDesc), len(file_perdure_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   44,
+			NumEnums:      4,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

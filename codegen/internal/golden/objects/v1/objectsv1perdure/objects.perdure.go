@@ -299,7 +299,9 @@ var sensorDesc = actor.ServiceDesc{
 						UntilDone:   true,
 					},
 				},
-				MaxInbox: 7,
+				MaxInbox:          7,
+				InactivityTimeout: 30 * time.Second,
+				JournalRetention:  500 * time.Millisecond,
 			},
 			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
 				return handler.(SensorHandler).Calibrate(sensorDurableContext{ctx}, req.(*v1.CalibrateRequest))

@@ -1,0 +1,364 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/cluster"
+	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
+)
+
+// eachLife is eachWay for handlers that wait: also with every wait suspended.
+func eachLife(t *testing.T, test func(s *stage)) {
+	eachWay(t, test)
+	for name, opts := range map[string][]cluster.Option{
+		"suspend at once":                          {cluster.WithInactivityTimeout(time.Nanosecond), cluster.WithPartitions(8)},
+		"suspend at once and crash at every entry": {cluster.WithInactivityTimeout(time.Nanosecond), cluster.WithPartitions(8), cluster.WithCrashAtEveryEntry()},
+	} {
+		t.Run(name, func(t *testing.T) { inMemory(t, test, opts...) })
+	}
+}
+
+// admin calls an rpc of the admin service. It returns the message of an error.
+func (s *stage) admin(rpc string, request, response proto.Message) string {
+	s.t.Helper()
+	body, err := protojson.Marshal(request)
+	s.must(nil, err)
+	status, answer := s.post("/perdure.admin.v1.AdminService/"+rpc, string(body))
+	if status != http.StatusOK {
+		return answer
+	}
+	s.must(nil, protojson.Unmarshal([]byte(answer), response))
+	return ""
+}
+
+func (s *stage) look(id string) *adminv1.GetInvocationResponse {
+	s.t.Helper()
+	found := &adminv1.GetInvocationResponse{}
+	if failed := s.admin("GetInvocation", &adminv1.GetInvocationRequest{InvocationId: id}, found); failed != "" {
+		s.t.Errorf("get %s: %s", id, failed)
+	}
+	return found
+}
+
+// settle waits until an invocation has the status.
+func (s *stage) settle(id, status string) *adminv1.Invocation {
+	s.t.Helper()
+	var found *adminv1.Invocation
+	for range 1000 {
+		found = s.look(id).GetInvocation()
+		if strings.HasSuffix(found.GetStatus().String(), status) {
+			return found
+		}
+		time.Sleep(10 * time.Millisecond) // of fake time
+	}
+	s.t.Errorf("%s is %s, not %s", id, found.GetStatus(), status)
+	return found
+}
+
+func (s *stage) pause(id string) {
+	s.t.Helper()
+	if failed := s.admin("PauseInvocation", &adminv1.PauseInvocationRequest{InvocationId: id}, &adminv1.PauseInvocationResponse{}); failed != "" {
+		s.t.Error(failed)
+	}
+}
+
+func (s *stage) resume(id string) {
+	s.t.Helper()
+	if failed := s.admin("ResumeInvocation", &adminv1.ResumeInvocationRequest{InvocationId: id}, &adminv1.ResumeInvocationResponse{}); failed != "" {
+		s.t.Error(failed)
+	}
+}
+
+// notes are made by handlers, each once.
+type notes struct {
+	sync.Mutex
+	made []string
+}
+
+func (n *notes) add(ctx context.Context, text string) error {
+	return actor.Do(ctx, text, func(context.Context) error {
+		n.Lock()
+		defer n.Unlock()
+		if !slices.Contains(n.made, text) { // A closure may run again after a crash.
+			n.made = append(n.made, text)
+		}
+		return nil
+	})
+}
+
+func (n *notes) text() string {
+	n.Lock()
+	defer n.Unlock()
+	return strings.Join(n.made, ", ")
+}
+
+// tree names scripts of handlers that call one another, a → b → c, and note what they undo.
+func (s *stage) tree(n *notes, leaf script) (root string) {
+	below := s.on("c", leaf)
+	for _, name := range []string{"b", "a"} {
+		callee, key := below, string(name[0]+1)
+		below = s.on(name, func(ctx actor.Context) (string, error) {
+			_, err := s.invoke(ctx, s.things.Methods[keep], key, callee)
+			if err != nil {
+				if failed := n.add(ctx, name+" undone"); failed != nil {
+					return "", failed
+				}
+				if failed := actor.Sleep(ctx, time.Second); failed != nil { // It is told once.
+					return "", actor.Errorf(actor.Internal, "told twice: %w", failed)
+				}
+			}
+			return "", err
+		})
+	}
+	return below
+}
+
+func TestCancelLeafFirst(t *testing.T) {
+	eachLife(t, func(s *stage) {
+		var n notes
+		s.tree(&n, func(ctx actor.Context) (string, error) {
+			err := actor.Sleep(ctx, 24*time.Hour)
+			if failed := n.add(ctx, "c undone"); failed != nil {
+				return "", failed
+			}
+			return "", err
+		})
+		root, err := s.send(s.t.Context(), s.things.Methods[keep], "a", "a")
+		s.must(nil, err)
+		time.Sleep(time.Minute)
+		s.must(nil, root.Cancel(s.t.Context()))
+		_, err = s.attach(root)
+		s.refused(err, actor.Canceled)
+		if got := n.text(); got != "c undone, b undone, a undone" {
+			s.t.Error(got)
+		}
+		s.settle(root.ID(), "_CANCELLED")
+		s.free("a", "b", "c")
+	})
+}
+
+// A callee that does not heed the cancel is waited for; the caller hears at its next wait.
+func TestCancelWhileTheCalleeGoesOn(t *testing.T) {
+	eachLife(t, func(s *stage) {
+		var n notes
+		s.tree(&n, func(ctx actor.Context) (string, error) {
+			if err := actor.Sleep(ctx, 24*time.Hour); !errors.Is(err, actor.ErrCanceled) {
+				return "", actor.Errorf(actor.Internal, "the sleep ended with %v", err)
+			}
+			return "all the same", actor.Sleep(ctx, time.Hour)
+		})
+		root, err := s.send(s.t.Context(), s.things.Methods[keep], "a", "a")
+		s.must(nil, err)
+		time.Sleep(time.Minute)
+		s.must(nil, root.Cancel(s.t.Context()))
+		_, err = s.attach(root)
+		s.must(nil, err)
+		if n.text() != "" {
+			s.t.Error(n.text())
+		}
+	})
+}
+
+// Whatever a handler waits for beside its call ends its wait; then the cancel is told.
+func TestCancelWhileSelecting(t *testing.T) {
+	eachLife(t, func(s *stage) {
+		s.on("deaf", func(ctx actor.Context) (string, error) {
+			for range 3 { // Its first wait says that it was cancelled.
+				_ = actor.Sleep(ctx, 4*time.Hour)
+			}
+			return "", nil
+		})
+		name := s.on("select", func(ctx actor.Context) (string, error) {
+			called := actor.InvokeAsync[*mixin](ctx, ctx, s.things.Methods[keep], "b", &mixin{Root: "deaf"}, nil)
+			winner, err := actor.Select(ctx, called, actor.After(ctx, time.Hour))
+			if err != nil || winner != 1 {
+				return "", actor.Errorf(actor.Internal, "select: %d, %v", winner, err)
+			}
+			if err := actor.Sleep(ctx, time.Hour); !errors.Is(err, actor.ErrCanceled) {
+				return "", actor.Errorf(actor.Internal, "the sleep ended with %v", err)
+			}
+			return "told", nil
+		})
+		root, err := s.send(s.t.Context(), s.things.Methods[keep], "a", name)
+		s.must(nil, err)
+		time.Sleep(time.Minute)
+		s.must(nil, root.Cancel(s.t.Context()))
+		got, err := s.attach(root)
+		if s.must(nil, err); got != "told" {
+			s.t.Error(got)
+		}
+	})
+}
+
+func TestKillTree(t *testing.T) {
+	eachLife(t, func(s *stage) {
+		var n notes
+		s.tree(&n, func(ctx actor.Context) (string, error) { return "", actor.Sleep(ctx, 24*time.Hour) })
+		root, err := s.send(s.t.Context(), s.things.Methods[keep], "a", "a")
+		s.must(nil, err)
+		time.Sleep(time.Minute)
+		s.kill(root.ID())
+		_, err = s.attach(root)
+		s.refused(err, actor.Canceled, "was killed")
+		time.Sleep(time.Minute)
+		s.free("a", "b", "c")
+		if n.text() != "" {
+			s.t.Error(n.text())
+		}
+	})
+}
+
+func TestPauseAndResume(t *testing.T) {
+	eachLife(t, func(s *stage) {
+		var n notes
+		name := s.on("steps", func(ctx actor.Context) (string, error) {
+			for step := range 3 {
+				if err := actor.Sleep(ctx, time.Hour); err != nil {
+					return "", err
+				}
+				s.must(nil, n.add(ctx, fmt.Sprint("step ", step)))
+			}
+			return "done", nil
+		})
+		root, err := s.send(s.t.Context(), s.things.Methods[keep], "a", name)
+		s.must(nil, err)
+		waiting, err := s.send(s.t.Context(), s.things.Methods[transact], "a", "add 1")
+		s.must(nil, err)
+		time.Sleep(90 * time.Minute)
+		s.pause(root.ID())
+		s.pause(waiting.ID())
+		time.Sleep(10 * time.Hour)
+		if n.text() != "step 0" {
+			s.t.Error(n.text())
+		}
+		if status := s.settle(root.ID(), "_PAUSED"); status.GetAttempt() == 0 {
+			s.t.Error(status)
+		}
+		s.resume(root.ID())
+		began := time.Now()
+		got, err := s.attach(root)
+		if s.must(nil, err); got != "done" || n.text() != "step 0, step 1, step 2" {
+			s.t.Error(got, n.text())
+		}
+		if took := time.Since(began); took < time.Hour || took > 90*time.Minute { // One of the two sleeps was over.
+			s.t.Error(took)
+		}
+		s.values("a=0")
+		s.resume(waiting.ID())
+		_, err = s.attach(waiting)
+		s.must(nil, err)
+		s.values("a=1")
+	})
+}
+
+// A handler that fails is paused by its policy; an operator who has mended the cause resumes it.
+func TestPausedWhenExhausted(t *testing.T) {
+	inMemory(t, func(s *stage) {
+		broken := true
+		name := s.on("charge", func(ctx actor.Context) (string, error) {
+			if err := actor.Do(ctx, "reserve", func(context.Context) error { return nil }); err != nil {
+				return "", err
+			}
+			if broken {
+				return "", errors.New("no connection to the bank")
+			}
+			return "charged", nil
+		})
+		root, err := s.send(s.t.Context(), s.things.Methods[pausing], "a", name)
+		s.must(nil, err)
+		time.Sleep(24 * time.Hour)
+		found := s.settle(root.ID(), "_PAUSED")
+		if found.GetFailedAttempts() != 3 || found.GetFailuresInRow() != 3 || found.GetMaxAttempts() != 3 || len(found.GetFailures()) != 3 {
+			s.t.Error(found)
+		}
+		if len(found.GetFailures()) != 3 {
+			return
+		}
+		for i, failed := range found.GetFailures() {
+			if failed.GetAttempt() != uint32(i)+1 || failed.GetEntry() != 1 || failed.GetStep() != `Run "reserve"` || !strings.HasPrefix(failed.GetSite(), "life_test.go:") ||
+				!strings.Contains(failed.GetError().GetMessage(), "no connection to the bank") || failed.GetTerminal() {
+				s.t.Error(failed)
+			}
+		}
+		if between := found.GetFailures()[1].GetAt().AsTime().Sub(found.GetFailures()[0].GetAt().AsTime()); between < time.Minute || between > 2*time.Minute {
+			s.t.Error(between)
+		}
+		broken = false
+		s.resume(root.ID())
+		got, err := s.attach(root)
+		if s.must(nil, err); got != "charged" {
+			s.t.Error(got)
+		}
+	})
+}
+
+func TestRestartKeepsEntries(t *testing.T) {
+	eachLife(t, func(s *stage) {
+		var n notes
+		broken := true
+		name := s.on("order", func(ctx actor.Context) (string, error) {
+			number := ctx.Rand().Uint32()
+			before := fmt.Sprint(number, ctx.Now().UnixMilli())
+			add(ctx, 1)
+			if err := n.add(ctx, "charged "+before); err != nil { // The name of a step must replay.
+				return "", err
+			}
+			add(ctx, 1)
+			if err := n.add(ctx, fmt.Sprint("shipped ", ctx.Rand().Uint32())); err != nil {
+				return "", err
+			}
+			if broken {
+				return "", actor.Errorf(actor.FailedPrecondition, "no stock")
+			}
+			return fmt.Sprint(add(ctx, 1)), nil
+		})
+		old, err := s.send(s.t.Context(), s.things.Methods[keep], "a", name)
+		s.must(nil, err)
+		_, err = s.attach(old)
+		s.refused(err, actor.FailedPrecondition)
+		s.values("a=2")
+		found := s.look(old.ID()).GetInvocation()
+		if last := found.GetFailures()[len(found.GetFailures())-1]; !last.GetTerminal() || last.GetEntry() != 4 || !strings.Contains(last.GetStep(), "shipped") {
+			s.t.Error(last)
+		}
+		broken = false
+		request := &adminv1.RestartInvocationRequest{InvocationId: old.ID(), From: 2, RequestId: "once"}
+		var first, again adminv1.RestartInvocationResponse
+		for _, response := range []*adminv1.RestartInvocationResponse{&first, &again} {
+			if failed := s.admin("RestartInvocation", request, response); failed != "" {
+				s.t.Error(failed)
+			}
+		}
+		if first.GetInvocationId() != again.GetInvocationId() || first.GetInvocationId() == old.ID() {
+			s.t.Error(first.GetInvocationId(), again.GetInvocationId())
+		}
+		s.settle(first.GetInvocationId(), "_SUCCEEDED")
+		renewed := s.look(first.GetInvocationId())
+		if renewed.GetInvocation().GetRestartedFromInvocationId() != old.ID() || renewed.GetInvocation().GetRestartedEntries() != 2 ||
+			!strings.Contains(renewed.GetResponse().GetJson(), `"3"`) {
+			s.t.Error(renewed)
+		}
+		// The charge was not made again; what followed was, with other random numbers.
+		n.Lock()
+		if len(n.made) != 3 || !strings.HasPrefix(n.made[0], "charged") || n.made[1] == n.made[2] {
+			s.t.Error(n.made)
+		}
+		n.Unlock()
+		s.values("a=3")
+		if failed := s.admin("RestartInvocation", &adminv1.RestartInvocationRequest{InvocationId: old.ID(), From: 2}, &first); !strings.Contains(failed, "has changed since") {
+			s.t.Error(failed)
+		}
+	})
+}

@@ -1,0 +1,144 @@
+package engine
+
+import (
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
+)
+
+// operate finds the invocation that an operator speaks of, does as they say and answers.
+func (e *Engine) operate(id invocation.ID, token Token, do func(l *live) (refused *recordv1.Result, err error)) error {
+	l, err := e.loadLive(id)
+	if err != nil {
+		return err
+	}
+	refused := noInvocation(id)
+	if l != nil && l.call == nil && !l.row.Purging {
+		if refused, err = do(l); err != nil {
+			return err
+		}
+	}
+	if token != 0 {
+		e.effect(&Reply{Token: token, Result: refused, Refused: refused != nil})
+	}
+	return nil
+}
+
+func (ev *Pause) evaluate(e *Engine, now int64) error {
+	return e.operate(ev.ID, ev.Token, func(l *live) (*recordv1.Result, error) { return e.pause(l, now) })
+}
+
+// pause makes an invocation stand still until an operator resumes it.
+func (e *Engine) pause(l *live, now int64) (refused *recordv1.Result, err error) {
+	switch {
+	case completed(l.row.Status):
+		return failure(codeFailedPrecondition, "%s has ended (%s): there is nothing to pause", l.target, l.mark()), nil
+	case l.row.Status == recordv1.Status_STATUS_PAUSED:
+		return nil, nil
+	case !l.stored, !l.mode().Journaled() && l.row.Attempt > 0:
+		return failure(codeFailedPrecondition,
+			"%s is a %s handler, which runs to its end in one go: only DURABLE handlers can be paused, and what has not started and nobody waits for. Cancel it instead", l.target, l.mode()), nil
+	}
+	e.changed = true
+	if l.running {
+		l.running = false
+		e.effect(&AbortAttempt{ID: l.id, Reason: "the invocation is paused"})
+	}
+	e.dropTimers(l)
+	e.taken(l)
+	l.row.WaitingFor, l.row.WaitingUntil, l.row.RetryAt = nil, nil, 0
+	if l.row.Attempt > 0 {
+		return nil, e.park(l)
+	}
+	if l.row.Flow != nil {
+		if err := e.giveBack(l, true, now); err != nil {
+			return nil, err
+		}
+	}
+	// It holds no key, and must not keep those behind it from theirs.
+	if err := e.park(l); err != nil {
+		return nil, err
+	}
+	return nil, e.unlock(l, now)
+}
+
+// park makes an invocation wait for an operator. One with a journal is not kept in memory: there
+// may be as many as of suspended ones.
+func (e *Engine) park(l *live) error {
+	l.row.Status = recordv1.Status_STATUS_PAUSED
+	if l.mode().Journaled() || l.row.Attempt == 0 {
+		delete(e.live, l.id)
+	} else {
+		e.live[l.id] = l
+	}
+	return e.store(l)
+}
+
+func (ev *Resume) evaluate(e *Engine, now int64) error {
+	return e.operate(ev.ID, ev.Token, func(l *live) (*recordv1.Result, error) { return e.resume(l, now) })
+}
+
+// resume starts the next attempt of one that is paused, backs off or is suspended.
+func (e *Engine) resume(l *live, now int64) (refused *recordv1.Result, err error) {
+	switch l.row.Status {
+	case recordv1.Status_STATUS_QUEUED, recordv1.Status_STATUS_RUNNING, recordv1.Status_STATUS_SCHEDULED:
+		return nil, nil
+	case recordv1.Status_STATUS_BACKING_OFF:
+		e.dropTimers(l)
+		return nil, e.start(l, now)
+	case recordv1.Status_STATUS_SUSPENDED:
+		return nil, e.start(l, now)
+	case recordv1.Status_STATUS_PAUSED:
+		l.row.Failures = 0 // It has all its attempts before it again.
+		switch {
+		case l.row.Attempt == 0 && l.row.DueAt > now:
+			l.row.Status = recordv1.Status_STATUS_SCHEDULED
+			e.armTimer(table.Timer{At: l.row.DueAt, Kind: table.TimerDue, ID: l.id})
+			return nil, e.store(l)
+		case l.mode().Journaled() && l.row.Attempt > 0:
+			return nil, e.start(l, now)
+		}
+		// A TRANSACTION has done nothing yet, wherever it stood: its turn comes again.
+		if l.lock != nil {
+			e.locks.Release(l.lock)
+			l.lock = nil
+		}
+		if err := e.enter(l, true, now); err != nil {
+			return nil, err
+		}
+		return nil, e.settle(now)
+	}
+	return failure(codeFailedPrecondition, "%s has ended (%s): it can be restarted, which makes a new invocation of it", l.target, l.mark()), nil
+}
+
+// mark is the status in a word, for people.
+func (l *live) mark() string {
+	switch l.row.Status {
+	case recordv1.Status_STATUS_SUCCEEDED:
+		return "succeeded"
+	case recordv1.Status_STATUS_FAILED:
+		return "failed"
+	case recordv1.Status_STATUS_CANCELLED:
+		return "cancelled"
+	case recordv1.Status_STATUS_KILLED:
+		return "killed"
+	}
+	return "not ended"
+}
+
+func (ev *Purge) evaluate(e *Engine, now int64) error {
+	return e.operate(ev.ID, ev.Token, func(l *live) (*recordv1.Result, error) {
+		if !completed(l.row.Status) {
+			return failure(codeFailedPrecondition, "%s has not ended: cancel or kill it before it is purged", l.target), nil
+		}
+		e.delete(table.Timer{At: l.row.CompletedAt + l.row.RetentionMs, Kind: table.TimerExpire, ID: l.id}.Key())
+		if l.row.JournalRetentionMs > 0 {
+			e.delete(table.Timer{At: l.row.CompletedAt + l.row.JournalRetentionMs, Kind: table.TimerExpireJournal, ID: l.id}.Key())
+		}
+		next, err := e.purge(l, 0)
+		if err != nil || next == 0 {
+			return nil, err
+		}
+		return nil, e.goOnPurging(l, next, now)
+	})
+}

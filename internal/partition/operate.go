@@ -1,0 +1,63 @@
+package partition
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+
+	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/routing"
+)
+
+// operate asks the partition of an invocation for what an operator wants done with it.
+func (r *Router) operate(ctx context.Context, id invocation.ID, event func(engine.Token) engine.Event) error {
+	answer, err := r.of(id).ask(ctx, event, invocation.ID{})
+	if err != nil {
+		return err
+	}
+	return answer.refusal()
+}
+
+// Pause implements routing.Router.
+func (r *Router) Pause(ctx context.Context, id invocation.ID) error {
+	return r.operate(ctx, id, func(token engine.Token) engine.Event { return &engine.Pause{ID: id, Token: token} })
+}
+
+// Resume implements routing.Router.
+func (r *Router) Resume(ctx context.Context, id invocation.ID) error {
+	return r.operate(ctx, id, func(token engine.Token) engine.Event { return &engine.Resume{ID: id, Token: token} })
+}
+
+// Purge implements routing.Router.
+func (r *Router) Purge(ctx context.Context, id invocation.ID) error {
+	return r.operate(ctx, id, func(token engine.Token) engine.Event { return &engine.Purge{ID: id, Token: token} })
+}
+
+// RestartAsNew implements routing.Router.
+func (r *Router) RestartAsNew(ctx context.Context, id invocation.ID, from uint32, requestID string) (invocation.ID, error) {
+	renewed := renewedID(id, requestID)
+	err := r.operate(ctx, id, func(token engine.Token) engine.Event {
+		return &engine.RestartAsNew{ID: id, New: renewed, From: from, Token: token}
+	})
+	if err != nil {
+		return invocation.ID{}, err
+	}
+	return renewed, nil
+}
+
+// renewedID is an id in the same object's partition: the same for the same request, or one that
+// nobody has.
+func renewedID(id invocation.ID, requestID string) invocation.ID {
+	var unique [16]byte
+	if requestID == "" {
+		_, _ = rand.Read(unique[:]) // It never fails.
+	} else {
+		sum := sha256.Sum256(append(id[:], "restart "+requestID...))
+		copy(unique[:], sum[:])
+	}
+	return invocation.NewID(binary.BigEndian.Uint64(id[:8]), unique)
+}
+
+var _ routing.Router = (*Router)(nil)
