@@ -88,7 +88,7 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay bool, now int64
 	switch {
 	case token == 0:
 	case oneWay && l.mayBeRefused():
-		l.accepting = append(l.accepting, token)
+		e.accepts(l, token)
 	case oneWay:
 		e.effect(&Reply{Token: token})
 	default:
@@ -208,7 +208,7 @@ func (e *Engine) join(l *live, in *recordv1.Invoke, token Token, oneWay bool, no
 		l.row.Flow.Firm = true // This one was promised.
 		return e.store(l)
 	case oneWay && !done && l.mayBeRefused():
-		l.accepting = append(l.accepting, token)
+		e.accepts(l, token)
 	case oneWay:
 		if !l.stored && !done {
 			if err := e.store(l); err != nil {

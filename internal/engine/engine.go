@@ -127,6 +127,8 @@ type Engine struct {
 	limits  limits
 	permits []*recordv1.Permit
 	now     int64
+	// accepting are one-way requests that hear of their invocation once it is sure to be taken.
+	accepting map[invocation.ID][]Token
 	// index finds the mutations of the event in progress by key, once there are many.
 	index   map[string]int
 	indexed int
@@ -168,8 +170,6 @@ type live struct {
 	root *root
 	// call is set for a call that is part of a transaction.
 	call *call
-	// accepting are one-way requests that hear of it once it is sure to be taken.
-	accepting []Token
 	// calls that its handler has made in a transaction and that were not answered.
 	calls map[uint32]*outgoing
 }

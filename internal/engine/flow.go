@@ -50,13 +50,22 @@ func (l *live) waitsForPermit() bool { return l.row.Flow.GetAsk() != 0 }
 
 // taken ends that an invocation may be refused: who waited to hear of that is told.
 func (e *Engine) taken(l *live) {
-	if l.row.Flow != nil {
-		l.row.Flow.Firm = true
+	if l.row.Flow == nil {
+		return
 	}
-	for _, token := range l.accepting {
+	l.row.Flow.Firm = true
+	for _, token := range e.accepting[l.id] {
 		e.effect(&Reply{Token: token})
 	}
-	l.accepting = nil
+	delete(e.accepting, l.id)
+}
+
+// accepts has a one-way request wait until its invocation is sure to be taken.
+func (e *Engine) accepts(l *live, token Token) {
+	if e.accepting == nil {
+		e.accepting = map[invocation.ID][]Token{}
+	}
+	e.accepting[l.id] = append(e.accepting[l.id], token)
 }
 
 // ownerOf is the partition that a limit of an invocation belongs to.
@@ -210,10 +219,10 @@ func (e *Engine) discard(l *live, p *recordv1.Permit, now int64) error {
 		waiting = fmt.Sprintf("its limit %s lets no more begin now, and none wait", limit.Name)
 	}
 	result := exhausted(p.RetryAfterMs, "%s is refused: %s; try again in %s", l.target, waiting, lasting(p.RetryAfterMs))
-	for _, token := range append(l.accepting, e.waiters[l.id]...) {
+	for _, token := range append(e.accepting[l.id], e.waiters[l.id]...) {
 		e.effect(&Reply{Token: token, Result: result, Refused: true})
 	}
-	l.accepting = nil
+	delete(e.accepting, l.id)
 	delete(e.waiters, l.id)
 	for _, caller := range append([]*recordv1.Caller{row.Caller}, row.Waiters...) {
 		if caller == nil {

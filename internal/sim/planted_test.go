@@ -25,7 +25,7 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 		whole  = ". -run TestSeed|TestCrowd -sim.from 1 -sim.for 20s"
 	)
 	for _, bug := range []struct{ tag, suites string }{
-		{"dedup", model}, {"idempotency", model}, {"attempt", model}, {"timer", model},
+		{"dedup", model}, {"idempotency", model}, {"attempt", model}, {"timer", model}, {"limit", model},
 		{"epoch", faults}, {"gate", faults}, {"applied", crash},
 		// Not dedup: ids that follow from the caller's journal make a repeated message harmless to
 		// everything that the simulation's handlers do. A signal would count twice: see the model.

@@ -22,6 +22,7 @@ func FuzzParse(f *testing.F) {
 		{tableRow, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, bytes.Repeat([]byte{tableChunk}, 100),
 		Active{Status: recordv1.Status_STATUS_QUEUED, Object: object, InboxSequence: 1 << 50}.Append(nil),
 		{1, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, AppendNumber(nil, 1<<63),
+		Limit("a.v1.S/x=y"), Permit("a.v1.S/x=y", id), Wait("a.v1.S/x=y", 101, 7, 1<<40),
 	} {
 		f.Add(key)
 	}
@@ -60,6 +61,21 @@ func FuzzParse(f *testing.F) {
 		prefixed := append(RowsOfObject(object), data...)
 		if name, row, err := ParseRow(object, prefixed); err == nil && len(name)+len(row) > len(data) {
 			t.Errorf("ParseRow of %x is %q, %q", prefixed, name, row)
+		}
+		if name, id, err := ParseLimit(data); err == nil {
+			key := Limit(name)
+			if !id.IsZero() {
+				key = Permit(name, id)
+			}
+			if again, idAgain, err := ParseLimit(key); err != nil || again != name || idAgain != id {
+				t.Errorf("ParseLimit of %x is %q, %s", data, name, id)
+			}
+		}
+		if name, band, rank, sequence, err := ParseWait(data); err == nil {
+			again, bandAgain, rankAgain, sequenceAgain, err := ParseWait(Wait(name, band, rank, sequence))
+			if err != nil || again != name || bandAgain != band || rankAgain != rank || sequenceAgain != sequence {
+				t.Errorf("ParseWait of %x is %q, %d, %d, %d", data, name, band, rank, sequence)
+			}
 		}
 		if active, err := ParseActive(data); err == nil {
 			if again, err := ParseActive(active.Append(nil)); err != nil || again != active {

@@ -92,6 +92,20 @@ func TestOrderAndRoundTrip(t *testing.T) {
 		if atX != atY {
 			check("timers", timer.Key(), later.Key(), cmp.Compare(atX, atY))
 		}
+		bandX, bandY := byte(x>>3), byte(y>>3)
+		nameA, nameB := drawText(t, "limit"), drawText(t, "limit")
+		check("waits", Wait(nameA, bandX, x, y), Wait(nameA, bandY, y, x), cmp.Or(cmp.Compare(bandX, bandY), cmp.Compare(x, y), cmp.Compare(y, x)))
+		lowerWait, upperWait := WaitsOf(nameB)
+		if key := Wait(nameA, bandX, x, y); (bytes.Compare(key, lowerWait) >= 0 && (upperWait == nil || bytes.Compare(key, upperWait) < 0)) != (nameA == nameB) {
+			t.Fatalf("the wait of %q in the range of %q", nameA, nameB)
+		}
+		lowerPermit, upperPermit := PermitsOf(nameB)
+		within := func(key []byte) bool {
+			return bytes.Compare(key, lowerPermit) >= 0 && (upperPermit == nil || bytes.Compare(key, upperPermit) < 0)
+		}
+		if !id.IsZero() && within(Permit(nameA, id)) != (nameA == nameB) || within(Limit(nameB)) {
+			t.Fatalf("the permit of %q in the range of %q", nameA, nameB)
+		}
 		if back, err := ParseTimer(timer.Key()); err != nil || back != timer {
 			t.Fatalf("ParseTimer: %v, %v, want %v", back, err, timer)
 		}
