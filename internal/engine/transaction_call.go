@@ -114,6 +114,18 @@ func (e *Engine) hear(peer *recordv1.Peer, now int64) error {
 	return e.settle(now)
 }
 
+// orphaned reports whether one of the calls was made by a handler that has run anew since, in
+// another leadership of its partition: it may not make that call again, or make another one.
+func (e *Engine) orphaned(b *branch, parts []*recordv1.Member, undone []transaction.Path) bool {
+	for path, l := range b.calls {
+		from := l.call.join.From
+		if from != e.config.Partition && !slices.ContainsFunc(undone, path.Under) && !transaction.HasPart(parts, from, l.call.join.Part) {
+			return true
+		}
+	}
+	return false
+}
+
 // passOn repeats the coordinator's word to partitions that calls from here have reached, and of
 // which it knows nothing before they answer.
 func (e *Engine) passOn(b *branch, peer *recordv1.Peer) {
@@ -172,6 +184,9 @@ func (e *Engine) joinTransaction(id transaction.ID, join *recordv1.Join, now int
 	}
 	e.changed = true
 	if known := b.calls[path]; known != nil {
+		if known.call.join.Part != join.Part { // Its caller may ask for something else now.
+			return e.breakOff(b, "the handler that called "+known.target.String()+" began anew", &recordv1.Died{})
+		}
 		if known.call.answer != nil {
 			e.answer(known)
 		}

@@ -36,7 +36,7 @@ func (e *Engine) finishRoot(l *live, result *recordv1.Result, entries []*recordv
 	if own != nil {
 		own.Undo(c.Undone())
 		switch {
-		case own.Broken != "":
+		case own.Broken != "", result.GetError() == nil && e.orphaned(own, c.Parts(), c.Undone()):
 			return e.retry(l, RetryOther, nil, now)
 		case own.Torn && result.GetError() == nil:
 			result = torn(l.target.String())
@@ -166,7 +166,7 @@ func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) erro
 	if !m.Discard {
 		b.Undo(transaction.AddPaths(nil, m.Undone))
 	}
-	if m.Epoch != b.number || b.Broken != "" {
+	if m.Epoch != b.number || b.Broken != "" || !m.Discard && e.orphaned(b, m.Parts, transaction.AddPaths(nil, m.Undone)) {
 		e.drop(b)
 		say()
 		return e.settle(now)

@@ -193,3 +193,26 @@ func TestPromiseKeepsWhatACallWaitsToHaveAlone(t *testing.T) {
 		t.Errorf("it did not end:\n%s", out)
 	}
 }
+
+// A handler that has made calls runs anew when its partition loses its leader: what it called the
+// first time is not what it calls now, and does not take effect.
+func TestCallsOfAHandlerThatRunsAnew(t *testing.T) {
+	for name, again := range map[string]string{
+		"makes no call":          "finish b value=b",
+		"makes another call":     "call b index=1 key=leo input=other\nfinish other set=2\nfinish b value=b",
+		"makes the call, and on": "call b index=1 key=kim input=k\nfinish b value=b",
+	} {
+		for _, then := range []string{"kim", "ann"} { // another participant, and the coordinator's partition
+			t.Run(name+" "+then, func(t *testing.T) {
+				s := newScript()
+				first := strings.ReplaceAll("invoke t token=1 input=one now=1000\ncall t index=1 key=fay input=b\ncall b index=1 key=kim input=k\nfinish k set=first\n"+
+					"restart partition=2\ntick now=3000", "kim", then)
+				out := s.run(t, first) + s.run(t, strings.ReplaceAll(again, "kim", then)) +
+					s.run(t, strings.ReplaceAll("call t index=2 key=kim mode=READ input=r\nfinish r value=r\nfinish t value=done", "kim", then))
+				if !strings.Contains(out, "transaction retried") || strings.Contains(out, "reply 1") || strings.Contains(out, "+ state") {
+					t.Errorf("it did not begin anew:\n%s", out)
+				}
+			})
+		}
+	}
+}

@@ -65,7 +65,7 @@ func (ev *Call) evaluate(e *Engine, now int64) error {
 	var id transaction.ID
 	if c := l.call; c != nil {
 		id = c.branch.ID
-		join.Age, join.Wounded, join.Try = c.branch.Age.Record(), c.branch.Wounded, c.join.Try
+		join.Age, join.Wounded, join.Try, join.Part = c.branch.Age.Record(), c.branch.Wounded, c.join.Try, c.branch.number
 		join.Path = []byte(c.path.Child(ev.Index))
 		// What was undone before this call began, the callee may meet too.
 		join.Undone = transaction.RecordPaths(transaction.AddPaths(c.undone, c.join.Undone))

@@ -20,8 +20,10 @@ type Coordinator struct {
 	Alone bool
 
 	members []*member
-	undone  []Path
-	waits   []*selfWait
+	// nested: a call has made other partitions part of the transaction.
+	nested bool
+	undone []Path
+	waits  []*selfWait
 }
 
 // selfWait is a call that waits for another call of the same transaction.
@@ -78,6 +80,7 @@ func (c *Coordinator) Called(partition uint32) {
 // Answered notes whom a call has made part of the transaction. It reports false if one of them
 // has had two leaders meanwhile: what the first did is lost.
 func (c *Coordinator) Answered(members []*recordv1.Member) bool {
+	c.nested = c.nested || len(members) > 1
 	for _, answered := range members {
 		c.Called(answered.Partition)
 		m := c.member(answered.Partition)
@@ -129,15 +132,30 @@ func (c *Coordinator) Writers() []uint32 {
 // transaction has read. So that question comes when all who write have promised, and all that
 // was read anywhere is durable: READ handlers see nothing else.
 func (c *Coordinator) Prepare(own uint32, ask func(partition uint32, prepare *recordv1.Prepare)) {
-	final := c.Final(own)
+	final, parts := c.Final(own), c.Parts()
 	for _, m := range c.members {
 		if m.partition == own || m.voted || m.ready && !final {
 			continue
 		}
 		ask(m.partition, &recordv1.Prepare{
-			Epoch: m.epoch, Undone: RecordPaths(c.undone), Discard: c.Phase == RollingBack, Alone: c.Alone, Final: final,
+			Epoch: m.epoch, Undone: RecordPaths(c.undone), Discard: c.Phase == RollingBack, Alone: c.Alone, Final: final, Parts: parts,
 		})
 	}
+}
+
+// Parts are the numbers of all parts; nil if all calls were the root's own.
+func (c *Coordinator) Parts() (parts []*recordv1.Member) {
+	if c.nested {
+		for _, m := range c.members {
+			parts = append(parts, &recordv1.Member{Partition: m.partition, Epoch: m.epoch})
+		}
+	}
+	return parts
+}
+
+// HasPart reports whether a partition's part is one of those; the root's, which is 0, always is.
+func HasPart(parts []*recordv1.Member, partition uint32, part uint64) bool {
+	return part == 0 || slices.ContainsFunc(parts, func(m *recordv1.Member) bool { return m.Partition == partition && m.Epoch == part })
 }
 
 // Final reports whether the question that Prepare asks now is the final one. It is the first if

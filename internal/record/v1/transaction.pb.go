@@ -622,7 +622,9 @@ type Join struct {
 	// The number of this try, from 1.
 	Try uint32 `protobuf:"varint,11,opt,name=try" json:"try,omitempty"`
 	// Nothing runs: the key is only waited for and taken, before the try's handler begins.
-	Reserve       bool `protobuf:"varint,12,opt,name=reserve" json:"reserve,omitempty"`
+	Reserve bool `protobuf:"varint,12,opt,name=reserve" json:"reserve,omitempty"`
+	// The number of the part that the calling handler belongs to; 0 is the root's. See Member.
+	Part          uint64 `protobuf:"varint,13,opt,name=part" json:"part,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -741,6 +743,13 @@ func (x *Join) GetReserve() bool {
 	return false
 }
 
+func (x *Join) GetPart() uint64 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
+}
+
 // Joined is the answer to Join.
 type Joined struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -847,7 +856,10 @@ type Prepare struct {
 	Alone bool `protobuf:"varint,4,opt,name=alone" json:"alone,omitempty"`
 	// Everybody who writes has promised to, and all that was read is durable: one who has only read
 	// may forget the transaction.
-	Final         bool `protobuf:"varint,5,opt,name=final" json:"final,omitempty"`
+	Final bool `protobuf:"varint,5,opt,name=final" json:"final,omitempty"`
+	// All parts, if there are calls within calls: those of a part that is not here have been made
+	// by a handler that has run anew since.
+	Parts         []*Member `protobuf:"bytes,6,rep,name=parts" json:"parts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -915,6 +927,13 @@ func (x *Prepare) GetFinal() bool {
 		return x.Final
 	}
 	return false
+}
+
+func (x *Prepare) GetParts() []*Member {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
 }
 
 // Vote is the answer to Prepare.
@@ -1498,7 +1517,7 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	"\x06writes\x18\v \x01(\v2\x19.perdure.record.v1.WritesH\x00R\x06writes\x123\n" +
 	"\x06commit\x18\f \x01(\v2\x19.perdure.record.v1.CommitH\x00R\x06commit\x12<\n" +
 	"\tcommitted\x18\r \x01(\v2\x1c.perdure.record.v1.CommittedH\x00R\tcommittedB\t\n" +
-	"\amessage\"\xd2\x02\n" +
+	"\amessage\"\xe6\x02\n" +
 	"\x04Join\x123\n" +
 	"\x03age\x18\x01 \x01(\v2!.perdure.record.v1.TransactionAgeR\x03age\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\rR\x04from\x12\x16\n" +
@@ -1512,7 +1531,8 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	"\awounded\x18\n" +
 	" \x01(\bR\awounded\x12\x10\n" +
 	"\x03try\x18\v \x01(\rR\x03try\x12\x18\n" +
-	"\areserve\x18\f \x01(\bR\areserve\"\xe4\x01\n" +
+	"\areserve\x18\f \x01(\bR\areserve\x12\x12\n" +
+	"\x04part\x18\r \x01(\x04R\x04part\"\xe4\x01\n" +
 	"\x06Joined\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\fR\x06caller\x12\x18\n" +
@@ -1520,13 +1540,14 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	"\x05index\x18\x04 \x01(\rR\x05index\x121\n" +
 	"\x06result\x18\x05 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\x123\n" +
 	"\amembers\x18\x06 \x03(\v2\x19.perdure.record.v1.MemberR\amembers\x12\x16\n" +
-	"\x06undone\x18\a \x03(\fR\x06undone\"}\n" +
+	"\x06undone\x18\a \x03(\fR\x06undone\"\xae\x01\n" +
 	"\aPrepare\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06undone\x18\x02 \x03(\fR\x06undone\x12\x18\n" +
 	"\adiscard\x18\x03 \x01(\bR\adiscard\x12\x14\n" +
 	"\x05alone\x18\x04 \x01(\bR\x05alone\x12\x14\n" +
-	"\x05final\x18\x05 \x01(\bR\x05final\"\xc6\x01\n" +
+	"\x05final\x18\x05 \x01(\bR\x05final\x12/\n" +
+	"\x05parts\x18\x06 \x03(\v2\x19.perdure.record.v1.MemberR\x05parts\"\xc6\x01\n" +
 	"\x04Vote\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x12\x10\n" +
 	"\x03yes\x18\x02 \x01(\bR\x03yes\x12\x16\n" +
@@ -1624,17 +1645,18 @@ var file_perdure_record_v1_transaction_proto_depIdxs = []int32{
 	22, // 20: perdure.record.v1.Join.invoke:type_name -> perdure.record.v1.Invoke
 	23, // 21: perdure.record.v1.Joined.result:type_name -> perdure.record.v1.Result
 	1,  // 22: perdure.record.v1.Joined.members:type_name -> perdure.record.v1.Member
-	24, // 23: perdure.record.v1.Vote.refused:type_name -> perdure.record.v1.Error
-	20, // 24: perdure.record.v1.Died.blocked:type_name -> perdure.record.v1.Target
-	24, // 25: perdure.record.v1.Died.refused:type_name -> perdure.record.v1.Error
-	15, // 26: perdure.record.v1.Inquire.waits:type_name -> perdure.record.v1.SelfWait
-	20, // 27: perdure.record.v1.SelfWait.target:type_name -> perdure.record.v1.Target
-	20, // 28: perdure.record.v1.SelfWait.for_target:type_name -> perdure.record.v1.Target
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	1,  // 23: perdure.record.v1.Prepare.parts:type_name -> perdure.record.v1.Member
+	24, // 24: perdure.record.v1.Vote.refused:type_name -> perdure.record.v1.Error
+	20, // 25: perdure.record.v1.Died.blocked:type_name -> perdure.record.v1.Target
+	24, // 26: perdure.record.v1.Died.refused:type_name -> perdure.record.v1.Error
+	15, // 27: perdure.record.v1.Inquire.waits:type_name -> perdure.record.v1.SelfWait
+	20, // 28: perdure.record.v1.SelfWait.target:type_name -> perdure.record.v1.Target
+	20, // 29: perdure.record.v1.SelfWait.for_target:type_name -> perdure.record.v1.Target
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_transaction_proto_init() }
