@@ -65,6 +65,7 @@ func TestMain(m *testing.M) {
 		bank.RegisterBackOfficeHandler(n, backOffice{})
 		lists.RegisterListHandler(n, listed{})
 		lists.RegisterBatchHandler(n, batches{})
+		lists.RegisterLimitedHandler(n, limited{effects})
 		registerPrograms(n)
 	}, cluster.WithConfig(cluster.Config{
 		Partitions: settings.Partitions, MaxMessageBytes: settings.MaxMessageBytes, MemoryBytes: settings.MemoryBytes,

@@ -464,7 +464,8 @@ type Invocation struct {
 	WaitsForLimit string `protobuf:"bytes,45,opt,name=waits_for_limit,json=waitsForLimit,proto3" json:"waits_for_limit,omitempty"`
 	// Since when it waits for that.
 	WaitingSince *timestamppb.Timestamp `protobuf:"bytes,46,opt,name=waiting_since,json=waitingSince,proto3" json:"waiting_since,omitempty"`
-	// What its caller gave for limits. Empty and 0 once it has ended.
+	// What its caller gave for limits, or the handler that called. Not kept of a TRANSACTION that has
+	// ended.
 	Tenant   string `protobuf:"bytes,47,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	LimitKey string `protobuf:"bytes,48,opt,name=limit_key,json=limitKey,proto3" json:"limit_key,omitempty"`
 	Priority int32  `protobuf:"zigzag32,49,opt,name=priority,proto3" json:"priority,omitempty"`
