@@ -13,8 +13,9 @@ import (
 
 // Field numbers of perdure.v1.MethodOptions, for positions.
 const (
-	modeField    = 1
-	handlerField = 2
+	modeField      = 1
+	handlerField   = 2
+	schedulesField = 3
 )
 
 // modes are those of a kind; the first is its default.
@@ -99,6 +100,7 @@ func (r *reader) method(service *Service, desc protoreflect.MethodDescriptor, de
 	r.limits(desc, methodOption(handlerField), "handler", service.Kind, options.GetHandler())
 	r.ineffectiveOptions(method, options.GetHandler())
 	method.Options = r.mergeOptions(method, defaults, options.GetHandler())
+	r.schedules(service, method, options.GetSchedules())
 	return method, true
 }
 

@@ -88,6 +88,8 @@ func Read(file protoreflect.FileDescriptor) ([]*Service, Problems) {
 
 type reader struct {
 	problems Problems
+	// scheduleNames are those seen, with the names of their services.
+	scheduleNames map[protoreflect.FullName]bool
 }
 
 func (r *reader) report(desc protoreflect.Descriptor, within []int32, format string, args ...any) {

@@ -117,6 +117,24 @@ func restricts(field string) bool {
 	return !strings.HasPrefix(field, "*") && !strings.HasPrefix(field, "?")
 }
 
+// The bounds of an interval.
+const (
+	MinEvery = time.Second
+	MaxEvery = 10 * 365 * 24 * time.Hour
+)
+
+// CheckInterval says what is wrong with an interval whose due times are so long after its
+// multiples.
+func CheckInterval(every, offset time.Duration) error {
+	switch {
+	case every < MinEvery || every > MaxEvery || every%time.Millisecond != 0:
+		return fmt.Errorf("the interval is %s; it must be whole milliseconds, from %s to %s", every, MinEvery, MaxEvery)
+	case offset < 0 || offset >= every || offset%time.Millisecond != 0:
+		return fmt.Errorf("the offset is %s; it must be whole milliseconds, not negative and less than the interval, %s", offset, every)
+	}
+	return nil
+}
+
 var zones sync.Map // name → *time.Location
 
 // Zone finds a time zone by its IANA name; "" is UTC.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/calendar"
 	"github.com/perdure/perdure/internal/flow"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
@@ -87,10 +88,10 @@ func (i *Ingress) newSchedule(s *perdurev1.Schedule) (*recordv1.Schedule, error)
 	_, overlapKnown := perdurev1.Overlap_name[int32(s.GetOverlap())]
 	_, misfireKnown := perdurev1.Misfire_name[int32(s.GetMisfire())]
 	switch {
-	case jitter < 0 || jitter > timetable.MaxEvery:
-		return nil, invalid("schedule %q: the jitter is %s; it must be from 0s to %s", s.GetName(), jitter, timetable.MaxEvery)
-	case grace < 0 || grace > timetable.MaxEvery:
-		return nil, invalid("schedule %q: the misfire grace is %s; it must be from 0s to %s", s.GetName(), grace, timetable.MaxEvery)
+	case jitter < 0 || jitter > calendar.MaxEvery:
+		return nil, invalid("schedule %q: the jitter is %s; it must be from 0s to %s", s.GetName(), jitter, calendar.MaxEvery)
+	case grace < 0 || grace > calendar.MaxEvery:
+		return nil, invalid("schedule %q: the misfire grace is %s; it must be from 0s to %s", s.GetName(), grace, calendar.MaxEvery)
 	case !overlapKnown:
 		return nil, invalid("schedule %q: overlap policy %d is not known", s.GetName(), s.GetOverlap())
 	case !misfireKnown:

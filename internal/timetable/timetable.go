@@ -5,17 +5,10 @@ package timetable
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/perdure/perdure/internal/calendar"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
-)
-
-// The bounds of an interval.
-const (
-	MinEvery = time.Second
-	MaxEvery = 10 * 365 * 24 * time.Hour
 )
 
 // Spec is a timetable as users write it: Cron or Every must be set.
@@ -50,10 +43,10 @@ func (s Spec) Timetable() (*recordv1.Timetable, error) {
 		if s.Offset != 0 {
 			problems = append(problems, errors.New("an offset goes with an interval: a cron expression says by itself when it is due"))
 		}
-	case s.Every < MinEvery || s.Every > MaxEvery || s.Every%time.Millisecond != 0:
-		problems = append(problems, fmt.Errorf("the interval is %s; it must be whole milliseconds, from %s to %s", s.Every, MinEvery, MaxEvery))
-	case s.Offset < 0 || s.Offset >= s.Every || s.Offset%time.Millisecond != 0:
-		problems = append(problems, fmt.Errorf("the offset is %s; it must be whole milliseconds, not negative and less than the interval, %s", s.Offset, s.Every))
+	default:
+		if err := calendar.CheckInterval(s.Every, s.Offset); err != nil {
+			problems = append(problems, err)
+		}
 	}
 	if s.Every != 0 && s.TimeZone != "" {
 		problems = append(problems, errors.New("a time zone goes with a cron expression: an interval is counted from 1970 in UTC"))
