@@ -116,13 +116,18 @@ func (c *cli) unreachable(ctx context.Context, request *http.Request, timeout ti
 
 // admin calls an rpc of AdminService.
 func (c *cli) admin(ctx context.Context, rpc string, request, response proto.Message) error {
+	return c.builtIn(ctx, "perdure.admin.v1.AdminService", rpc, request, response)
+}
+
+// builtIn calls a service that every node has.
+func (c *cli) builtIn(ctx context.Context, service, rpc string, request, response proto.Message) error {
 	body, err := protojson.Marshal(request)
 	if err != nil {
 		return usagef("%v", err) // an argument that is not valid utf-8
 	}
-	answer, _, err := c.post(ctx, "perdure.admin.v1.AdminService/"+rpc, body, adminTimeout, nil)
+	answer, _, err := c.post(ctx, service+"/"+rpc, body, adminTimeout, nil)
 	if failure, ok := errors.AsType[*nodeError](err); ok && failure.Code == "unimplemented" {
-		return &nodeError{Code: failure.Code, Message: fmt.Sprintf("the node at %s does not know AdminService/%s: update its perdure module", c.addr, rpc)}
+		return &nodeError{Code: failure.Code, Message: fmt.Sprintf("the node at %s does not know %s/%s: update its perdure module", c.addr, service[strings.LastIndexByte(service, '.')+1:], rpc)}
 	}
 	if err != nil {
 		return err
