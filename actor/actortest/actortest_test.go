@@ -313,11 +313,13 @@ func TestSettle(t *testing.T) {
 	})
 }
 
-// mistakes are scenarios that must fail; each runs in a process of its own.
-var mistakes = map[string]struct {
+type mistake struct {
 	test func(t *testing.T)
 	want []string
-}{
+}
+
+// mistakes are scenarios that must fail; each runs in a process of its own.
+var mistakes = map[string]mistake{
 	"a copy that was not set": {func(t *testing.T) {
 		actortest.Run(t, func(t *testing.T, node *actortest.Node) {
 			closeOut(t, node, func(ctx bank.AccountDurableContext) (string, error) {

@@ -156,5 +156,8 @@ func (a *attempt) Finish(own *invoker.Attempt, outcome *invoker.Outcome) {
 	case outcome.Result.GetError() != nil:
 		text = " ends with " + outcome.Result.GetError().GetMessage()
 	}
+	if outcome.Divergence != nil { // once for each invocation, which is tried again and again
+		a.node.copies.once("diverged "+own.ID.String(), "a handler is not deterministic: "+outcome.Retry.GetMessage())
+	}
 	a.say(text, func() { a.host.Finish(own, outcome) })
 }

@@ -12,8 +12,8 @@
 // [Run] is where to begin: the scenario runs undisturbed, with handlers dying after each step,
 // with every wait suspended, and with leaders being lost. [Seeds] breaks more, by chance that can
 // be repeated. [EveryOrder] tries every order in which a small handler can hear of things.
-// FailRun, FailCall, DelayCall and CrashAttempt of a [Node] inject failures, and [Node.Journal]
-// shows what a handler recorded.
+// [Replay] runs new code on a journal that old code wrote. FailRun, FailCall, DelayCall and
+// CrashAttempt of a [Node] inject failures, and [Node.Journal] shows what a handler recorded.
 //
 // Every one of them fails the test also when a handler does not make the steps of its own journal
 // again, and when it changed a copy of its state, or of a row, and did not set it.

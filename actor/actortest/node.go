@@ -136,7 +136,7 @@ func (n *Node) startLocked() error {
 	if logger == nil {
 		logger = slog.New(slog.NewTextHandler(n.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 	}
-	n.runner = inprocess.New(inprocess.Config{Logger: slog.New(divergences{logger.Handler(), n}), InactivityTimeout: n.config.inactivity})
+	n.runner = inprocess.New(inprocess.Config{Logger: logger, InactivityTimeout: n.config.inactivity})
 	logger = slog.New(errorsOnly{logger.Handler()}) // That leaders are lost is no news here.
 	var problems []error
 	var services []*actor.ServiceDesc

@@ -3,7 +3,6 @@ package actortest
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -12,7 +11,6 @@ import (
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
-	"github.com/perdure/perdure/internal/telemetry"
 )
 
 // observe is desc with handlers that the node looks over the shoulder of.
@@ -149,43 +147,6 @@ func (c *copies) once(about, text string) {
 	if !told {
 		c.node.t.Error(text)
 	}
-}
-
-// divergences fails the test when a handler does not make the steps of its journal.
-type divergences struct {
-	slog.Handler
-	node *Node
-}
-
-func (d divergences) Handle(ctx context.Context, record slog.Record) error {
-	if record.Message == "journal diverged" {
-		d.node.diverged(record)
-		return nil
-	}
-	return d.Handler.Handle(ctx, record)
-}
-
-// diverged says so once for each invocation, which is tried again and again.
-func (n *Node) diverged(record slog.Record) {
-	text, id := record.Message, ""
-	record.Attrs(func(a slog.Attr) bool {
-		switch a.Key {
-		case telemetry.KeyError:
-			text = a.Value.String()
-		case telemetry.KeyInvocationID:
-			id = a.Value.String()
-		}
-		return true
-	})
-	n.copies.once("diverged "+id, "a handler is not deterministic: "+text)
-}
-
-func (d divergences) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return divergences{d.Handler.WithAttrs(attrs), d.node}
-}
-
-func (d divergences) WithGroup(name string) slog.Handler {
-	return divergences{d.Handler.WithGroup(name), d.node}
 }
 
 // faults are the failures that a test asked for.

@@ -131,7 +131,7 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense.`,
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(root.RegisterFlagCompletionFunc("addr", cobra.NoFileCompletions))
 	root.AddCommand(
-		c.callCommand(), c.sendCommand(), c.attachCommand(), c.invocationsCommand(), c.transactionsCommand(), c.limitsCommand(),
+		c.callCommand(), c.sendCommand(), c.attachCommand(), c.invocationsCommand(), c.journalCommand(), c.transactionsCommand(), c.limitsCommand(),
 		c.schedulesCommand(), c.stateCommand(), c.servicesCommand(), c.nodeCommand(), c.protoCommand(), c.checkCommand(), c.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()

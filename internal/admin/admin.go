@@ -111,6 +111,7 @@ func (s *Service) Methods() []connect.Method {
 	return []connect.Method{
 		unary(s, "ListInvocations", s.listInvocations),
 		unary(s, "GetInvocation", s.getInvocation),
+		unary(s, "ExportJournal", s.exportJournal),
 		unary(s, "CancelInvocation", s.cancelInvocation),
 		unary(s, "KillInvocation", s.killInvocation),
 		unary(s, "PauseInvocation", s.pauseInvocation),

@@ -1459,6 +1459,95 @@ func (x *GetInvocationResponse) GetNextPageToken() string {
 	return ""
 }
 
+type ExportJournalRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId  string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportJournalRequest) Reset() {
+	*x = ExportJournalRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportJournalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportJournalRequest) ProtoMessage() {}
+
+func (x *ExportJournalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportJournalRequest.ProtoReflect.Descriptor instead.
+func (*ExportJournalRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ExportJournalRequest) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+type ExportJournalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// JSON of a perdure.record.v1.RecordedJournal. Its first field is the version of the format.
+	Journal       []byte `protobuf:"bytes,1,opt,name=journal,proto3" json:"journal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportJournalResponse) Reset() {
+	*x = ExportJournalResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportJournalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportJournalResponse) ProtoMessage() {}
+
+func (x *ExportJournalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportJournalResponse.ProtoReflect.Descriptor instead.
+func (*ExportJournalResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExportJournalResponse) GetJournal() []byte {
+	if x != nil {
+		return x.Journal
+	}
+	return nil
+}
+
 type CancelInvocationRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	InvocationId  string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
@@ -1468,7 +1557,7 @@ type CancelInvocationRequest struct {
 
 func (x *CancelInvocationRequest) Reset() {
 	*x = CancelInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1569,7 @@ func (x *CancelInvocationRequest) String() string {
 func (*CancelInvocationRequest) ProtoMessage() {}
 
 func (x *CancelInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1582,7 @@ func (x *CancelInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocationRequest.ProtoReflect.Descriptor instead.
 func (*CancelInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CancelInvocationRequest) GetInvocationId() string {
@@ -1513,7 +1602,7 @@ type CancelInvocationResponse struct {
 
 func (x *CancelInvocationResponse) Reset() {
 	*x = CancelInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1525,7 +1614,7 @@ func (x *CancelInvocationResponse) String() string {
 func (*CancelInvocationResponse) ProtoMessage() {}
 
 func (x *CancelInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +1627,7 @@ func (x *CancelInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocationResponse.ProtoReflect.Descriptor instead.
 func (*CancelInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CancelInvocationResponse) GetStatus() InvocationStatus {
@@ -1557,7 +1646,7 @@ type KillInvocationRequest struct {
 
 func (x *KillInvocationRequest) Reset() {
 	*x = KillInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1658,7 @@ func (x *KillInvocationRequest) String() string {
 func (*KillInvocationRequest) ProtoMessage() {}
 
 func (x *KillInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1671,7 @@ func (x *KillInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillInvocationRequest.ProtoReflect.Descriptor instead.
 func (*KillInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KillInvocationRequest) GetInvocationId() string {
@@ -1602,7 +1691,7 @@ type KillInvocationResponse struct {
 
 func (x *KillInvocationResponse) Reset() {
 	*x = KillInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1703,7 @@ func (x *KillInvocationResponse) String() string {
 func (*KillInvocationResponse) ProtoMessage() {}
 
 func (x *KillInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1716,7 @@ func (x *KillInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillInvocationResponse.ProtoReflect.Descriptor instead.
 func (*KillInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KillInvocationResponse) GetStatus() InvocationStatus {
@@ -1646,7 +1735,7 @@ type PauseInvocationRequest struct {
 
 func (x *PauseInvocationRequest) Reset() {
 	*x = PauseInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1747,7 @@ func (x *PauseInvocationRequest) String() string {
 func (*PauseInvocationRequest) ProtoMessage() {}
 
 func (x *PauseInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1760,7 @@ func (x *PauseInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseInvocationRequest.ProtoReflect.Descriptor instead.
 func (*PauseInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PauseInvocationRequest) GetInvocationId() string {
@@ -1691,7 +1780,7 @@ type PauseInvocationResponse struct {
 
 func (x *PauseInvocationResponse) Reset() {
 	*x = PauseInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +1792,7 @@ func (x *PauseInvocationResponse) String() string {
 func (*PauseInvocationResponse) ProtoMessage() {}
 
 func (x *PauseInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +1805,7 @@ func (x *PauseInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseInvocationResponse.ProtoReflect.Descriptor instead.
 func (*PauseInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PauseInvocationResponse) GetStatus() InvocationStatus {
@@ -1735,7 +1824,7 @@ type ResumeInvocationRequest struct {
 
 func (x *ResumeInvocationRequest) Reset() {
 	*x = ResumeInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1836,7 @@ func (x *ResumeInvocationRequest) String() string {
 func (*ResumeInvocationRequest) ProtoMessage() {}
 
 func (x *ResumeInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1849,7 @@ func (x *ResumeInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeInvocationRequest.ProtoReflect.Descriptor instead.
 func (*ResumeInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResumeInvocationRequest) GetInvocationId() string {
@@ -1780,7 +1869,7 @@ type ResumeInvocationResponse struct {
 
 func (x *ResumeInvocationResponse) Reset() {
 	*x = ResumeInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1881,7 @@ func (x *ResumeInvocationResponse) String() string {
 func (*ResumeInvocationResponse) ProtoMessage() {}
 
 func (x *ResumeInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1894,7 @@ func (x *ResumeInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeInvocationResponse.ProtoReflect.Descriptor instead.
 func (*ResumeInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResumeInvocationResponse) GetStatus() InvocationStatus {
@@ -1828,7 +1917,7 @@ type RestartInvocationRequest struct {
 
 func (x *RestartInvocationRequest) Reset() {
 	*x = RestartInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1929,7 @@ func (x *RestartInvocationRequest) String() string {
 func (*RestartInvocationRequest) ProtoMessage() {}
 
 func (x *RestartInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +1942,7 @@ func (x *RestartInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartInvocationRequest.ProtoReflect.Descriptor instead.
 func (*RestartInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RestartInvocationRequest) GetInvocationId() string {
@@ -1888,7 +1977,7 @@ type RestartInvocationResponse struct {
 
 func (x *RestartInvocationResponse) Reset() {
 	*x = RestartInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +1989,7 @@ func (x *RestartInvocationResponse) String() string {
 func (*RestartInvocationResponse) ProtoMessage() {}
 
 func (x *RestartInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +2002,7 @@ func (x *RestartInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartInvocationResponse.ProtoReflect.Descriptor instead.
 func (*RestartInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RestartInvocationResponse) GetInvocationId() string {
@@ -1939,7 +2028,7 @@ type PurgeInvocationRequest struct {
 
 func (x *PurgeInvocationRequest) Reset() {
 	*x = PurgeInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2040,7 @@ func (x *PurgeInvocationRequest) String() string {
 func (*PurgeInvocationRequest) ProtoMessage() {}
 
 func (x *PurgeInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2053,7 @@ func (x *PurgeInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeInvocationRequest.ProtoReflect.Descriptor instead.
 func (*PurgeInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PurgeInvocationRequest) GetInvocationId() string {
@@ -1982,7 +2071,7 @@ type PurgeInvocationResponse struct {
 
 func (x *PurgeInvocationResponse) Reset() {
 	*x = PurgeInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2083,7 @@ func (x *PurgeInvocationResponse) String() string {
 func (*PurgeInvocationResponse) ProtoMessage() {}
 
 func (x *PurgeInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2096,7 @@ func (x *PurgeInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeInvocationResponse.ProtoReflect.Descriptor instead.
 func (*PurgeInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 type BatchInvocationsRequest struct {
@@ -2030,7 +2119,7 @@ type BatchInvocationsRequest struct {
 
 func (x *BatchInvocationsRequest) Reset() {
 	*x = BatchInvocationsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2131,7 @@ func (x *BatchInvocationsRequest) String() string {
 func (*BatchInvocationsRequest) ProtoMessage() {}
 
 func (x *BatchInvocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2144,7 @@ func (x *BatchInvocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchInvocationsRequest.ProtoReflect.Descriptor instead.
 func (*BatchInvocationsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BatchInvocationsRequest) GetOperation() InvocationOperation {
@@ -2108,7 +2197,7 @@ type BatchInvocationsResponse struct {
 
 func (x *BatchInvocationsResponse) Reset() {
 	*x = BatchInvocationsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +2209,7 @@ func (x *BatchInvocationsResponse) String() string {
 func (*BatchInvocationsResponse) ProtoMessage() {}
 
 func (x *BatchInvocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +2222,7 @@ func (x *BatchInvocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchInvocationsResponse.ProtoReflect.Descriptor instead.
 func (*BatchInvocationsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BatchInvocationsResponse) GetMatched() uint64 {
@@ -2196,7 +2285,7 @@ type BatchFailure struct {
 
 func (x *BatchFailure) Reset() {
 	*x = BatchFailure{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2297,7 @@ func (x *BatchFailure) String() string {
 func (*BatchFailure) ProtoMessage() {}
 
 func (x *BatchFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2310,7 @@ func (x *BatchFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchFailure.ProtoReflect.Descriptor instead.
 func (*BatchFailure) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *BatchFailure) GetInvocationId() string {
@@ -2255,7 +2344,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +2356,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +2369,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetStateRequest) GetService() string {
@@ -2336,7 +2425,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2437,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2450,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetStateResponse) GetHasState() bool {
@@ -2417,7 +2506,7 @@ type StateTable struct {
 
 func (x *StateTable) Reset() {
 	*x = StateTable{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2518,7 @@ func (x *StateTable) String() string {
 func (*StateTable) ProtoMessage() {}
 
 func (x *StateTable) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2531,7 @@ func (x *StateTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTable.ProtoReflect.Descriptor instead.
 func (*StateTable) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StateTable) GetName() string {
@@ -2493,7 +2582,7 @@ type StateTableRow struct {
 
 func (x *StateTableRow) Reset() {
 	*x = StateTableRow{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2594,7 @@ func (x *StateTableRow) String() string {
 func (*StateTableRow) ProtoMessage() {}
 
 func (x *StateTableRow) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2607,7 @@ func (x *StateTableRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTableRow.ProtoReflect.Descriptor instead.
 func (*StateTableRow) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StateTableRow) GetKey() string {
@@ -2577,7 +2666,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2678,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2691,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Transaction) GetRootInvocationId() string {
@@ -2721,7 +2810,7 @@ type TransactionPart struct {
 
 func (x *TransactionPart) Reset() {
 	*x = TransactionPart{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2733,7 +2822,7 @@ func (x *TransactionPart) String() string {
 func (*TransactionPart) ProtoMessage() {}
 
 func (x *TransactionPart) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +2835,7 @@ func (x *TransactionPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionPart.ProtoReflect.Descriptor instead.
 func (*TransactionPart) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TransactionPart) GetPartition() uint32 {
@@ -2848,7 +2937,7 @@ type TransactionLock struct {
 
 func (x *TransactionLock) Reset() {
 	*x = TransactionLock{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +2949,7 @@ func (x *TransactionLock) String() string {
 func (*TransactionLock) ProtoMessage() {}
 
 func (x *TransactionLock) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +2962,7 @@ func (x *TransactionLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionLock.ProtoReflect.Descriptor instead.
 func (*TransactionLock) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TransactionLock) GetService() string {
@@ -2919,7 +3008,7 @@ type ListTransactionsRequest struct {
 
 func (x *ListTransactionsRequest) Reset() {
 	*x = ListTransactionsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2931,7 +3020,7 @@ func (x *ListTransactionsRequest) String() string {
 func (*ListTransactionsRequest) ProtoMessage() {}
 
 func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2944,7 +3033,7 @@ func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsRequest.ProtoReflect.Descriptor instead.
 func (*ListTransactionsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListTransactionsRequest) GetService() string {
@@ -2983,7 +3072,7 @@ type ListTransactionsResponse struct {
 
 func (x *ListTransactionsResponse) Reset() {
 	*x = ListTransactionsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3084,7 @@ func (x *ListTransactionsResponse) String() string {
 func (*ListTransactionsResponse) ProtoMessage() {}
 
 func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3097,7 @@ func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsResponse.ProtoReflect.Descriptor instead.
 func (*ListTransactionsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListTransactionsResponse) GetTransactions() []*Transaction {
@@ -3042,7 +3131,7 @@ type GetTransactionRequest struct {
 
 func (x *GetTransactionRequest) Reset() {
 	*x = GetTransactionRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3054,7 +3143,7 @@ func (x *GetTransactionRequest) String() string {
 func (*GetTransactionRequest) ProtoMessage() {}
 
 func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3067,7 +3156,7 @@ func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionRequest.ProtoReflect.Descriptor instead.
 func (*GetTransactionRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetTransactionRequest) GetRootInvocationId() string {
@@ -3088,7 +3177,7 @@ type GetTransactionResponse struct {
 
 func (x *GetTransactionResponse) Reset() {
 	*x = GetTransactionResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3100,7 +3189,7 @@ func (x *GetTransactionResponse) String() string {
 func (*GetTransactionResponse) ProtoMessage() {}
 
 func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3113,7 +3202,7 @@ func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionResponse.ProtoReflect.Descriptor instead.
 func (*GetTransactionResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetTransactionResponse) GetTransaction() *Transaction {
@@ -3138,7 +3227,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3239,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3163,7 +3252,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 type ListServicesResponse struct {
@@ -3175,7 +3264,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3187,7 +3276,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3200,7 +3289,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -3228,7 +3317,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3240,7 +3329,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3253,7 +3342,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Service) GetName() string {
@@ -3320,7 +3409,7 @@ type Method struct {
 
 func (x *Method) Reset() {
 	*x = Method{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3421,7 @@ func (x *Method) String() string {
 func (*Method) ProtoMessage() {}
 
 func (x *Method) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3434,7 @@ func (x *Method) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Method.ProtoReflect.Descriptor instead.
 func (*Method) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Method) GetName() string {
@@ -3414,7 +3503,7 @@ type DescribeServiceRequest struct {
 
 func (x *DescribeServiceRequest) Reset() {
 	*x = DescribeServiceRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3426,7 +3515,7 @@ func (x *DescribeServiceRequest) String() string {
 func (*DescribeServiceRequest) ProtoMessage() {}
 
 func (x *DescribeServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3439,7 +3528,7 @@ func (x *DescribeServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeServiceRequest.ProtoReflect.Descriptor instead.
 func (*DescribeServiceRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DescribeServiceRequest) GetName() string {
@@ -3460,7 +3549,7 @@ type DescribeServiceResponse struct {
 
 func (x *DescribeServiceResponse) Reset() {
 	*x = DescribeServiceResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3472,7 +3561,7 @@ func (x *DescribeServiceResponse) String() string {
 func (*DescribeServiceResponse) ProtoMessage() {}
 
 func (x *DescribeServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3485,7 +3574,7 @@ func (x *DescribeServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeServiceResponse.ProtoReflect.Descriptor instead.
 func (*DescribeServiceResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DescribeServiceResponse) GetService() *Service {
@@ -3510,7 +3599,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3522,7 +3611,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3535,7 +3624,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 type GetNodeResponse struct {
@@ -3559,7 +3648,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3571,7 +3660,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3584,7 +3673,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetNodeResponse) GetNodeId() string {
@@ -3667,7 +3756,7 @@ type Partition struct {
 
 func (x *Partition) Reset() {
 	*x = Partition{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3679,7 +3768,7 @@ func (x *Partition) String() string {
 func (*Partition) ProtoMessage() {}
 
 func (x *Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3692,7 +3781,7 @@ func (x *Partition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Partition.ProtoReflect.Descriptor instead.
 func (*Partition) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Partition) GetId() uint32 {
@@ -3745,7 +3834,7 @@ type Storage struct {
 
 func (x *Storage) Reset() {
 	*x = Storage{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3757,7 +3846,7 @@ func (x *Storage) String() string {
 func (*Storage) ProtoMessage() {}
 
 func (x *Storage) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3770,7 +3859,7 @@ func (x *Storage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Storage.ProtoReflect.Descriptor instead.
 func (*Storage) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Storage) GetDirectory() string {
@@ -3835,7 +3924,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3847,7 +3936,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3860,7 +3949,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Limit) GetName() string {
@@ -3967,7 +4056,7 @@ type LimitTenant struct {
 
 func (x *LimitTenant) Reset() {
 	*x = LimitTenant{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3979,7 +4068,7 @@ func (x *LimitTenant) String() string {
 func (*LimitTenant) ProtoMessage() {}
 
 func (x *LimitTenant) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3992,7 +4081,7 @@ func (x *LimitTenant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitTenant.ProtoReflect.Descriptor instead.
 func (*LimitTenant) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *LimitTenant) GetTenant() string {
@@ -4033,7 +4122,7 @@ type LimitMember struct {
 
 func (x *LimitMember) Reset() {
 	*x = LimitMember{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4045,7 +4134,7 @@ func (x *LimitMember) String() string {
 func (*LimitMember) ProtoMessage() {}
 
 func (x *LimitMember) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4058,7 +4147,7 @@ func (x *LimitMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitMember.ProtoReflect.Descriptor instead.
 func (*LimitMember) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *LimitMember) GetInvocationId() string {
@@ -4110,7 +4199,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4122,7 +4211,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4135,7 +4224,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListLimitsRequest) GetService() string {
@@ -4172,7 +4261,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4184,7 +4273,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4197,7 +4286,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -4231,7 +4320,7 @@ type GetLimitRequest struct {
 
 func (x *GetLimitRequest) Reset() {
 	*x = GetLimitRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4243,7 +4332,7 @@ func (x *GetLimitRequest) String() string {
 func (*GetLimitRequest) ProtoMessage() {}
 
 func (x *GetLimitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4256,7 +4345,7 @@ func (x *GetLimitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLimitRequest.ProtoReflect.Descriptor instead.
 func (*GetLimitRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetLimitRequest) GetName() string {
@@ -4277,7 +4366,7 @@ type GetLimitResponse struct {
 
 func (x *GetLimitResponse) Reset() {
 	*x = GetLimitResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4289,7 +4378,7 @@ func (x *GetLimitResponse) String() string {
 func (*GetLimitResponse) ProtoMessage() {}
 
 func (x *GetLimitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4302,7 +4391,7 @@ func (x *GetLimitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLimitResponse.ProtoReflect.Descriptor instead.
 func (*GetLimitResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetLimitResponse) GetLimit() *Limit {
@@ -4331,7 +4420,7 @@ type Divergence_Step struct {
 
 func (x *Divergence_Step) Reset() {
 	*x = Divergence_Step{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4343,7 +4432,7 @@ func (x *Divergence_Step) String() string {
 func (*Divergence_Step) ProtoMessage() {}
 
 func (x *Divergence_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4384,7 +4473,7 @@ type Divergence_Field struct {
 
 func (x *Divergence_Field) Reset() {
 	*x = Divergence_Field{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4396,7 +4485,7 @@ func (x *Divergence_Field) String() string {
 func (*Divergence_Field) ProtoMessage() {}
 
 func (x *Divergence_Field) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4559,7 +4648,11 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\ajournal\x18\x02 \x03(\v2\x1e.perdure.admin.v1.JournalEntryR\ajournal\x12/\n" +
 	"\x05input\x18\x03 \x01(\v2\x19.perdure.admin.v1.PayloadR\x05input\x125\n" +
 	"\bresponse\x18\x04 \x01(\v2\x19.perdure.admin.v1.PayloadR\bresponse\x12&\n" +
-	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\">\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\";\n" +
+	"\x14ExportJournalRequest\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"1\n" +
+	"\x15ExportJournalResponse\x12\x18\n" +
+	"\ajournal\x18\x01 \x01(\fR\ajournal\">\n" +
 	"\x17CancelInvocationRequest\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"V\n" +
 	"\x18CancelInvocationResponse\x12:\n" +
@@ -4809,10 +4902,11 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x1bTRANSACTION_PHASE_PREPARING\x10\x02\x12\x1e\n" +
 	"\x1aTRANSACTION_PHASE_PREPARED\x10\x03\x12\x1f\n" +
 	"\x1bTRANSACTION_PHASE_COMMITTED\x10\x04\x12\"\n" +
-	"\x1eTRANSACTION_PHASE_ROLLING_BACK\x10\x052\xd4\r\n" +
+	"\x1eTRANSACTION_PHASE_ROLLING_BACK\x10\x052\xbb\x0e\n" +
 	"\fAdminService\x12k\n" +
 	"\x0fListInvocations\x12(.perdure.admin.v1.ListInvocationsRequest\x1a).perdure.admin.v1.ListInvocationsResponse\"\x03\x90\x02\x01\x12e\n" +
-	"\rGetInvocation\x12&.perdure.admin.v1.GetInvocationRequest\x1a'.perdure.admin.v1.GetInvocationResponse\"\x03\x90\x02\x01\x12i\n" +
+	"\rGetInvocation\x12&.perdure.admin.v1.GetInvocationRequest\x1a'.perdure.admin.v1.GetInvocationResponse\"\x03\x90\x02\x01\x12e\n" +
+	"\rExportJournal\x12&.perdure.admin.v1.ExportJournalRequest\x1a'.perdure.admin.v1.ExportJournalResponse\"\x03\x90\x02\x01\x12i\n" +
 	"\x10CancelInvocation\x12).perdure.admin.v1.CancelInvocationRequest\x1a*.perdure.admin.v1.CancelInvocationResponse\x12c\n" +
 	"\x0eKillInvocation\x12'.perdure.admin.v1.KillInvocationRequest\x1a(.perdure.admin.v1.KillInvocationResponse\x12f\n" +
 	"\x0fPauseInvocation\x12(.perdure.admin.v1.PauseInvocationRequest\x1a).perdure.admin.v1.PauseInvocationResponse\x12i\n" +
@@ -4843,7 +4937,7 @@ func file_perdure_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(InvocationStatus)(0),                  // 0: perdure.admin.v1.InvocationStatus
 	(EntryOutcome)(0),                      // 1: perdure.admin.v1.EntryOutcome
@@ -4860,95 +4954,97 @@ var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(*ListInvocationsResponse)(nil),        // 12: perdure.admin.v1.ListInvocationsResponse
 	(*GetInvocationRequest)(nil),           // 13: perdure.admin.v1.GetInvocationRequest
 	(*GetInvocationResponse)(nil),          // 14: perdure.admin.v1.GetInvocationResponse
-	(*CancelInvocationRequest)(nil),        // 15: perdure.admin.v1.CancelInvocationRequest
-	(*CancelInvocationResponse)(nil),       // 16: perdure.admin.v1.CancelInvocationResponse
-	(*KillInvocationRequest)(nil),          // 17: perdure.admin.v1.KillInvocationRequest
-	(*KillInvocationResponse)(nil),         // 18: perdure.admin.v1.KillInvocationResponse
-	(*PauseInvocationRequest)(nil),         // 19: perdure.admin.v1.PauseInvocationRequest
-	(*PauseInvocationResponse)(nil),        // 20: perdure.admin.v1.PauseInvocationResponse
-	(*ResumeInvocationRequest)(nil),        // 21: perdure.admin.v1.ResumeInvocationRequest
-	(*ResumeInvocationResponse)(nil),       // 22: perdure.admin.v1.ResumeInvocationResponse
-	(*RestartInvocationRequest)(nil),       // 23: perdure.admin.v1.RestartInvocationRequest
-	(*RestartInvocationResponse)(nil),      // 24: perdure.admin.v1.RestartInvocationResponse
-	(*PurgeInvocationRequest)(nil),         // 25: perdure.admin.v1.PurgeInvocationRequest
-	(*PurgeInvocationResponse)(nil),        // 26: perdure.admin.v1.PurgeInvocationResponse
-	(*BatchInvocationsRequest)(nil),        // 27: perdure.admin.v1.BatchInvocationsRequest
-	(*BatchInvocationsResponse)(nil),       // 28: perdure.admin.v1.BatchInvocationsResponse
-	(*BatchFailure)(nil),                   // 29: perdure.admin.v1.BatchFailure
-	(*GetStateRequest)(nil),                // 30: perdure.admin.v1.GetStateRequest
-	(*GetStateResponse)(nil),               // 31: perdure.admin.v1.GetStateResponse
-	(*StateTable)(nil),                     // 32: perdure.admin.v1.StateTable
-	(*StateTableRow)(nil),                  // 33: perdure.admin.v1.StateTableRow
-	(*Transaction)(nil),                    // 34: perdure.admin.v1.Transaction
-	(*TransactionPart)(nil),                // 35: perdure.admin.v1.TransactionPart
-	(*TransactionLock)(nil),                // 36: perdure.admin.v1.TransactionLock
-	(*ListTransactionsRequest)(nil),        // 37: perdure.admin.v1.ListTransactionsRequest
-	(*ListTransactionsResponse)(nil),       // 38: perdure.admin.v1.ListTransactionsResponse
-	(*GetTransactionRequest)(nil),          // 39: perdure.admin.v1.GetTransactionRequest
-	(*GetTransactionResponse)(nil),         // 40: perdure.admin.v1.GetTransactionResponse
-	(*ListServicesRequest)(nil),            // 41: perdure.admin.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),           // 42: perdure.admin.v1.ListServicesResponse
-	(*Service)(nil),                        // 43: perdure.admin.v1.Service
-	(*Method)(nil),                         // 44: perdure.admin.v1.Method
-	(*DescribeServiceRequest)(nil),         // 45: perdure.admin.v1.DescribeServiceRequest
-	(*DescribeServiceResponse)(nil),        // 46: perdure.admin.v1.DescribeServiceResponse
-	(*GetNodeRequest)(nil),                 // 47: perdure.admin.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),                // 48: perdure.admin.v1.GetNodeResponse
-	(*Partition)(nil),                      // 49: perdure.admin.v1.Partition
-	(*Storage)(nil),                        // 50: perdure.admin.v1.Storage
-	(*Limit)(nil),                          // 51: perdure.admin.v1.Limit
-	(*LimitTenant)(nil),                    // 52: perdure.admin.v1.LimitTenant
-	(*LimitMember)(nil),                    // 53: perdure.admin.v1.LimitMember
-	(*ListLimitsRequest)(nil),              // 54: perdure.admin.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),             // 55: perdure.admin.v1.ListLimitsResponse
-	(*GetLimitRequest)(nil),                // 56: perdure.admin.v1.GetLimitRequest
-	(*GetLimitResponse)(nil),               // 57: perdure.admin.v1.GetLimitResponse
-	(*Divergence_Step)(nil),                // 58: perdure.admin.v1.Divergence.Step
-	(*Divergence_Field)(nil),               // 59: perdure.admin.v1.Divergence.Field
-	(v1.Code)(0),                           // 60: perdure.v1.Code
-	(*anypb.Any)(nil),                      // 61: google.protobuf.Any
-	(v1.Mode)(0),                           // 62: perdure.v1.Mode
-	(*timestamppb.Timestamp)(nil),          // 63: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 64: google.protobuf.Duration
-	(v1.Kind)(0),                           // 65: perdure.v1.Kind
-	(*v1.Table)(nil),                       // 66: perdure.v1.Table
-	(*v1.Promise)(nil),                     // 67: perdure.v1.Promise
-	(*v1.HandlerOptions)(nil),              // 68: perdure.v1.HandlerOptions
-	(*descriptorpb.FileDescriptorSet)(nil), // 69: google.protobuf.FileDescriptorSet
-	(*v1.Rate)(nil),                        // 70: perdure.v1.Rate
+	(*ExportJournalRequest)(nil),           // 15: perdure.admin.v1.ExportJournalRequest
+	(*ExportJournalResponse)(nil),          // 16: perdure.admin.v1.ExportJournalResponse
+	(*CancelInvocationRequest)(nil),        // 17: perdure.admin.v1.CancelInvocationRequest
+	(*CancelInvocationResponse)(nil),       // 18: perdure.admin.v1.CancelInvocationResponse
+	(*KillInvocationRequest)(nil),          // 19: perdure.admin.v1.KillInvocationRequest
+	(*KillInvocationResponse)(nil),         // 20: perdure.admin.v1.KillInvocationResponse
+	(*PauseInvocationRequest)(nil),         // 21: perdure.admin.v1.PauseInvocationRequest
+	(*PauseInvocationResponse)(nil),        // 22: perdure.admin.v1.PauseInvocationResponse
+	(*ResumeInvocationRequest)(nil),        // 23: perdure.admin.v1.ResumeInvocationRequest
+	(*ResumeInvocationResponse)(nil),       // 24: perdure.admin.v1.ResumeInvocationResponse
+	(*RestartInvocationRequest)(nil),       // 25: perdure.admin.v1.RestartInvocationRequest
+	(*RestartInvocationResponse)(nil),      // 26: perdure.admin.v1.RestartInvocationResponse
+	(*PurgeInvocationRequest)(nil),         // 27: perdure.admin.v1.PurgeInvocationRequest
+	(*PurgeInvocationResponse)(nil),        // 28: perdure.admin.v1.PurgeInvocationResponse
+	(*BatchInvocationsRequest)(nil),        // 29: perdure.admin.v1.BatchInvocationsRequest
+	(*BatchInvocationsResponse)(nil),       // 30: perdure.admin.v1.BatchInvocationsResponse
+	(*BatchFailure)(nil),                   // 31: perdure.admin.v1.BatchFailure
+	(*GetStateRequest)(nil),                // 32: perdure.admin.v1.GetStateRequest
+	(*GetStateResponse)(nil),               // 33: perdure.admin.v1.GetStateResponse
+	(*StateTable)(nil),                     // 34: perdure.admin.v1.StateTable
+	(*StateTableRow)(nil),                  // 35: perdure.admin.v1.StateTableRow
+	(*Transaction)(nil),                    // 36: perdure.admin.v1.Transaction
+	(*TransactionPart)(nil),                // 37: perdure.admin.v1.TransactionPart
+	(*TransactionLock)(nil),                // 38: perdure.admin.v1.TransactionLock
+	(*ListTransactionsRequest)(nil),        // 39: perdure.admin.v1.ListTransactionsRequest
+	(*ListTransactionsResponse)(nil),       // 40: perdure.admin.v1.ListTransactionsResponse
+	(*GetTransactionRequest)(nil),          // 41: perdure.admin.v1.GetTransactionRequest
+	(*GetTransactionResponse)(nil),         // 42: perdure.admin.v1.GetTransactionResponse
+	(*ListServicesRequest)(nil),            // 43: perdure.admin.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),           // 44: perdure.admin.v1.ListServicesResponse
+	(*Service)(nil),                        // 45: perdure.admin.v1.Service
+	(*Method)(nil),                         // 46: perdure.admin.v1.Method
+	(*DescribeServiceRequest)(nil),         // 47: perdure.admin.v1.DescribeServiceRequest
+	(*DescribeServiceResponse)(nil),        // 48: perdure.admin.v1.DescribeServiceResponse
+	(*GetNodeRequest)(nil),                 // 49: perdure.admin.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),                // 50: perdure.admin.v1.GetNodeResponse
+	(*Partition)(nil),                      // 51: perdure.admin.v1.Partition
+	(*Storage)(nil),                        // 52: perdure.admin.v1.Storage
+	(*Limit)(nil),                          // 53: perdure.admin.v1.Limit
+	(*LimitTenant)(nil),                    // 54: perdure.admin.v1.LimitTenant
+	(*LimitMember)(nil),                    // 55: perdure.admin.v1.LimitMember
+	(*ListLimitsRequest)(nil),              // 56: perdure.admin.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),             // 57: perdure.admin.v1.ListLimitsResponse
+	(*GetLimitRequest)(nil),                // 58: perdure.admin.v1.GetLimitRequest
+	(*GetLimitResponse)(nil),               // 59: perdure.admin.v1.GetLimitResponse
+	(*Divergence_Step)(nil),                // 60: perdure.admin.v1.Divergence.Step
+	(*Divergence_Field)(nil),               // 61: perdure.admin.v1.Divergence.Field
+	(v1.Code)(0),                           // 62: perdure.v1.Code
+	(*anypb.Any)(nil),                      // 63: google.protobuf.Any
+	(v1.Mode)(0),                           // 64: perdure.v1.Mode
+	(*timestamppb.Timestamp)(nil),          // 65: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 66: google.protobuf.Duration
+	(v1.Kind)(0),                           // 67: perdure.v1.Kind
+	(*v1.Table)(nil),                       // 68: perdure.v1.Table
+	(*v1.Promise)(nil),                     // 69: perdure.v1.Promise
+	(*v1.HandlerOptions)(nil),              // 70: perdure.v1.HandlerOptions
+	(*descriptorpb.FileDescriptorSet)(nil), // 71: google.protobuf.FileDescriptorSet
+	(*v1.Rate)(nil),                        // 72: perdure.v1.Rate
 }
 var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
-	60,  // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
-	61,  // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
+	62,  // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
+	63,  // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
 	5,   // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
-	62,  // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
+	64,  // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
 	0,   // 4: perdure.admin.v1.Invocation.status:type_name -> perdure.admin.v1.InvocationStatus
-	63,  // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
-	63,  // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
-	63,  // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
-	63,  // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
-	63,  // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
+	65,  // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
+	65,  // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
+	65,  // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
+	65,  // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
+	65,  // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
 	4,   // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
 	4,   // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
-	64,  // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
+	66,  // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
 	8,   // 13: perdure.admin.v1.Invocation.failures:type_name -> perdure.admin.v1.Failure
-	63,  // 14: perdure.admin.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
-	63,  // 15: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
+	65,  // 14: perdure.admin.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
+	65,  // 15: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
 	7,   // 16: perdure.admin.v1.Invocation.divergence:type_name -> perdure.admin.v1.Divergence
-	58,  // 17: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
-	58,  // 18: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
-	59,  // 19: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
+	60,  // 17: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
+	60,  // 18: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
+	61,  // 19: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
 	4,   // 20: perdure.admin.v1.Failure.error:type_name -> perdure.admin.v1.Error
-	63,  // 21: perdure.admin.v1.Failure.at:type_name -> google.protobuf.Timestamp
-	63,  // 22: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
-	63,  // 23: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
+	65,  // 21: perdure.admin.v1.Failure.at:type_name -> google.protobuf.Timestamp
+	65,  // 22: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	65,  // 23: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
 	1,   // 24: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
 	4,   // 25: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
 	10,  // 26: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
 	10,  // 27: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
 	0,   // 28: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
-	63,  // 29: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
-	63,  // 30: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
+	65,  // 29: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
+	65,  // 30: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
 	6,   // 31: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
 	6,   // 32: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
 	9,   // 33: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
@@ -4961,84 +5057,86 @@ var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
 	0,   // 40: perdure.admin.v1.RestartInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
 	2,   // 41: perdure.admin.v1.BatchInvocationsRequest.operation:type_name -> perdure.admin.v1.InvocationOperation
 	11,  // 42: perdure.admin.v1.BatchInvocationsRequest.invocations:type_name -> perdure.admin.v1.ListInvocationsRequest
-	29,  // 43: perdure.admin.v1.BatchInvocationsResponse.failures:type_name -> perdure.admin.v1.BatchFailure
-	63,  // 44: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
+	31,  // 43: perdure.admin.v1.BatchInvocationsResponse.failures:type_name -> perdure.admin.v1.BatchFailure
+	65,  // 44: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
 	4,   // 45: perdure.admin.v1.BatchFailure.error:type_name -> perdure.admin.v1.Error
-	32,  // 46: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
-	33,  // 47: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
+	34,  // 46: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
+	35,  // 47: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
 	5,   // 48: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
 	3,   // 49: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
-	63,  // 50: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
-	63,  // 51: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
-	63,  // 52: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
-	35,  // 53: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
+	65,  // 50: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
+	65,  // 51: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
+	65,  // 52: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
+	37,  // 53: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
 	3,   // 54: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
-	63,  // 55: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
-	36,  // 56: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
-	36,  // 57: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
-	34,  // 58: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
-	63,  // 59: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
-	34,  // 60: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
-	63,  // 61: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
-	43,  // 62: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
-	65,  // 63: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
-	44,  // 64: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
-	66,  // 65: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
-	67,  // 66: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
-	62,  // 67: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
-	68,  // 68: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
-	43,  // 69: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
-	69,  // 70: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
-	63,  // 71: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	64,  // 72: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	49,  // 73: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
-	50,  // 74: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
-	70,  // 75: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
-	63,  // 76: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
-	52,  // 77: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
-	53,  // 78: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
-	53,  // 79: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
-	63,  // 80: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
-	51,  // 81: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
-	63,  // 82: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
-	51,  // 83: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
-	63,  // 84: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
+	65,  // 55: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
+	38,  // 56: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
+	38,  // 57: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
+	36,  // 58: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
+	65,  // 59: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
+	36,  // 60: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
+	65,  // 61: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
+	45,  // 62: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
+	67,  // 63: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
+	46,  // 64: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
+	68,  // 65: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
+	69,  // 66: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
+	64,  // 67: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
+	70,  // 68: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
+	45,  // 69: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
+	71,  // 70: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
+	65,  // 71: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	66,  // 72: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	51,  // 73: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
+	52,  // 74: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
+	72,  // 75: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
+	65,  // 76: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
+	54,  // 77: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
+	55,  // 78: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
+	55,  // 79: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
+	65,  // 80: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
+	53,  // 81: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
+	65,  // 82: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
+	53,  // 83: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
+	65,  // 84: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
 	11,  // 85: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
 	13,  // 86: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
-	15,  // 87: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
-	17,  // 88: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
-	19,  // 89: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
-	21,  // 90: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
-	23,  // 91: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
-	25,  // 92: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
-	27,  // 93: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
-	30,  // 94: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
-	37,  // 95: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
-	39,  // 96: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
-	54,  // 97: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
-	56,  // 98: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
-	41,  // 99: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
-	45,  // 100: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
-	47,  // 101: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
-	12,  // 102: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
-	14,  // 103: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
-	16,  // 104: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
-	18,  // 105: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
-	20,  // 106: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
-	22,  // 107: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
-	24,  // 108: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
-	26,  // 109: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
-	28,  // 110: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
-	31,  // 111: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
-	38,  // 112: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
-	40,  // 113: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
-	55,  // 114: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
-	57,  // 115: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
-	42,  // 116: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
-	46,  // 117: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
-	48,  // 118: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
-	102, // [102:119] is the sub-list for method output_type
-	85,  // [85:102] is the sub-list for method input_type
+	15,  // 87: perdure.admin.v1.AdminService.ExportJournal:input_type -> perdure.admin.v1.ExportJournalRequest
+	17,  // 88: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
+	19,  // 89: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
+	21,  // 90: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
+	23,  // 91: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
+	25,  // 92: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
+	27,  // 93: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
+	29,  // 94: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
+	32,  // 95: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
+	39,  // 96: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
+	41,  // 97: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
+	56,  // 98: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
+	58,  // 99: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
+	43,  // 100: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
+	47,  // 101: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
+	49,  // 102: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
+	12,  // 103: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
+	14,  // 104: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
+	16,  // 105: perdure.admin.v1.AdminService.ExportJournal:output_type -> perdure.admin.v1.ExportJournalResponse
+	18,  // 106: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
+	20,  // 107: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
+	22,  // 108: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
+	24,  // 109: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
+	26,  // 110: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
+	28,  // 111: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
+	30,  // 112: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
+	33,  // 113: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
+	40,  // 114: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
+	42,  // 115: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
+	57,  // 116: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
+	59,  // 117: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
+	44,  // 118: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
+	48,  // 119: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
+	50,  // 120: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
+	103, // [103:121] is the sub-list for method output_type
+	85,  // [85:103] is the sub-list for method input_type
 	85,  // [85:85] is the sub-list for extension type_name
 	85,  // [85:85] is the sub-list for extension extendee
 	0,   // [0:85] is the sub-list for field type_name
@@ -5049,14 +5147,14 @@ func file_perdure_admin_v1_admin_proto_init() {
 	if File_perdure_admin_v1_admin_proto != nil {
 		return
 	}
-	file_perdure_admin_v1_admin_proto_msgTypes[47].OneofWrappers = []any{}
+	file_perdure_admin_v1_admin_proto_msgTypes[49].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_admin_v1_admin_proto_rawDesc), len(file_perdure_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   56,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

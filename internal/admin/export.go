@@ -1,0 +1,121 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
+	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
+)
+
+const (
+	// JournalFormat is the newest version of an exported journal.
+	JournalFormat = 1
+	// maxExportBytes is what journal and rows of an export may take, before they are JSON.
+	maxExportBytes = 16 << 20
+)
+
+func (s *Service) exportJournal(ctx context.Context, request *adminv1.ExportJournalRequest) (*adminv1.ExportJournalResponse, error) {
+	id, err := parseID(request.GetInvocationId())
+	if err != nil {
+		return nil, err
+	}
+	file, err := Export(ctx, s.config.Router, id)
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.ExportJournalResponse{Journal: file}, nil
+}
+
+// Export is the journal of an invocation as a file that actortest.Replay reads: the JSON of a
+// recordv1.RecordedJournal.
+func Export(ctx context.Context, router routing.Router, id invocation.ID) ([]byte, error) {
+	exported, err := recorded(ctx, router, id)
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := protojson.Marshal(exported)
+	if err != nil {
+		return nil, err
+	}
+	var file bytes.Buffer // protojson adds blanks at random
+	if err := json.Indent(&file, encoded, "", "  "); err != nil {
+		return nil, err
+	}
+	file.WriteByte('\n')
+	return file.Bytes(), nil
+}
+
+func recorded(ctx context.Context, router routing.Router, id invocation.ID) (*recordv1.RecordedJournal, error) {
+	detail, err := router.Journal(ctx, id, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	row := detail.Row
+	mode := invocation.Mode(row.GetMode())
+	if !mode.Journaled() {
+		return nil, routing.Errorf(routing.CodeFailedPrecondition, "%s is a %s: only DURABLE and RUN handlers have a journal", id, mode)
+	}
+	out := &recordv1.RecordedJournal{
+		Format: JournalFormat, InvocationId: id.String(), Target: row.GetTarget(), Mode: row.GetMode(), Status: row.GetStatus(),
+		StartedAt: row.GetStartedAt(), DeadlineAt: row.GetDeadlineAt(), Input: row.GetInput(), Start: row.GetJournalStart(),
+		Result: row.GetResult(), Chain: row.GetChain(), Flow: row.GetFlow(),
+		CancelRequested: row.GetCancelRequested() && !row.GetCancelDelivered(),
+	}
+	if at := row.GetContinuedAt(); at != 0 {
+		out.StartedAt = at
+	}
+	budget := maxExportBytes - len(out.Input)
+	for after, more := out.Start, true; more; {
+		page, err := router.Journal(ctx, id, after, routing.MaxPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, entry := range page.Journal {
+			after++
+			out.Entries = append(out.Entries, entry)
+			budget -= proto.Size(entry)
+			if completion := page.Completions[after]; completion != nil {
+				out.Completions = append(out.Completions, completion)
+				budget -= proto.Size(completion)
+			}
+		}
+		if budget < 0 {
+			return nil, routing.Errorf(routing.CodeResourceExhausted, "the journal of %s is larger than the %s that can be exported", id, size(maxExportBytes))
+		}
+		more = page.More && len(page.Journal) > 0
+	}
+	return out, withObject(ctx, router, out, budget)
+}
+
+// withObject adds the object's state and as many of its rows as there is room for.
+func withObject(ctx context.Context, router routing.Router, out *recordv1.RecordedJournal, budget int) error {
+	if out.GetTarget().GetKey() == "" {
+		return nil
+	}
+	object := invocation.Object{Service: out.GetTarget().GetService(), Key: out.GetTarget().GetKey()}
+	found, err := router.StatePage(ctx, routing.StateQuery{Object: object})
+	if err != nil {
+		return err
+	}
+	out.State, out.HasState = found.State, found.Has
+	for _, name := range slices.Sorted(maps.Keys(found.Tables)) {
+		for _, row := range found.Tables[name].Rows {
+			if budget -= len(row.Key) + len(row.Value); budget >= 0 {
+				out.Rows = append(out.Rows, &recordv1.RecordedRow{Table: name, Key: row.Key, Value: row.Value})
+			}
+		}
+		if found.Tables[name].More || budget < 0 {
+			out.CutTables = append(out.CutTables, name)
+		}
+	}
+	return nil
+}
