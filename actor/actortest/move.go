@@ -155,7 +155,7 @@ func (n *Node) drive() {
 		for _, m := range n.agenda.collect() {
 			n.agenda.pending = append(n.agenda.pending, n.plan.arrive(n, m, now)...)
 		}
-		if n.plan.strike(n) {
+		if !n.declaring.Load() && n.plan.strike(n) {
 			continue
 		}
 		ready, next := n.agenda.ready(now)

@@ -36,9 +36,11 @@ type Node struct {
 	began  time.Time
 	moves  atomic.Int64
 	quiet  atomic.Bool // nothing is on the agenda, and nothing waits for its time
-	sleeps sleeps
-	faults faults
-	copies copies
+	// declaring: the schedules that services declare are not made yet.
+	declaring atomic.Bool
+	sleeps    sleeps
+	faults    faults
+	copies    copies
 
 	groups  []*group
 	router  *partition.Router
@@ -182,6 +184,10 @@ func (n *Node) startLocked() error {
 	}()
 	for _, g := range n.groups {
 		g.postLead()
+	}
+	if n.edge.DeclaresSchedules() {
+		n.declaring.Store(true)
+		go transport{n.edge.Local(), n}.declare(ctx)
 	}
 	go n.drive()
 	n.t.Cleanup(n.close)

@@ -13,7 +13,7 @@ import (
 )
 
 // transport carries calls from outside handlers. When a call begins and when its answer is heard
-// are moves. Calls it does not know pass at once.
+// are moves.
 type transport struct {
 	actor.Transport
 	node *Node
@@ -138,4 +138,26 @@ func (t transport) CompleteAwakeable(ctx context.Context, id string, value []byt
 	return t.through(ctx, "the completion of "+id, "complete "+id, func() {}, func(ctx context.Context) error {
 		return t.Transport.CompleteAwakeable(ctx, id, value, failure)
 	})
+}
+
+// BuiltIn implements actor.Transport.
+func (t transport) BuiltIn(ctx context.Context, method string, request, response proto.Message) error {
+	return t.through(ctx, method, "built in "+method, func() {}, func(ctx context.Context) error {
+		return t.Transport.BuiltIn(ctx, method, request, response)
+	})
+}
+
+// declare makes the schedules that services declare, once every partition has a leader, of which
+// none is lost meanwhile.
+func (t transport) declare(ctx context.Context) {
+	defer t.node.declaring.Store(false)
+	if err := t.node.router.Ready(ctx); err != nil {
+		return // The test is over.
+	}
+	if err := t.turn(ctx, kindCall, "the schedules that are declared", "declare", func() {}); err != nil {
+		return
+	}
+	if err := t.node.edge.DeclareSchedules(ctx); err != nil {
+		t.node.t.Error(err)
+	}
 }

@@ -114,6 +114,12 @@ func (i *Ingress) declaredSchedules() (map[string]*recordv1.Schedule, error) {
 	return declared, errors.Join(problems...)
 }
 
+// DeclaresSchedules reports whether a registered service declares any.
+func (i *Ingress) DeclaresSchedules() bool {
+	declared, err := i.declaredSchedules()
+	return err != nil || len(declared) > 0
+}
+
 func declarations(desc *actor.MethodDesc) []*perdurev1.DeclaredSchedule {
 	if desc.Schema == nil || desc.Schema() == nil {
 		return nil
