@@ -12,6 +12,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -953,6 +954,113 @@ func (x *StandingOrderRequest) GetEvery() *durationpb.Duration {
 	return nil
 }
 
+type PayInterestRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	AccountIds []string               `protobuf:"bytes,1,rep,name=account_ids,json=accountIds" json:"account_ids,omitempty"`
+	// Hundredths of a percent, for one night.
+	BasisPoints int64 `protobuf:"varint,2,opt,name=basis_points,json=basisPoints" json:"basis_points,omitempty"`
+	// Which night it is for: when it was due.
+	Night         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=night" json:"night,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PayInterestRequest) Reset() {
+	*x = PayInterestRequest{}
+	mi := &file_bank_v1_bank_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PayInterestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PayInterestRequest) ProtoMessage() {}
+
+func (x *PayInterestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bank_v1_bank_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PayInterestRequest.ProtoReflect.Descriptor instead.
+func (*PayInterestRequest) Descriptor() ([]byte, []int) {
+	return file_bank_v1_bank_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PayInterestRequest) GetAccountIds() []string {
+	if x != nil {
+		return x.AccountIds
+	}
+	return nil
+}
+
+func (x *PayInterestRequest) GetBasisPoints() int64 {
+	if x != nil {
+		return x.BasisPoints
+	}
+	return 0
+}
+
+func (x *PayInterestRequest) GetNight() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Night
+	}
+	return nil
+}
+
+type PayInterestResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was paid altogether.
+	Sum           int64 `protobuf:"varint,1,opt,name=sum" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PayInterestResponse) Reset() {
+	*x = PayInterestResponse{}
+	mi := &file_bank_v1_bank_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PayInterestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PayInterestResponse) ProtoMessage() {}
+
+func (x *PayInterestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bank_v1_bank_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PayInterestResponse.ProtoReflect.Descriptor instead.
+func (*PayInterestResponse) Descriptor() ([]byte, []int) {
+	return file_bank_v1_bank_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PayInterestResponse) GetSum() int64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
 type StandingOrderResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Made  int32                  `protobuf:"varint,1,opt,name=made" json:"made,omitempty"`
@@ -964,7 +1072,7 @@ type StandingOrderResponse struct {
 
 func (x *StandingOrderResponse) Reset() {
 	*x = StandingOrderResponse{}
-	mi := &file_bank_v1_bank_proto_msgTypes[18]
+	mi := &file_bank_v1_bank_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1084,7 @@ func (x *StandingOrderResponse) String() string {
 func (*StandingOrderResponse) ProtoMessage() {}
 
 func (x *StandingOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bank_v1_bank_proto_msgTypes[18]
+	mi := &file_bank_v1_bank_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1097,7 @@ func (x *StandingOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StandingOrderResponse.ProtoReflect.Descriptor instead.
 func (*StandingOrderResponse) Descriptor() ([]byte, []int) {
-	return file_bank_v1_bank_proto_rawDescGZIP(), []int{18}
+	return file_bank_v1_bank_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StandingOrderResponse) GetMade() int32 {
@@ -1010,7 +1118,7 @@ var File_bank_v1_bank_proto protoreflect.FileDescriptor
 
 const file_bank_v1_bank_proto_rawDesc = "" +
 	"\n" +
-	"\x12bank/v1/bank.proto\x12\abank.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x18perdure/v1/options.proto\"@\n" +
+	"\x12bank/v1/bank.proto\x12\abank.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18perdure/v1/options.proto\"@\n" +
 	"\fAccountState\x12\x18\n" +
 	"\abalance\x18\x01 \x01(\x03R\abalance\x12\x16\n" +
 	"\x06closed\x18\x02 \x01(\bR\x06closed\"9\n" +
@@ -1070,7 +1178,16 @@ const file_bank_v1_bank_proto_rawDesc = "" +
 	"\x06amount\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06amount\x12 \n" +
 	"\x05times\x18\x05 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a \x00R\x05times\x127\n" +
-	"\x05every\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x06\xbaH\x03\xc8\x01\x01R\x05every\"E\n" +
+	"\x05every\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x06\xbaH\x03\xc8\x01\x01R\x05every\"\xad\x01\n" +
+	"\x12PayInterestRequest\x12.\n" +
+	"\vaccount_ids\x18\x01 \x03(\tB\r\xbaH\n" +
+	"\x92\x01\a\b\x01\x10\xe8\a\x18\x01R\n" +
+	"accountIds\x12-\n" +
+	"\fbasis_points\x18\x02 \x01(\x03B\n" +
+	"\xbaH\a\"\x05\x18\x90N \x00R\vbasisPoints\x128\n" +
+	"\x05night\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x05night\"'\n" +
+	"\x13PayInterestResponse\x12\x10\n" +
+	"\x03sum\x18\x01 \x01(\x03R\x03sum\"E\n" +
 	"\x15StandingOrderResponse\x12\x12\n" +
 	"\x04made\x18\x01 \x01(\x05R\x04made\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\x05R\arefused2\xce\x02\n" +
@@ -1081,11 +1198,13 @@ const file_bank_v1_bank_proto_rawDesc = "" +
 	"\bCloseOut\x12\x18.bank.v1.CloseOutRequest\x1a\x19.bank.v1.CloseOutResponse\"\x06Ҁ$\x02\b\x01\x1a+Ҁ$'\b\x02\x12\fAccountState\x1a\x15\n" +
 	"\x06ledger\x12\vLedgerEntry2b\n" +
 	"\x0fTransferService\x12G\n" +
-	"\bTransfer\x12\x18.bank.v1.TransferRequest\x1a\x19.bank.v1.TransferResponse\"\x06Ҁ$\x02\b\x03\x1a\x06Ҁ$\x02\b\x012\xf9\x01\n" +
+	"\bTransfer\x12\x18.bank.v1.TransferRequest\x1a\x19.bank.v1.TransferResponse\"\x06Ҁ$\x02\b\x03\x1a\x06Ҁ$\x02\b\x012\xce\x03\n" +
 	"\x11BackOfficeService\x12D\n" +
 	"\aPayRoll\x12\x17.bank.v1.PayRollRequest\x1a\x18.bank.v1.PayRollResponse\"\x06Ҁ$\x02\b\x03\x12>\n" +
 	"\x05Total\x12\x15.bank.v1.TotalRequest\x1a\x16.bank.v1.TotalResponse\"\x06Ҁ$\x02\b\x03\x12V\n" +
-	"\rStandingOrder\x12\x1d.bank.v1.StandingOrderRequest\x1a\x1e.bank.v1.StandingOrderResponse\"\x06Ҁ$\x02\b\x01\x1a\x06Ҁ$\x02\b\x01BBZ;github.com/perdure/perdure/examples/bank/gen/bank/v1;bankv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
+	"\rStandingOrder\x12\x1d.bank.v1.StandingOrderRequest\x1a\x1e.bank.v1.StandingOrderResponse\"\x06Ҁ$\x02\b\x01\x12\xd2\x01\n" +
+	"\vPayInterest\x12\x1b.bank.v1.PayInterestRequest\x1a\x1c.bank.v1.PayInterestResponse\"\x87\x01Ҁ$\x82\x01\b\x03\x1a~\n" +
+	"\x10nightly_interest\x12\t0 3 * * *\x1a\rEurope/Berlin8\x03@\x02H\xee\x02bB{\"accountIds\": [\"savings-alice\", \"savings-bob\"], \"basisPoints\": 2}j\x05night\x1a\x06Ҁ$\x02\b\x01BBZ;github.com/perdure/perdure/examples/bank/gen/bank/v1;bankv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
 	file_bank_v1_bank_proto_rawDescOnce sync.Once
@@ -1099,7 +1218,7 @@ func file_bank_v1_bank_proto_rawDescGZIP() []byte {
 	return file_bank_v1_bank_proto_rawDescData
 }
 
-var file_bank_v1_bank_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_bank_v1_bank_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_bank_v1_bank_proto_goTypes = []any{
 	(*AccountState)(nil),          // 0: bank.v1.AccountState
 	(*LedgerEntry)(nil),           // 1: bank.v1.LedgerEntry
@@ -1119,33 +1238,39 @@ var file_bank_v1_bank_proto_goTypes = []any{
 	(*TotalRequest)(nil),          // 15: bank.v1.TotalRequest
 	(*TotalResponse)(nil),         // 16: bank.v1.TotalResponse
 	(*StandingOrderRequest)(nil),  // 17: bank.v1.StandingOrderRequest
-	(*StandingOrderResponse)(nil), // 18: bank.v1.StandingOrderResponse
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*PayInterestRequest)(nil),    // 18: bank.v1.PayInterestRequest
+	(*PayInterestResponse)(nil),   // 19: bank.v1.PayInterestResponse
+	(*StandingOrderResponse)(nil), // 20: bank.v1.StandingOrderResponse
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_bank_v1_bank_proto_depIdxs = []int32{
 	13, // 0: bank.v1.PayRollRequest.payments:type_name -> bank.v1.Payment
-	19, // 1: bank.v1.StandingOrderRequest.every:type_name -> google.protobuf.Duration
-	2,  // 2: bank.v1.AccountService.Deposit:input_type -> bank.v1.DepositRequest
-	4,  // 3: bank.v1.AccountService.Withdraw:input_type -> bank.v1.WithdrawRequest
-	6,  // 4: bank.v1.AccountService.Balance:input_type -> bank.v1.BalanceRequest
-	8,  // 5: bank.v1.AccountService.CloseOut:input_type -> bank.v1.CloseOutRequest
-	10, // 6: bank.v1.TransferService.Transfer:input_type -> bank.v1.TransferRequest
-	12, // 7: bank.v1.BackOfficeService.PayRoll:input_type -> bank.v1.PayRollRequest
-	15, // 8: bank.v1.BackOfficeService.Total:input_type -> bank.v1.TotalRequest
-	17, // 9: bank.v1.BackOfficeService.StandingOrder:input_type -> bank.v1.StandingOrderRequest
-	3,  // 10: bank.v1.AccountService.Deposit:output_type -> bank.v1.DepositResponse
-	5,  // 11: bank.v1.AccountService.Withdraw:output_type -> bank.v1.WithdrawResponse
-	7,  // 12: bank.v1.AccountService.Balance:output_type -> bank.v1.BalanceResponse
-	9,  // 13: bank.v1.AccountService.CloseOut:output_type -> bank.v1.CloseOutResponse
-	11, // 14: bank.v1.TransferService.Transfer:output_type -> bank.v1.TransferResponse
-	14, // 15: bank.v1.BackOfficeService.PayRoll:output_type -> bank.v1.PayRollResponse
-	16, // 16: bank.v1.BackOfficeService.Total:output_type -> bank.v1.TotalResponse
-	18, // 17: bank.v1.BackOfficeService.StandingOrder:output_type -> bank.v1.StandingOrderResponse
-	10, // [10:18] is the sub-list for method output_type
-	2,  // [2:10] is the sub-list for method input_type
-	2,  // [2:2] is the sub-list for extension type_name
-	2,  // [2:2] is the sub-list for extension extendee
-	0,  // [0:2] is the sub-list for field type_name
+	21, // 1: bank.v1.StandingOrderRequest.every:type_name -> google.protobuf.Duration
+	22, // 2: bank.v1.PayInterestRequest.night:type_name -> google.protobuf.Timestamp
+	2,  // 3: bank.v1.AccountService.Deposit:input_type -> bank.v1.DepositRequest
+	4,  // 4: bank.v1.AccountService.Withdraw:input_type -> bank.v1.WithdrawRequest
+	6,  // 5: bank.v1.AccountService.Balance:input_type -> bank.v1.BalanceRequest
+	8,  // 6: bank.v1.AccountService.CloseOut:input_type -> bank.v1.CloseOutRequest
+	10, // 7: bank.v1.TransferService.Transfer:input_type -> bank.v1.TransferRequest
+	12, // 8: bank.v1.BackOfficeService.PayRoll:input_type -> bank.v1.PayRollRequest
+	15, // 9: bank.v1.BackOfficeService.Total:input_type -> bank.v1.TotalRequest
+	17, // 10: bank.v1.BackOfficeService.StandingOrder:input_type -> bank.v1.StandingOrderRequest
+	18, // 11: bank.v1.BackOfficeService.PayInterest:input_type -> bank.v1.PayInterestRequest
+	3,  // 12: bank.v1.AccountService.Deposit:output_type -> bank.v1.DepositResponse
+	5,  // 13: bank.v1.AccountService.Withdraw:output_type -> bank.v1.WithdrawResponse
+	7,  // 14: bank.v1.AccountService.Balance:output_type -> bank.v1.BalanceResponse
+	9,  // 15: bank.v1.AccountService.CloseOut:output_type -> bank.v1.CloseOutResponse
+	11, // 16: bank.v1.TransferService.Transfer:output_type -> bank.v1.TransferResponse
+	14, // 17: bank.v1.BackOfficeService.PayRoll:output_type -> bank.v1.PayRollResponse
+	16, // 18: bank.v1.BackOfficeService.Total:output_type -> bank.v1.TotalResponse
+	20, // 19: bank.v1.BackOfficeService.StandingOrder:output_type -> bank.v1.StandingOrderResponse
+	19, // 20: bank.v1.BackOfficeService.PayInterest:output_type -> bank.v1.PayInterestResponse
+	12, // [12:21] is the sub-list for method output_type
+	3,  // [3:12] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_bank_v1_bank_proto_init() }
@@ -1159,7 +1284,7 @@ func file_bank_v1_bank_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bank_v1_bank_proto_rawDesc), len(file_bank_v1_bank_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -364,6 +364,9 @@ type BackOfficeHandler interface {
 	// StandingOrder makes the same transfer again and again, for years if need be: DURABLE, with
 	// transactions as its steps.
 	StandingOrder(ctx actor.Context, req *v1.StandingOrderRequest) (*v1.StandingOrderResponse, error)
+	// PayInterest pays a day's interest on savings accounts: every night, and for each night once.
+	// Nights on which the bank was closed are made up for.
+	PayInterest(ctx actor.Context, req *v1.PayInterestRequest) (*v1.PayInterestResponse, error)
 }
 
 // UnimplementedBackOfficeHandler, embedded in your handler, fails the rpcs that you do not
@@ -383,6 +386,11 @@ func (UnimplementedBackOfficeHandler) Total(actor.Context, *v1.TotalRequest) (*v
 // StandingOrder fails with unimplemented.
 func (UnimplementedBackOfficeHandler) StandingOrder(actor.Context, *v1.StandingOrderRequest) (*v1.StandingOrderResponse, error) {
 	return nil, actor.Errorf(actor.Unimplemented, "bank.v1.BackOfficeService.StandingOrder is not implemented")
+}
+
+// PayInterest fails with unimplemented.
+func (UnimplementedBackOfficeHandler) PayInterest(actor.Context, *v1.PayInterestRequest) (*v1.PayInterestResponse, error) {
+	return nil, actor.Errorf(actor.Unimplemented, "bank.v1.BackOfficeService.PayInterest is not implemented")
 }
 
 // RegisterBackOfficeHandler makes r run h.
@@ -445,6 +453,22 @@ func (s BackOfficeStub) StandingOrderSend(ctx context.Context, req *v1.StandingO
 	return actor.InvokeSend[*v1.StandingOrderResponse](ctx, s.c, backOfficeDesc.Methods[2], "", req, opts)
 }
 
+// PayInterest pays a day's interest on savings accounts: every night, and for each night once.
+// Nights on which the bank was closed are made up for.
+func (s BackOfficeStub) PayInterest(ctx context.Context, req *v1.PayInterestRequest, opts ...actor.CallOption) (*v1.PayInterestResponse, error) {
+	return actor.Invoke[*v1.PayInterestResponse](ctx, s.c, backOfficeDesc.Methods[3], "", req, opts)
+}
+
+// PayInterestAsync calls without waiting.
+func (s BackOfficeStub) PayInterestAsync(ctx context.Context, req *v1.PayInterestRequest, opts ...actor.CallOption) actor.Future[*v1.PayInterestResponse] {
+	return actor.InvokeAsync[*v1.PayInterestResponse](ctx, s.c, backOfficeDesc.Methods[3], "", req, opts)
+}
+
+// PayInterestSend starts the call, at once or after a Delay, and does not wait for its result.
+func (s BackOfficeStub) PayInterestSend(ctx context.Context, req *v1.PayInterestRequest, opts ...actor.SendOption) (*actor.Invocation[*v1.PayInterestResponse], error) {
+	return actor.InvokeSend[*v1.PayInterestResponse](ctx, s.c, backOfficeDesc.Methods[3], "", req, opts)
+}
+
 var backOfficeDesc = actor.ServiceDesc{
 	Name: BackOfficeServiceName,
 	Kind: actor.KindService,
@@ -492,6 +516,20 @@ var backOfficeDesc = actor.ServiceDesc{
 			},
 			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
 				return handler.(BackOfficeHandler).StandingOrder(ctx, req.(*v1.StandingOrderRequest))
+			},
+		},
+		{
+			Service:     BackOfficeServiceName,
+			Name:        "PayInterest",
+			Kind:        actor.KindService,
+			Mode:        actor.ModeTransaction,
+			NewRequest:  func() proto.Message { return new(v1.PayInterestRequest) },
+			NewResponse: func() proto.Message { return new(v1.PayInterestResponse) },
+			Schema: func() protoreflect.MethodDescriptor {
+				return v1.File_bank_v1_bank_proto.Services().ByName("BackOfficeService").Methods().ByName("PayInterest")
+			},
+			Handle: func(ctx actor.Context, handler any, req proto.Message) (proto.Message, error) {
+				return handler.(BackOfficeHandler).PayInterest(ctx, req.(*v1.PayInterestRequest))
 			},
 		},
 	},
