@@ -151,8 +151,12 @@ func (n *Node) startLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := edge.DeclareSchedules(ctx); err != nil {
+	undone, err := edge.DeclareSchedules(ctx)
+	if err != nil {
 		return err
+	}
+	if undone != nil {
+		config.Logger.Warn("not all schedules could be brought up to date; the next start tries again", telemetry.KeyError, undone)
 	}
 	n.mu.engine.ReleaseSchedules()
 	n.edge.Store(edge)

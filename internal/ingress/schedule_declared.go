@@ -19,57 +19,68 @@ import (
 
 // DeclareSchedules makes the schedules that there are those that the registered services
 // declare, beside those that were made at run time: those it gives what their handlers' options
-// are today. An error is a declaration that can't be; what a partition that is not served keeps
-// from being done is logged.
-func (i *Ingress) DeclareSchedules(ctx context.Context) error {
+// are today. err is a declaration that can't be, and then nothing was done; undone is what could
+// not be brought up to date, because its partition is not served or its handler is another now.
+func (i *Ingress) DeclareSchedules(ctx context.Context) (undone, err error) {
 	declared, err := i.declaredSchedules()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var problems []error
 	query := routing.ScheduleQuery{}
 	for {
 		page, err := i.config.Router.SchedulesPage(ctx, query)
 		if err != nil {
-			i.log.WarnContext(ctx, "the schedules can't be listed: those that the .proto files no longer have are not removed", telemetry.KeyError, err)
+			problems = append(problems, fmt.Errorf("schedules that are declared no more are not removed: %w", err))
 			break
 		}
 		for _, found := range page.Found {
-			i.bringUpToDate(ctx, found.Schedule, declared)
+			problems = append(problems, i.bringUpToDate(ctx, found.Schedule, declared))
 		}
 		if query.After = page.Next; query.After == "" {
 			break
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(declared)) {
-		i.put(ctx, declared[name])
+		problems = append(problems, i.put(ctx, declared[name]))
 	}
-	return nil
+	return errors.Join(problems...), nil
+}
+
+// DeclaresSchedules reports whether a registered service declares a schedule.
+func (i *Ingress) DeclaresSchedules() bool {
+	for _, s := range i.services {
+		for _, desc := range s.desc.Methods {
+			if len(declarations(desc)) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // bringUpToDate sees to a schedule that exists.
-func (i *Ingress) bringUpToDate(ctx context.Context, old *recordv1.Schedule, declared map[string]*recordv1.Schedule) {
+func (i *Ingress) bringUpToDate(ctx context.Context, old *recordv1.Schedule, declared map[string]*recordv1.Schedule) error {
 	if wanted := declared[old.Name]; wanted != nil {
 		keepTimetable(wanted, old)
-		return
+		return nil
 	}
 	if old.Declared {
 		_, err := i.config.Router.ChangeSchedule(ctx, old.Name, &recordv1.ScheduleChange{
 			Change: &recordv1.ScheduleChange_Delete{Delete: &recordv1.DeleteSchedule{Undeclared: true}},
 		})
 		if err != nil {
-			i.log.WarnContext(ctx, "a schedule that is declared no more can't be removed", telemetry.KeySchedule, old.Name, telemetry.KeyError, err)
-			return
+			return fmt.Errorf("schedule %q is declared no more and was not removed: %w", old.Name, err)
 		}
 		i.log.InfoContext(ctx, "a schedule is declared no more, and is removed", telemetry.KeySchedule, old.Name)
-		return
+		return nil
 	}
 	now, err := i.newSchedule(i.scheduleMessage(old))
 	if err != nil {
-		i.log.WarnContext(ctx, "a schedule does not fit its handler any more and stays as it is", telemetry.KeySchedule, old.Name, telemetry.KeyError, err)
-		return
+		return fmt.Errorf("schedule %q does not fit its handler any more and stays as it is: %w", old.Name, err)
 	}
 	keepTimetable(now, old)
-	i.put(ctx, now)
+	return i.put(ctx, now)
 }
 
 // keepTimetable keeps what an expression was read into, if it is the same one.
@@ -80,16 +91,17 @@ func keepTimetable(wanted, old *recordv1.Schedule) {
 	}
 }
 
-func (i *Ingress) put(ctx context.Context, wanted *recordv1.Schedule) {
+func (i *Ingress) put(ctx context.Context, wanted *recordv1.Schedule) error {
 	reply, err := i.config.Router.ChangeSchedule(ctx, wanted.Name, &recordv1.ScheduleChange{
 		Change: &recordv1.ScheduleChange_Put{Put: &recordv1.PutSchedule{Schedule: wanted}},
 	})
-	switch {
-	case err != nil:
-		i.log.WarnContext(ctx, "a schedule can't be brought up to date", telemetry.KeySchedule, wanted.Name, telemetry.KeyError, err)
-	case reply.Changed:
+	if err != nil {
+		return fmt.Errorf("schedule %q is not brought up to date: %w", wanted.Name, err)
+	}
+	if reply.Changed {
 		i.log.InfoContext(ctx, "a schedule was made or changed", telemetry.KeySchedule, wanted.Name)
 	}
+	return nil
 }
 
 // declaredSchedules are those that the options of the registered services have, by name.
