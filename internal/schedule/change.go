@@ -18,6 +18,9 @@ func (s *Schedule) pause(request *recordv1.PauseSchedule, now int64) (Step, erro
 		if err := s.advance(&step, now); err != nil {
 			return Step{}, err
 		}
+		if st.NextDue != 0 && st.NextDue <= now { // It is within its jitter.
+			st.Skipped++
+		}
 		st.PausedAt = now
 	}
 	before := len(st.Pending)

@@ -242,6 +242,12 @@ func (s *Schedule) put(put *recordv1.PutSchedule, generation uint64, now int64) 
 	if err := s.advance(&step, now); err != nil {
 		return Step{}, err
 	}
+	if due := s.State.NextDue; due != 0 && due <= now && !s.State.Paused { // It is within its jitter.
+		if err := s.planAfter(due); err != nil {
+			return Step{}, err
+		}
+		s.offer(&step, &recordv1.Firing{DueAt: due, Origin: recordv1.Origin_ORIGIN_DUE})
+	}
 	wanted.UpdatedAt = now
 	s.Definition = wanted
 	if !proto.Equal(wanted.Timetable, old.Timetable) || wanted.JitterMs != old.JitterMs {

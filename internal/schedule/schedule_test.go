@@ -174,6 +174,36 @@ func TestMisfires(t *testing.T) {
 	}
 }
 
+// TestChangeWithinJitter: a due time that has not fired yet, for its jitter, is not lost by a change,
+// and a pause skips it.
+func TestChangeWithinJitter(t *testing.T) {
+	within := func() *world {
+		w := newWorld(t, &recordv1.Schedule{JitterMs: hour})
+		if at := w.s.State.NextAt; at <= hour+1 {
+			t.Fatalf("no jitter: %d", at)
+		}
+		return w
+	}
+	w := within()
+	changed := proto.CloneOf(w.s.Definition)
+	changed.Timetable.EveryMs = 10 * hour
+	if err := w.change(hour+1, &recordv1.ScheduleChange{Change: &recordv1.ScheduleChange_Put{Put: &recordv1.PutSchedule{Schedule: changed}}}); err != nil {
+		t.Fatal(err)
+	}
+	w.to(hour + 1)
+	w.check("due 1h0m0s")
+	if w.s.State.NextDue != 10*hour {
+		t.Errorf("next due at %d", w.s.State.NextDue)
+	}
+	w = within()
+	if err := w.change(hour+1, &recordv1.ScheduleChange{Change: &recordv1.ScheduleChange_Pause{Pause: &recordv1.PauseSchedule{}}}); err != nil {
+		t.Fatal(err)
+	}
+	w.to(3 * hour)
+	w.check("")
+	w.checkCounts(1, 0, 0)
+}
+
 // TestMissedForYears: however long a node was down, and however often a schedule was due, one
 // event does not take long.
 func TestMissedForYears(t *testing.T) {
