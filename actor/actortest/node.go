@@ -114,40 +114,15 @@ func (n *Node) RegisterService(desc *actor.ServiceDesc, handler any) {
 // Client calls the node's objects. It starts the node.
 func (n *Node) Client() *actor.Client {
 	n.t.Helper()
-	first, err := n.start()
-	if err == nil && first && n.edge.DeclaresSchedules() {
-		err = n.declareSchedules()
-	}
-	if err != nil {
-		n.t.Fatalf("the node does not start: %v", err)
-	}
-	return n.client
-}
-
-func (n *Node) start() (first bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.mu.started {
-		return false, nil
-	}
-	n.mu.started = true
-	return true, n.startLocked()
-}
-
-// declareSchedules makes the schedules that the registered services declare. A leader may be lost
-// meanwhile.
-func (n *Node) declareSchedules() error {
-	ctx := n.t.Context()
-	for {
-		if err := n.router.Ready(ctx); err != nil {
-			return err
+	if !n.mu.started {
+		n.mu.started = true
+		if err := n.startLocked(); err != nil {
+			n.t.Fatalf("the node does not start: %v", err)
 		}
-		undone, err := n.edge.DeclareSchedules(ctx)
-		if undone == nil || err != nil || ctx.Err() != nil {
-			return errors.Join(err, ctx.Err())
-		}
-		time.Sleep(retryWait)
 	}
+	return n.client
 }
 
 // Handler serves the node's objects over HTTP, for tests with httptest.ResponseRecorder. Calls

@@ -157,7 +157,8 @@ func (t transport) declare(ctx context.Context) {
 	if err := t.turn(ctx, kindCall, "the schedules that are declared", "declare", func() {}); err != nil {
 		return
 	}
-	if err := t.node.edge.DeclareSchedules(ctx); err != nil {
+	undone, err := t.node.edge.DeclareSchedules(ctx)
+	if err := errors.Join(undone, err); err != nil && ctx.Err() == nil {
 		t.node.t.Error(err)
 	}
 }

@@ -47,18 +47,6 @@ func (i *Ingress) DeclareSchedules(ctx context.Context) (undone, err error) {
 	return errors.Join(problems...), nil
 }
 
-// DeclaresSchedules reports whether a registered service declares a schedule.
-func (i *Ingress) DeclaresSchedules() bool {
-	for _, s := range i.services {
-		for _, desc := range s.desc.Methods {
-			if len(declarations(desc)) > 0 {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // bringUpToDate sees to a schedule that exists.
 func (i *Ingress) bringUpToDate(ctx context.Context, old *recordv1.Schedule, declared map[string]*recordv1.Schedule) error {
 	if wanted := declared[old.Name]; wanted != nil {
