@@ -22,6 +22,11 @@ SIM_TIMEOUT ?= 0
 FUZZTIME ?= 30s
 CHAOS_FOR ?= 10m
 
+# `make suspend` links the tests so: see the two files stress.go.
+MODULE := github.com/perdure/perdure
+STRESS := -X $(MODULE)/internal/invoker/inprocess.stressed=1 -X $(MODULE)/internal/journal/pages.stressed=1
+SUSPEND_PACKAGES ?= ./...
+
 # `make bench BENCHFLAGS=-quick`; see bench/README.md.
 BENCHFLAGS ?=
 # Packages and repetitions of `make microbench`; benchstat wants at least 6.
@@ -69,6 +74,14 @@ planted: ## Build every planted bug and see that the tests catch it
 .PHONY: chaos
 chaos: ## Kill and pause a real node for CHAOS_FOR (10m), and check every answer
 	$(GO) test ./internal/chaos -count=1 -timeout 0 -v -args -chaos.for=$(CHAOS_FOR)
+
+.PHONY: suspend
+suspend: ## The Go tests with every wait suspending and journals read a few entries at a time (SUSPEND_PACKAGES)
+	$(GO) test $(TESTFLAGS) -ldflags '$(STRESS)' $(SUSPEND_PACKAGES)
+
+.PHONY: long
+long: ## One invocation with 100,000 entries and 1 GB of results: time, memory, replay speed
+	$(GO) test ./cluster -run '^TestLongJournal$$' -count=1 -timeout 0 -v -args -long.entries=100000 -long.bytes=1000000000
 
 .PHONY: fuzz
 fuzz: ## Fuzz every fuzz target for FUZZTIME (30s)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/perdure/perdure/internal/deployment"
 	"github.com/perdure/perdure/internal/ingress"
+	"github.com/perdure/perdure/internal/invoker/inprocess"
 	"github.com/perdure/perdure/internal/telemetry"
 )
 
@@ -68,6 +69,10 @@ type Config struct {
 	// InactivityTimeout is how long a handler may wait before its goroutine is given back; it
 	// is replayed when what it waits for is there. Negative: never. Defaults to 1 min.
 	InactivityTimeout time.Duration
+	// MaxParked is how many DURABLE and RUN handlers may wait with a goroutine of their own. If more
+	// do, those that have waited longest are unwound before their InactivityTimeout. A handler
+	// that never suspends is not counted. Defaults to one for each 64 KiB of MemoryBytes.
+	MaxParked int
 	// StepTimeout is how long an attempt may go without a durable step, if the .proto does not
 	// say it. Defaults to 10 min.
 	StepTimeout time.Duration
@@ -134,14 +139,13 @@ const (
 	DefaultDataDir    = "perdure-data"
 	DefaultPartitions = 64
 
-	maxPartitions     = 1024
-	defaultMemory     = 512 << 20
-	minMemory         = 128 << 20
-	maxMemory         = 8 << 30
-	minMessageBytes   = 1 << 10
-	maxMessageBytes   = 64 << 20
-	defaultDrain      = 5 * time.Second
-	defaultInactivity = time.Minute
+	maxPartitions   = 1024
+	defaultMemory   = 512 << 20
+	minMemory       = 128 << 20
+	maxMemory       = 8 << 30
+	minMessageBytes = 1 << 10
+	maxMessageBytes = 64 << 20
+	defaultDrain    = 5 * time.Second
 )
 
 // Option changes a Config.
@@ -223,6 +227,9 @@ func (c Config) problems() []error {
 	if c.MaxMessageBytes < minMessageBytes || c.MaxMessageBytes > maxMessageBytes {
 		reject("max message bytes is %d; it must be from %d to %d", c.MaxMessageBytes, minMessageBytes, maxMessageBytes)
 	}
+	if c.MaxParked < 0 {
+		reject("max parked is %d; it must be positive", c.MaxParked)
+	}
 	if c.MaxConcurrentCalls < 0 {
 		reject("max concurrent calls is %d; it must be positive", c.MaxConcurrentCalls)
 	}
@@ -276,8 +283,9 @@ func (c Config) withDefaults() Config {
 	defaultTo(&c.DataDir, DefaultDataDir)
 	defaultTo(&c.MemoryBytes, defaultMemory)
 	defaultTo(&c.MaxMessageBytes, int(clamp(c.MemoryBytes/512, minMessageBytes, ingress.DefaultMaxMessageBytes)))
+	defaultTo(&c.MaxParked, int(c.MemoryBytes>>16))
 	defaultTo(&c.DrainTimeout, defaultDrain)
-	defaultTo(&c.InactivityTimeout, defaultInactivity)
+	defaultTo(&c.InactivityTimeout, inprocess.DefaultInactivityTimeout())
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

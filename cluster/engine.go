@@ -56,7 +56,7 @@ type engine interface {
 func handlers(config Config, instruments *telemetry.Telemetry, registered []registration) (*inprocess.Invoker, error) {
 	runner := inprocess.New(inprocess.Config{
 		Logger: config.Logger, TracerProvider: instruments.TracerProvider(),
-		InactivityTimeout: config.InactivityTimeout, StepTimeout: config.StepTimeout, Retention: config.Retention,
+		InactivityTimeout: config.InactivityTimeout, MaxParked: config.MaxParked, StepTimeout: config.StepTimeout, Retention: config.Retention,
 	})
 	var problems []error
 	for _, r := range registered {

@@ -192,7 +192,7 @@ func counted(t *testing.T, tree string, want map[string]int) {
 // call. Calls inside a transaction are no invocations: their attempts are below the call.
 func TestTrace(t *testing.T) {
 	collected := newCollector(t)
-	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{TracesURL: collected.URL}))
+	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{TracesURL: collected.URL}), cluster.WithInactivityTimeout(time.Minute))
 	registerBank(node, backOffice{})
 	startNode(t, node)
 	for _, call := range []struct{ path, body string }{
@@ -232,7 +232,7 @@ bank.v1.BackOfficeService/StandingOrder
 // TestTraceOfRefusedTransaction: the refusal is in all spans that it went through.
 func TestTraceOfRefusedTransaction(t *testing.T) {
 	collected := newCollector(t)
-	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{TracesURL: collected.URL}))
+	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{TracesURL: collected.URL}), cluster.WithInactivityTimeout(time.Minute))
 	registerBank(node, backOffice{})
 	startNode(t, node)
 	if status := post(t, node.URL(), transferPath, transferBody); status != http.StatusBadRequest {
@@ -317,7 +317,9 @@ func TestTraceOfTransactionWithCrashes(t *testing.T) {
 // TestTraceOfRestart: what the next process does goes on in the trace of the first.
 func TestTraceOfRestart(t *testing.T) {
 	collected, dir := newCollector(t), t.TempDir()
-	telemetry := cluster.WithTelemetry(cluster.Telemetry{TracesURL: collected.URL})
+	telemetry := func(c *cluster.Config) {
+		c.Telemetry.TracesURL, c.InactivityTimeout = collected.URL, time.Minute // attempts are counted
+	}
 	first := newNode(t, dir, telemetry)
 	half := make(chan struct{})
 	registerBank(first, backOffice{between: func(ctx actor.Context) error {

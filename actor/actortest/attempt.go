@@ -127,6 +127,9 @@ func (a *attempt) Call(own *invoker.Attempt, index uint32, invoke *recordv1.Invo
 	a.say(fmt.Sprintf(" calls %s/%s/%s", target.GetService(), target.GetKey(), target.GetHandler()), func() { a.host.Call(own, index, invoke) })
 }
 
+// Journal implements invoker.Host. What is read is no move: nobody else sees it.
+func (a *attempt) Journal(of *invoker.Attempt) invoker.Journal { return a.host.Journal(of) }
+
 // AwaitDurable implements invoker.Host.
 func (a *attempt) AwaitDurable(own *invoker.Attempt, granted func()) {
 	a.mu.Lock()

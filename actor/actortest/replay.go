@@ -192,6 +192,9 @@ func (r *replayed) Append(_ *invoker.Attempt, _ uint32, entry *recordv1.Entry) {
 // Call implements invoker.Host.
 func (*replayed) Call(*invoker.Attempt, uint32, *recordv1.Invoke) {}
 
+// Journal implements invoker.Host. The attempt was started with all of it, and may forget results.
+func (r *replayed) Journal(*invoker.Attempt) invoker.Journal { return recordedResults{r.recorded} }
+
 // AwaitDurable implements invoker.Host. It is never granted, so that no closure is called.
 func (*replayed) AwaitDurable(*invoker.Attempt, func()) {}
 
@@ -324,4 +327,31 @@ func (r recordedRows) complete(table string) error {
 		return fmt.Errorf("table %s had too many rows to be exported: this journal cannot be replayed", table)
 	}
 	return nil
+}
+
+// recordedResults reads results again that an attempt has forgotten.
+type recordedResults struct{ recorded *recordv1.RecordedJournal }
+
+// Entries implements invoker.Journal.
+func (r recordedResults) Entries(index uint32) ([]*recordv1.Entry, error) {
+	return r.recorded.Entries[index-r.recorded.Start-1:], nil
+}
+
+// Completions implements invoker.Journal.
+func (r recordedResults) Completions(_, last uint32) (map[uint32]*recordv1.Completion, uint32, error) {
+	found := map[uint32]*recordv1.Completion{}
+	for _, completion := range r.recorded.Completions {
+		found[completion.Entry] = completion
+	}
+	return found, last, nil
+}
+
+// Completion implements invoker.Journal.
+func (r recordedResults) Completion(index uint32) (*recordv1.Completion, error) {
+	for _, completion := range r.recorded.Completions {
+		if completion.Entry == index {
+			return completion, nil
+		}
+	}
+	return nil, nil
 }

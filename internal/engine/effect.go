@@ -26,13 +26,19 @@ type Reply struct {
 
 // StartAttempt runs a handler.
 type StartAttempt struct {
-	ID              invocation.ID
-	Row             *recordv1.Invocation
-	Input           []byte
-	State           []byte
-	HasState        bool
-	Journal         []*recordv1.Entry
-	Completions     map[uint32]*recordv1.Completion
+	ID       invocation.ID
+	Row      *recordv1.Invocation
+	Input    []byte
+	State    []byte
+	HasState bool
+	// Journal is the beginning of the journal, and Completions are those of its entries up to
+	// Known. Entries is the index of the last entry.
+	Journal     []*recordv1.Entry
+	Completions map[uint32]*recordv1.Completion
+	Known       uint32
+	Entries     uint32
+	// LookAhead: the entries after Journal may write to the object.
+	LookAhead       bool
 	CancelRequested bool
 	// Joined: it is a call that is part of a transaction.
 	Joined bool

@@ -89,6 +89,9 @@ type Config struct {
 	// Next says when a schedule is due next: the engine knows no calendar. Without one there are
 	// no schedules.
 	Next schedule.Next
+	// JournalPage is how many entries an attempt is started with; it reads the others as it comes
+	// to them. 0 is 64.
+	JournalPage int
 }
 
 // Engine is the memory of a partition's leader. It belongs to one goroutine.
@@ -156,6 +159,8 @@ type live struct {
 	entries uint32
 	// receives: the journal has a Receive entry, or was not looked at.
 	receives bool
+	// writes: the journal has a write to the object.
+	writes bool
 	// lock is its hold on its object's key, or its place in the inbox; nil without either. That of
 	// a journaled one is not part of this struct, which a suspended one does not keep.
 	lock *transaction.Request
@@ -184,6 +189,7 @@ func New(config Config, view View, epoch uint64) *Engine {
 	if config.Next == nil {
 		config.Next = func(*recordv1.Timetable, int64) (int64, error) { return 0, errors.New("there is no calendar here") }
 	}
+	config.JournalPage = cmp.Or(config.JournalPage, 64)
 	return &Engine{
 		config:     config,
 		view:       view,

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/journal/pages"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
@@ -67,37 +68,11 @@ func (e *Engine) goOnPurging(l *live, next uint32, now int64) error {
 // dropEntries removes the entries lower ≤ index < upper with their completions, at most so many
 // rows. next is the first of which something is left, 0 if nothing is.
 func (e *Engine) dropEntries(id invocation.ID, lower, upper uint32, most int) (next uint32, left int, err error) {
-	left = most
-	budget := purgeBytes
-	drop := func(of func(invocation.ID, uint32) []byte, to uint32, share int) error {
-		var keys [][]byte
-		var parseErr error
-		err := e.scan(of(id, lower), of(id, to), func(key, value []byte) bool {
-			if len(keys) >= share || budget <= 0 && len(keys) > 0 {
-				next, parseErr = table.ParseEntry(key)
-				return false
-			}
-			budget -= len(value)
-			keys = append(keys, append([]byte(nil), key...))
-			return true
-		})
-		for _, key := range keys {
-			e.delete(key)
-		}
-		left -= len(keys)
-		if err == nil {
-			err = parseErr
-		}
-		return err
+	keys, next, err := pages.Keys(overlaid{e}, id, lower, upper, most/2, purgeBytes)
+	for _, key := range keys {
+		e.delete(key)
 	}
-	if err := drop(table.Journal, upper, most/2); err != nil {
-		return 0, left, err
-	}
-	if next != 0 {
-		upper = next
-	}
-	budget = max(budget, 1)
-	return next, left, drop(table.Completion, upper, most)
+	return next, most - len(keys), err
 }
 
 // deleteRange deletes the first rows of a range, at most so many.
@@ -135,7 +110,8 @@ func (ev *ContinueAsNew) evaluate(e *Engine, now int64) error {
 	}
 	l.row.Continuations++
 	l.row.JournalStart, l.row.ContinuedAt = l.entries+1, max(now, l.row.ContinuedAt)
-	l.row.Failures, l.row.LastFailure = 0, nil
+	l.row.Failures, l.row.LastFailure, l.row.Divergence = 0, nil, nil
+	l.row.Entries, l.row.JournalWrites = 0, 0
 	l.input = &recordv1.Input{Value: ev.Input}
 	entry := &recordv1.Entry{At: now, Entry: &recordv1.Entry_Input{Input: l.input}}
 	if err := e.putMessage(table.Journal(l.id, l.row.JournalStart), entry); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal"
+	"github.com/perdure/perdure/internal/journal/pages"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
@@ -30,7 +31,7 @@ func (e *Engine) restartAsNew(l *live, ev *RestartAsNew, now int64) (refused *re
 	case l.mode() != invocation.ModeDurable:
 		return failure(codeFailedPrecondition, "%s is a %s handler, whose request is not kept: call it again", l.target, l.mode()), nil
 	}
-	input, entries, completions, err := e.loadJournal(l)
+	input, entries, completions, err := pages.Whole(overlaid{e}, l.id, l.row.JournalStart)
 	if err != nil {
 		return failure(codeDataLoss, "%s can't be restarted, its data is damaged: %v", l.target, err), nil
 	}

@@ -81,7 +81,7 @@ func (e *Engine) backOff(l *live, cause *recordv1.Error, retryAfter, now int64) 
 		wait = interval(policy, l.row.Failures)
 	}
 	l.row.Status = recordv1.Status_STATUS_BACKING_OFF
-	l.row.RetryAt = now + wait
+	l.row.RetryAt, l.row.Entries = now+wait, l.entries-min(l.row.JournalStart, l.entries)
 	e.armTimer(table.Timer{At: l.row.RetryAt, Kind: table.TimerRetry, ID: l.id})
 	return e.store(l)
 }

@@ -3,8 +3,6 @@ package engine
 import (
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
@@ -65,53 +63,6 @@ func (e *Engine) loadLive(id invocation.ID) (*live, error) {
 	l := &live{id: id, target: targetOf(row.Target), row: row, stored: true, receives: true}
 	l.lock = e.heldBy(l)
 	return l, nil
-}
-
-func (e *Engine) loadJournal(l *live) (input []byte, journal []*recordv1.Entry, completions map[uint32]*recordv1.Completion, err error) {
-	var decodeErr error
-	l.receives = false
-	first := l.row.JournalStart
-	_, upper := table.JournalOf(l.id)
-	err = e.scan(table.Journal(l.id, first), upper, func(key, value []byte) bool {
-		entry := &recordv1.Entry{}
-		var index uint32
-		if index, decodeErr = table.ParseEntry(key); decodeErr == nil {
-			decodeErr = proto.Unmarshal(value, entry)
-		}
-		switch {
-		case decodeErr != nil:
-		case index == first:
-			input = entry.GetInput().GetValue()
-		case index != first+uint32(len(journal))+1:
-			decodeErr = fmt.Errorf("entry %d follows entry %d", index, first+uint32(len(journal)))
-		default:
-			journal = append(journal, entry)
-			l.receives = l.receives || entry.GetReceive() != nil
-		}
-		return decodeErr == nil
-	})
-	if err == nil {
-		err = decodeErr
-	}
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("journal of %s: %w", l.id, err)
-	}
-	completions = map[uint32]*recordv1.Completion{}
-	_, upper = table.CompletionsOf(l.id)
-	err = e.scan(table.Completion(l.id, first), upper, func(_, value []byte) bool {
-		c := &recordv1.Completion{}
-		if decodeErr = proto.Unmarshal(value, c); decodeErr == nil {
-			completions[c.Entry] = c
-		}
-		return decodeErr == nil
-	})
-	if err == nil {
-		err = decodeErr
-	}
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("completions of %s: %w", l.id, err)
-	}
-	return input, journal, completions, nil
 }
 
 func (e *Engine) armTimer(t table.Timer) {

@@ -27,13 +27,13 @@ func (e *Engine) start(l *live, now int64) error {
 	switch {
 	case l.input != nil:
 		attempt.Input, attempt.Completions = l.input.Value, map[uint32]*recordv1.Completion{}
-		l.input, l.entries, l.receives = nil, l.row.JournalStart, false
+		l.input, l.entries, l.receives, l.writes = nil, l.row.JournalStart, false, false
+		attempt.Known, attempt.Entries = l.entries, l.entries
 	case l.mode().Journaled():
-		attempt.Input, attempt.Journal, attempt.Completions, err = e.loadJournal(l)
-		if err != nil {
+		if err = e.loadJournal(l, attempt); err != nil {
 			return e.quarantine(l, err, now)
 		}
-		l.entries = l.row.JournalStart + uint32(len(attempt.Journal))
+		l.entries = attempt.Entries
 	}
 	var written bool
 	if l.call != nil {

@@ -38,6 +38,7 @@ func (ev *Suspend) evaluate(e *Engine, now int64) error {
 	}
 	l.row.Status = recordv1.Status_STATUS_SUSPENDED
 	l.row.WaitingFor, l.row.WaitingUntil = ev.WaitingFor, ev.WaitingUntil
+	l.row.Entries = l.entries - l.row.JournalStart
 	delete(e.live, l.id)
 	return e.store(l)
 }

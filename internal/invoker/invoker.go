@@ -63,10 +63,16 @@ type Attempt struct {
 	// Start is the index of the entry before the journal: 0, until the handler has continued as
 	// new.
 	Start uint32
-	// Journal holds the entries already recorded: entry Start+i+1 is Journal[i].
+	// Journal holds entries already recorded: entry Start+i+1 is Journal[i]. Entries is the index
+	// of the last one; those that Journal does not hold are read by Host.Journal.
 	Journal []*recordv1.Entry
-	// Completions of those entries, by index.
+	Entries uint32
+	// Completions of Journal's entries, by index. Those of entries after Known are read by
+	// Host.Journal, if Known is not the last entry of Journal.
 	Completions map[uint32]*recordv1.Completion
+	Known       uint32
+	// LookAhead: the entries after Journal may write to the object.
+	LookAhead bool
 	// CancelRequested: cancelled before this attempt, and no Wait entry says so yet.
 	CancelRequested bool
 	// Origins are the invocations whose entries the journal begins with: while those replay, time
@@ -103,6 +109,8 @@ type Host interface {
 	AwaitDurable(attempt *Attempt, granted func())
 	// Complete records the result of the Run entry index.
 	Complete(attempt *Attempt, index uint32, result *recordv1.Result)
+	// Journal reads what was recorded of the attempt's invocation.
+	Journal(attempt *Attempt) Journal
 	// Finish ends the attempt. Exactly one Finish is sent by an attempt that was not aborted.
 	Finish(attempt *Attempt, outcome *Outcome)
 }
@@ -147,6 +155,19 @@ type Tables interface {
 	// Scan calls fn with the rows whose key is ≥ from, in ascending key order, until fn
 	// returns false.
 	Scan(table, from string, fn func(key string, value []byte) bool) error
+}
+
+// Journal reads the journal of a running attempt as it is now: also what is not durable. It is for
+// one goroutine; its methods may block for the disk. They fail when the invocation is gone, of
+// which an Abort tells too.
+type Journal interface {
+	// Entries returns the entries from index on: at least one, and not more than fit some memory.
+	Entries(index uint32) ([]*recordv1.Entry, error)
+	// Completions returns those of the entries first to last that are there, up to known: there
+	// may be more than fit some memory.
+	Completions(first, last uint32) (completions map[uint32]*recordv1.Completion, known uint32, err error)
+	// Completion returns that of one entry, nil while there is none.
+	Completion(index uint32) (*recordv1.Completion, error)
 }
 
 // Read is one call of a READ handler: everything it sees is one snapshot.

@@ -12,52 +12,83 @@ import (
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
 
-// Cursor is a place in a journal. Entry start+i+1 is at position i.
+// Cursor is a place in a journal.
 type Cursor struct {
+	// entries are the part at hand: entry before+i+1 is entries[i].
 	entries []*recordv1.Entry
-	start   uint32
-	passed  uint32
+	before  uint32
+	// last is the index of the journal's last entry when the attempt began.
+	last   uint32
+	passed uint32
+	// more reads the part from an entry on; nil if all is at hand.
+	more func(index uint32) []*recordv1.Entry
 }
 
 // NewCursor is at the start of entries, which it keeps.
-func NewCursor(entries []*recordv1.Entry) Cursor { return Cursor{entries: entries} }
+func NewCursor(entries []*recordv1.Entry) Cursor { return CursorFrom(0, entries) }
 
 // CursorFrom is NewCursor for a journal whose first entry has the index start+1.
 func CursorFrom(start uint32, entries []*recordv1.Entry) Cursor {
-	return Cursor{entries: entries, start: start, passed: start}
+	return Cursor{entries: entries, before: start, passed: start, last: start + uint32(len(entries))}
+}
+
+// Streamed is CursorFrom for a journal that ends with the entry last and of which entries are the
+// beginning. more returns the entries from an index on, at least one; if it can't, it does not
+// return. The cursor holds no more than what it was given last.
+func Streamed(start uint32, entries []*recordv1.Entry, last uint32, more func(index uint32) []*recordv1.Entry) Cursor {
+	return Cursor{entries: entries, before: start, passed: start, last: last, more: more}
 }
 
 // Replaying reports whether recorded entries are ahead.
-func (c *Cursor) Replaying() bool { return int(c.passed-c.start) < len(c.entries) }
+func (c *Cursor) Replaying() bool { return c.passed < c.last }
 
 // Next is the recorded entry ahead, nil at the end.
-func (c *Cursor) Next() *recordv1.Entry {
-	if !c.Replaying() {
+func (c *Cursor) Next() *recordv1.Entry { return c.after(0) }
+
+// after is the recorded entry behind so many that are ahead, nil if the journal ends before it.
+func (c *Cursor) after(others uint32) *recordv1.Entry {
+	if c.passed >= c.last || others >= c.last-c.passed {
 		return nil
 	}
-	return c.entries[c.passed-c.start]
+	at := int(c.passed - c.before + others)
+	for at >= len(c.entries) {
+		// What was passed goes, so that there are not two parts at once.
+		passed := min(int(c.passed-c.before), len(c.entries))
+		left := c.entries[passed:]
+		c.entries = nil
+		c.before += uint32(passed)
+		at -= passed
+		next := c.more(c.before + uint32(len(left)) + 1)
+		if len(left) > 0 {
+			next = slices.Concat(left, next)
+		}
+		c.entries = next
+	}
+	return c.entries[at]
 }
 
 // Ahead is the recorded entry ahead that is not of a Version, nil if there is none: the code may no
 // longer ask for a Version that an earlier attempt recorded.
 func (c *Cursor) Ahead() *recordv1.Entry {
-	for at := int(c.passed - c.start); at < len(c.entries); at++ {
-		if c.entries[at].GetVersion() == nil {
-			return c.entries[at]
+	for others := uint32(0); ; others++ {
+		if entry := c.after(others); entry.GetVersion() == nil {
+			return entry
 		}
 	}
-	return nil
 }
 
 // VersionAhead is how many Version entries are to be passed to be behind the one of that change, 0
 // if it is not among those that come next.
 func (c *Cursor) VersionAhead(change string) int {
-	for at := int(c.passed - c.start); at < len(c.entries) && c.entries[at].GetVersion() != nil; at++ {
-		if c.entries[at].GetVersion().GetChange() == change {
-			return at + 1 - int(c.passed-c.start)
+	for others := uint32(0); ; others++ {
+		version := c.after(others).GetVersion()
+		if version == nil {
+			return 0
+		}
+		if version.GetChange() == change {
+			return int(others) + 1
 		}
 	}
-	return 0
 }
 
 // Passed is the index of the last entry that was passed, 0 at the start.

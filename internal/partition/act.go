@@ -12,6 +12,7 @@ import (
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
+	"github.com/perdure/perdure/internal/journal/pages"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 )
@@ -123,6 +124,9 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Writes:          e.Writes,
 		Journal:         e.Journal,
 		Completions:     e.Completions,
+		Entries:         e.Entries,
+		Known:           e.Known,
+		LookAhead:       e.LookAhead,
 		CancelRequested: e.CancelRequested,
 		Origins:         row.Origins,
 		Traceparent:     p.traceparent(e),
@@ -248,6 +252,26 @@ func (h host) Call(a *invoker.Attempt, index uint32, invoke *recordv1.Invoke) {
 // AwaitDurable implements invoker.Host.
 func (h host) AwaitDurable(a *invoker.Attempt, granted func()) {
 	h.post(item{granted: granted, id: a.ID, number: a.Number})
+}
+
+// ended is what an attempt reads whose leadership is over.
+type ended struct{}
+
+func (ended) Get([]byte) ([]byte, bool, error) { return nil, false, errViewClosed }
+
+func (ended) Scan(_, _ []byte, _ func(_, _ []byte) bool) error { return errViewClosed }
+
+// Journal implements invoker.Host.
+func (h host) Journal(a *invoker.Attempt) invoker.Journal {
+	var rows pages.Rows = ended{}
+	if l := h.partition.leading.Load(); l != nil && l.epoch == h.epoch {
+		rows = l.view
+	}
+	return pages.New(rows, a.ID, a.Entries, func(err error) {
+		if !errors.Is(err, errViewClosed) { // To try again what is damaged would not help.
+			h.post(item{event: &engine.Quarantine{ID: a.ID, Cause: err}})
+		}
+	})
 }
 
 // Complete implements invoker.Host.

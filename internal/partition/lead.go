@@ -7,6 +7,7 @@ import (
 
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/journal/pages"
 	"github.com/perdure/perdure/internal/telemetry"
 	"github.com/perdure/perdure/internal/timetable"
 )
@@ -34,7 +35,7 @@ func (p *Partition) lead(epoch uint64) *leadership {
 		Partition: p.id, Partitions: p.config.Partitions, MaxInbox: p.config.MaxInbox,
 		TransactionTimeout: p.config.TransactionTimeout.Milliseconds(),
 		MaxWriteBytes:      p.config.MaxEntryBytes, MaxWrites: p.config.MaxEntryWrites,
-		Next: timetable.Next,
+		Next: timetable.Next, JournalPage: pages.Begin(),
 	}, v, epoch)
 	out, err := l.engine.Recover(time.Now().UnixMilli())
 	if err != nil {

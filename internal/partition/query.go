@@ -3,6 +3,7 @@ package partition
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"google.golang.org/protobuf/proto"
 
@@ -80,8 +81,9 @@ func readJournal(s *snapshot, detail *routing.InvocationDetail, limit int) error
 	}
 	budget, last := pageBytes, detail.After
 	var entryErr error
-	_, end := table.JournalOf(detail.ID)
-	err := s.Scan(table.Journal(detail.ID, last+1), end, func(key, value []byte) bool {
+	// What is not in the store yet is collected for all of the range: not for more than a page.
+	end := uint32(min(uint64(last)+uint64(limit)+2, math.MaxUint32))
+	err := s.Scan(table.Journal(detail.ID, last+1), table.Journal(detail.ID, end), func(key, value []byte) bool {
 		if len(detail.Journal) == limit || (budget <= 0 && len(detail.Journal) > 0) {
 			detail.More = true
 			return false

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"runtime"
 	"strconv"
 	"strings"
@@ -53,6 +54,10 @@ func (r *runner) Start(a *invoker.Attempt) invoker.Running {
 	for index, c := range a.Completions {
 		h.mu.completions[index] = c
 	}
+	if err := wholeJournal(a, h.mu.completions); err != nil {
+		a.Host.Finish(a, &invoker.Outcome{Retry: &recordv1.Error{Code: 15, Message: err.Error()}})
+		return h
+	}
 	h.mu.cancelled = a.CancelRequested
 	r.all.Go(func() {
 		outcome := h.run()
@@ -61,6 +66,30 @@ func (r *runner) Start(a *invoker.Attempt) invoker.Running {
 		}
 	})
 	return h
+}
+
+// wholeJournal reads what the attempt was not started with: these handlers are short.
+func wholeJournal(a *invoker.Attempt, completions map[uint32]*recordv1.Completion) error {
+	if last := a.Start + uint32(len(a.Journal)); a.Entries == last && a.Known == last {
+		return nil
+	}
+	rest := a.Host.Journal(a)
+	for next := a.Start + uint32(len(a.Journal)) + 1; next <= a.Entries; next = a.Start + uint32(len(a.Journal)) + 1 {
+		entries, err := rest.Entries(next)
+		if err != nil {
+			return err
+		}
+		a.Journal = append(a.Journal, entries...)
+	}
+	for next := a.Known + 1; next <= a.Entries; {
+		more, known, err := rest.Completions(next, a.Entries)
+		if err != nil {
+			return err
+		}
+		maps.Copy(completions, more)
+		next = known + 1
+	}
+	return nil
 }
 
 // Read implements invoker.Invoker: Get returns the state.

@@ -228,7 +228,45 @@ func (d *double) startLocked() {
 	if d.swap != nil && d.mu.number > 1 {
 		inv = d.swap
 	}
+	if d.mu.number%2 == 1 { // every other attempt is started with the beginning only
+		all := d.mu.current
+		all.Entries, all.LookAhead = uint32(len(all.Journal)), true
+		all.Journal = all.Journal[:min(len(all.Journal), 2)]
+		if all.Known = min(uint32(len(all.Journal)), 1); all.Known > 0 {
+			maps.DeleteFunc(all.Completions, func(index uint32, _ *recordv1.Completion) bool { return index > all.Known })
+		} else {
+			clear(all.Completions)
+		}
+	}
 	d.mu.running = inv.Start(d.mu.current)
+}
+
+// Journal reads the double's journal a few entries at a time.
+func (d *double) Journal(*invoker.Attempt) invoker.Journal { return pages{d} }
+
+type pages struct{ d *double }
+
+func (p pages) Entries(index uint32) ([]*recordv1.Entry, error) {
+	entries := p.d.entries()
+	return entries[index-1 : min(int(index)+1, len(entries))], nil
+}
+
+func (p pages) Completions(first, last uint32) (map[uint32]*recordv1.Completion, uint32, error) {
+	found := map[uint32]*recordv1.Completion{}
+	completion, err := p.Completion(first)
+	if completion != nil {
+		found[first] = completion
+	}
+	return found, min(first, last), err
+}
+
+func (p pages) Completion(index uint32) (*recordv1.Completion, error) {
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	if data := p.d.mu.completions[index]; data != nil {
+		return decode(p.d.t, data, new(recordv1.Completion)), nil
+	}
+	return nil, nil
 }
 
 func (d *double) endLocked(outcome *invoker.Outcome) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
@@ -43,6 +42,13 @@ type durable struct {
 	steps   atomic.Uint64
 	busy    atomic.Int32 // goroutines in the handler's own code, where the step timeout counts
 	live    atomic.Bool  // not replaying; for loggers, which any goroutine may use
+	held    atomic.Int64 // about the bytes of mu.completions
+	// park is where it stands among those that wait; the links are guarded by their mutex.
+	park struct {
+		before, after *durable
+		waits         bool
+		tired         atomic.Bool // it has waited longest, and too many do
+	}
 
 	// What follows belongs to the handler's goroutine.
 	cursor journal.Cursor
@@ -50,19 +56,24 @@ type durable struct {
 	versions map[string]version
 	// aheadBytes were recorded since the handler last knew that all was durable.
 	aheadBytes int
-	now        time.Time
-	inRun      string   // the Run whose closure is on the handler's goroutine
-	calls      []uint32 // entries of calls that this attempt has made or met
-	heard      []uint32 // the calls by whose end the handler heard that it was cancelled
-	random     *rand.Rand
-	logger     *slog.Logger
-	data       durableData
+	// runs are the entries that are Runs.
+	runs   bits
+	now    time.Time
+	inRun  string   // the Run whose closure is on the handler's goroutine
+	calls  []uint32 // entries of calls that this attempt has made or met
+	heard  []uint32 // the calls by whose end the handler heard that it was cancelled
+	random *rand.Rand
+	logger *slog.Logger
+	data   durableData
 
 	wake chan struct{} // of one: something under mu has changed
 	over chan struct{} // closed by stop
 	mu   struct {
 		sync.Mutex
 		completions map[uint32]*recordv1.Completion
+		journal     invoker.Journal           // once it was needed
+		own         bool                      // there are results of this attempt's Runs
+		away        bits                      // entries whose completions are to be read again
 		canceled    bool                      // requested and not delivered
 		told        bool                      // delivered: the handler is told once
 		stopRun     context.CancelCauseFunc   // of the closure inRun; nil: none runs
@@ -80,13 +91,12 @@ var _ actor.Runtime = (*durable)(nil)
 func newDurable(inv *Invoker, m *method, attempt *invoker.Attempt) *durable {
 	d := &durable{
 		invoker: inv, method: m, attempt: attempt,
-		cursor: journal.CursorFrom(attempt.Start, attempt.Journal),
-		now:    beganAt(attempt),
-		wake:   make(chan struct{}, 1), over: make(chan struct{}),
+		now:  beganAt(attempt),
+		wake: make(chan struct{}, 1), over: make(chan struct{}),
 	}
 	d.life.parent, d.life.deadline = context.Background(), attempt.Deadline
+	d.beginJournal()
 	d.live.Store(!d.cursor.Replaying())
-	d.mu.completions = maps.Clone(attempt.Completions)
 	d.mu.canceled = attempt.CancelRequested
 	d.data.begin(attempt)
 	return d
@@ -111,6 +121,7 @@ func (d *durable) perform(w *worker) {
 		}
 		d.finish(d.at(&invoker.Outcome{Retry: errorRecord(errExited)})) // unless it was stopped
 	}()
+	d.lookAhead()
 	outcome := d.handle()
 	returned = true
 	d.finish(d.at(outcome))
@@ -239,6 +250,8 @@ func (d *durable) completeLocked(index uint32, completion *recordv1.Completion) 
 		d.mu.completions = make(map[uint32]*recordv1.Completion)
 	}
 	d.mu.completions[index] = completion
+	d.mu.own = d.mu.own || completion.GetAt() == 0 // a Run of this attempt
+	d.held.Add(heldBytes(completion))
 }
 
 func (d *durable) awaken() {
@@ -246,12 +259,6 @@ func (d *durable) awaken() {
 	case d.wake <- struct{}{}:
 	default:
 	}
-}
-
-func (d *durable) completion(index uint32) *recordv1.Completion {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.mu.completions[index]
 }
 
 func (d *durable) progress() (uint64, time.Duration) {
@@ -356,6 +363,7 @@ func (d *durable) record(entry *recordv1.Entry, same journal.SameValue) (uint32,
 	d.attempt.Host.Append(d.attempt, index, entry)
 	d.unwindIfStopped()
 	d.keepPace(entry)
+	d.shed()
 	return index, entry
 }
 
@@ -381,6 +389,7 @@ func (d *durable) pass(recorded *recordv1.Entry) uint32 {
 	if !d.cursor.Replaying() {
 		d.live.Store(true)
 	}
+	d.shed()
 	return index
 }
 

@@ -17,6 +17,8 @@ type durableData struct {
 	rows            rows
 	// had: of the rows written, those that were there before the invocation.
 	had map[rowName]bool
+	// present: of the rows written, those that are there after the entries looked at.
+	present map[rowName]bool
 	// grown is by how much the recorded entries have changed the length of tables.
 	grown map[string]int
 	// before is the length of tables before the invocation, of those that were asked for.
@@ -26,8 +28,13 @@ type durableData struct {
 func (s *durableData) begin(attempt *invoker.Attempt) {
 	s.state, s.hasState = attempt.State, attempt.HasState
 	s.rows.base = attempt.Tables
-	var present map[rowName]bool
-	for _, entry := range attempt.Journal {
+	s.look(attempt.Journal)
+}
+
+// look finds the first writes among entries that are to be replayed; it is called with all of
+// them, in order, before the first is.
+func (s *durableData) look(entries []*recordv1.Entry) {
+	for _, entry := range entries {
 		if set := entry.GetSetState(); set != nil && set.GetFirst() {
 			s.state, s.hasState = set.GetPrevious(), set.GetHadPrevious()
 		}
@@ -35,16 +42,16 @@ func (s *durableData) begin(attempt *invoker.Attempt) {
 		if put == nil {
 			continue
 		}
-		if present == nil {
-			present, s.had, s.grown = make(map[rowName]bool), make(map[rowName]bool), make(map[string]int)
+		if s.present == nil {
+			s.present, s.had, s.grown = make(map[rowName]bool), make(map[rowName]bool), make(map[string]int)
 		}
 		name := rowName{put.GetTable(), put.GetKey()}
 		if put.GetFirst() {
-			s.had[name], present[name] = put.GetHadPrevious(), put.GetHadPrevious()
+			s.had[name], s.present[name] = put.GetHadPrevious(), put.GetHadPrevious()
 			s.rows.put(name.table, name.key, put.GetPrevious(), !put.GetHadPrevious()).untouched = true
 		}
-		s.grown[name.table] += difference(present[name], !put.GetDelete())
-		present[name] = !put.GetDelete()
+		s.grown[name.table] += difference(s.present[name], !put.GetDelete())
+		s.present[name] = !put.GetDelete()
 	}
 }
 

@@ -57,6 +57,7 @@ func (d *durable) Run(ctx context.Context, name string, retry actor.RetryPolicy,
 	}
 	first := d.next() == nil
 	index, _ := d.record(&recordv1.Entry{Entry: &recordv1.Entry_Run{Run: &recordv1.Run{Name: name}}}, nil)
+	d.runs.add(index - d.attempt.Start)
 	begun := &closure{name, index, ctx, resolveRetry(retry), fn, first}
 	completed := d.completion(index) != nil
 	switch {

@@ -199,8 +199,7 @@ func replayedContextError(ctx context.Context) error {
 // settle takes over the instant at which a future that was awaited has completed.
 func (d *durable) settle(index uint32) {
 	// The result of a Run has no instant while its attempt lives, so it gets none on replay.
-	position := int(index-d.attempt.Start) - 1
-	if position >= len(d.attempt.Journal) || d.attempt.Journal[position].GetRun() == nil {
+	if !d.runs.has(index - d.attempt.Start) {
 		d.advance(d.completion(index).GetAt())
 	}
 }
@@ -209,6 +208,8 @@ func (d *durable) settle(index uint32) {
 func (d *durable) wait(ctx context.Context, a *awaited) (int, error) {
 	mayTire, tired := d.suspendable(ctx), false
 	var inactive <-chan time.Time
+	d.recall(a.entries)
+	d.park.tired.Store(false)
 	for {
 		d.mu.Lock()
 		canceled, closures := d.mu.canceled, d.mu.closures
@@ -239,7 +240,7 @@ func (d *durable) wait(ctx context.Context, a *awaited) (int, error) {
 		case ctx.Err() != nil:
 			d.recordWait(a.wait(recordv1.WaitOutcome_WAIT_OUTCOME_DEADLINE))
 			return 0, contextError(ctx)
-		case mayTire && closures == 0 && (tired || d.method.inactivity <= SuspendAtOnce):
+		case mayTire && closures == 0 && (tired || d.park.tired.Load() || d.method.inactivity <= SuspendAtOnce):
 			d.stop(errSuspended, &invoker.Outcome{Suspended: true, WaitingFor: a.entries, WaitingUntil: a.record})
 			runtime.Goexit()
 		}
@@ -247,6 +248,10 @@ func (d *durable) wait(ctx context.Context, a *awaited) (int, error) {
 			timer := time.NewTimer(d.method.inactivity)
 			defer timer.Stop()
 			inactive = timer.C
+		}
+		mayPark := mayTire && closures == 0
+		if mayPark {
+			d.invoker.parked.enter(d)
 		}
 		d.busy.Add(-1)
 		select {
@@ -257,6 +262,9 @@ func (d *durable) wait(ctx context.Context, a *awaited) (int, error) {
 			tired = true
 		}
 		d.busy.Add(1)
+		if mayPark {
+			d.invoker.parked.leave(d)
+		}
 		d.steps.Add(1)
 	}
 }

@@ -49,6 +49,9 @@ type Config struct {
 	// Retention is how long a finished invocation is kept that a handler sent or gave an
 	// idempotency key, or that is a workflow's run, if its .proto does not say. Defaults to 24 h.
 	Retention time.Duration
+	// MaxParked handlers wait with a goroutine of their own; if more do, those that have waited
+	// longest are unwound as if their InactivityTimeout were over. Defaults to 8,192.
+	MaxParked int
 	// IdleWorkers is how many goroutines are kept for the next attempt. Defaults to 256.
 	IdleWorkers int
 }
@@ -61,13 +64,16 @@ func (c Config) withDefaults() Config {
 		c.Logger = slog.Default()
 	}
 	if c.InactivityTimeout == 0 {
-		c.InactivityTimeout = time.Minute
+		c.InactivityTimeout = DefaultInactivityTimeout()
 	}
 	if c.StepTimeout == 0 {
 		c.StepTimeout = 10 * time.Minute
 	}
 	if c.Retention <= 0 {
 		c.Retention = 24 * time.Hour
+	}
+	if c.MaxParked <= 0 {
+		c.MaxParked = 8192
 	}
 	if c.IdleWorkers <= 0 {
 		c.IdleWorkers = 256
@@ -80,6 +86,7 @@ type Invoker struct {
 	config Config
 	tracer *telemetry.Tracer // nil: no spans
 	pool   pool
+	parked parked
 
 	services atomic.Pointer[map[string]*service] // replaced, never changed, under mu
 	mu       sync.Mutex
@@ -107,6 +114,7 @@ func New(config Config) *Invoker {
 	if config.TracerProvider != nil {
 		inv.tracer = telemetry.NewTracer(config.TracerProvider)
 	}
+	inv.parked.most = inv.config.MaxParked
 	inv.services.Store(&map[string]*service{})
 	inv.pool.configure(inv.config.IdleWorkers, inv.expire)
 	return inv

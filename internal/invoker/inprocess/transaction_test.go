@@ -291,6 +291,7 @@ func TestRegisterRefuses(t *testing.T) {
 // idle is a host that tells a benchmark of the end.
 type idleHost struct{ finished chan *invoker.Outcome }
 
+func (idleHost) Journal(*invoker.Attempt) invoker.Journal            { return nil }
 func (idleHost) Append(*invoker.Attempt, uint32, *recordv1.Entry)    {}
 func (idleHost) Call(*invoker.Attempt, uint32, *recordv1.Invoke)     {}
 func (idleHost) AwaitDurable(_ *invoker.Attempt, granted func())     { granted() }

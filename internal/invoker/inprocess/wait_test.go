@@ -135,7 +135,7 @@ func TestSelectReplaysItsWinner(t *testing.T) {
 
 func TestSuspendsAfterInactivity(t *testing.T) {
 	config := quiet()
-	config.StepTimeout = -1
+	config.StepTimeout, config.InactivityTimeout = -1, time.Minute
 	durably(t, config, nil, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
 		if err := actor.Sleep(ctx, 30*time.Second); err != nil { // shorter than the timeout
 			return nil, err

@@ -101,6 +101,56 @@ func (Status) EnumDescriptor() ([]byte, []int) {
 	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{0}
 }
 
+type JournalWrites int32
+
+const (
+	// Nobody knows.
+	JournalWrites_JOURNAL_WRITES_UNSPECIFIED JournalWrites = 0
+	JournalWrites_JOURNAL_WRITES_NONE        JournalWrites = 1
+	JournalWrites_JOURNAL_WRITES_SOME        JournalWrites = 2
+)
+
+// Enum value maps for JournalWrites.
+var (
+	JournalWrites_name = map[int32]string{
+		0: "JOURNAL_WRITES_UNSPECIFIED",
+		1: "JOURNAL_WRITES_NONE",
+		2: "JOURNAL_WRITES_SOME",
+	}
+	JournalWrites_value = map[string]int32{
+		"JOURNAL_WRITES_UNSPECIFIED": 0,
+		"JOURNAL_WRITES_NONE":        1,
+		"JOURNAL_WRITES_SOME":        2,
+	}
+)
+
+func (x JournalWrites) Enum() *JournalWrites {
+	p := new(JournalWrites)
+	*p = x
+	return p
+}
+
+func (x JournalWrites) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (JournalWrites) Descriptor() protoreflect.EnumDescriptor {
+	return file_perdure_record_v1_record_proto_enumTypes[1].Descriptor()
+}
+
+func (JournalWrites) Type() protoreflect.EnumType {
+	return &file_perdure_record_v1_record_proto_enumTypes[1]
+}
+
+func (x JournalWrites) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use JournalWrites.Descriptor instead.
+func (JournalWrites) EnumDescriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{1}
+}
+
 type WaitOutcome int32
 
 const (
@@ -139,11 +189,11 @@ func (x WaitOutcome) String() string {
 }
 
 func (WaitOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_perdure_record_v1_record_proto_enumTypes[1].Descriptor()
+	return file_perdure_record_v1_record_proto_enumTypes[2].Descriptor()
 }
 
 func (WaitOutcome) Type() protoreflect.EnumType {
-	return &file_perdure_record_v1_record_proto_enumTypes[1]
+	return &file_perdure_record_v1_record_proto_enumTypes[2]
 }
 
 func (x WaitOutcome) Number() protoreflect.EnumNumber {
@@ -152,7 +202,7 @@ func (x WaitOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WaitOutcome.Descriptor instead.
 func (WaitOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{1}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{2}
 }
 
 type Quantifier int32
@@ -203,11 +253,11 @@ func (x Quantifier) String() string {
 }
 
 func (Quantifier) Descriptor() protoreflect.EnumDescriptor {
-	return file_perdure_record_v1_record_proto_enumTypes[2].Descriptor()
+	return file_perdure_record_v1_record_proto_enumTypes[3].Descriptor()
 }
 
 func (Quantifier) Type() protoreflect.EnumType {
-	return &file_perdure_record_v1_record_proto_enumTypes[2]
+	return &file_perdure_record_v1_record_proto_enumTypes[3]
 }
 
 func (x Quantifier) Number() protoreflect.EnumNumber {
@@ -216,7 +266,7 @@ func (x Quantifier) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Quantifier.Descriptor instead.
 func (Quantifier) EnumDescriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{2}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{3}
 }
 
 // Target names a handler of an object. Key is empty for a SERVICE.
@@ -474,7 +524,8 @@ type Invocation struct {
 	// W3C traceparent of whoever made the call.
 	Traceparent string `protobuf:"bytes,15,opt,name=traceparent" json:"traceparent,omitempty"`
 	RetentionMs int64  `protobuf:"varint,16,opt,name=retention_ms,json=retentionMs" json:"retention_ms,omitempty"`
-	// Number of journal entries, the input not counted.
+	// Number of journal entries, the input not counted. Exact when the invocation has ended; while
+	// it has not, there may be more.
 	Entries uint32  `protobuf:"varint,17,opt,name=entries" json:"entries,omitempty"`
 	Result  *Result `protobuf:"bytes,18,opt,name=result" json:"result,omitempty"`
 	// Entries whose completion wakes a suspended invocation. Empty: any does.
@@ -522,7 +573,11 @@ type Invocation struct {
 	// Its limits, tenant and priority; unset without any.
 	Flow *Flow `protobuf:"bytes,45,opt,name=flow" json:"flow,omitempty"`
 	// Set if a schedule fired it.
-	Scheduled     *ScheduledCall `protobuf:"bytes,50,opt,name=scheduled" json:"scheduled,omitempty"`
+	Scheduled *ScheduledCall `protobuf:"bytes,50,opt,name=scheduled" json:"scheduled,omitempty"`
+	// Whether the journal has writes to the object's state or tables: a replay must look for the
+	// first of each before it begins. Kept only for a journal that is longer than what an attempt is
+	// started with.
+	JournalWrites JournalWrites `protobuf:"varint,60,opt,name=journal_writes,json=journalWrites,enum=perdure.record.v1.JournalWrites" json:"journal_writes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -835,6 +890,13 @@ func (x *Invocation) GetScheduled() *ScheduledCall {
 		return x.Scheduled
 	}
 	return nil
+}
+
+func (x *Invocation) GetJournalWrites() JournalWrites {
+	if x != nil {
+		return x.JournalWrites
+	}
+	return JournalWrites_JOURNAL_WRITES_UNSPECIFIED
 }
 
 // Failure is why an attempt ended, or the invocation.
@@ -3696,7 +3758,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x05error\x18\x02 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\"C\n" +
 	"\x06Caller\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12\x14\n" +
-	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xea\f\n" +
+	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xb3\r\n" +
 	"\n" +
 	"Invocation\x121\n" +
 	"\x06target\x18\x01 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x12\x12\n" +
@@ -3746,7 +3808,8 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\rjournal_start\x18: \x01(\rR\fjournalStart\x12!\n" +
 	"\fcontinued_at\x18; \x01(\x03R\vcontinuedAt\x12+\n" +
 	"\x04flow\x18- \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\x12>\n" +
-	"\tscheduled\x182 \x01(\v2 .perdure.record.v1.ScheduledCallR\tscheduled\"\xd3\x01\n" +
+	"\tscheduled\x182 \x01(\v2 .perdure.record.v1.ScheduledCallR\tscheduled\x12G\n" +
+	"\x0ejournal_writes\x18< \x01(\x0e2 .perdure.record.v1.JournalWritesR\rjournalWrites\"\xd3\x01\n" +
 	"\aFailure\x12.\n" +
 	"\x05error\x18\x01 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x03R\x02at\x12\x18\n" +
@@ -3962,7 +4025,11 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\rSTATUS_FAILED\x10\b\x12\x14\n" +
 	"\x10STATUS_CANCELLED\x10\t\x12\x11\n" +
 	"\rSTATUS_KILLED\x10\n" +
-	"*~\n" +
+	"*a\n" +
+	"\rJournalWrites\x12\x1e\n" +
+	"\x1aJOURNAL_WRITES_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13JOURNAL_WRITES_NONE\x10\x01\x12\x17\n" +
+	"\x13JOURNAL_WRITES_SOME\x10\x02*~\n" +
 	"\vWaitOutcome\x12\x1c\n" +
 	"\x18WAIT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16WAIT_OUTCOME_COMPLETED\x10\x01\x12\x1a\n" +
@@ -3989,141 +4056,143 @@ func file_perdure_record_v1_record_proto_rawDescGZIP() []byte {
 	return file_perdure_record_v1_record_proto_rawDescData
 }
 
-var file_perdure_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_perdure_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_perdure_record_v1_record_proto_goTypes = []any{
 	(Status)(0),               // 0: perdure.record.v1.Status
-	(WaitOutcome)(0),          // 1: perdure.record.v1.WaitOutcome
-	(Quantifier)(0),           // 2: perdure.record.v1.Quantifier
-	(*Target)(nil),            // 3: perdure.record.v1.Target
-	(*Error)(nil),             // 4: perdure.record.v1.Error
-	(*Result)(nil),            // 5: perdure.record.v1.Result
-	(*Caller)(nil),            // 6: perdure.record.v1.Caller
-	(*Invocation)(nil),        // 7: perdure.record.v1.Invocation
-	(*Failure)(nil),           // 8: perdure.record.v1.Failure
-	(*RestartOrigin)(nil),     // 9: perdure.record.v1.RestartOrigin
-	(*RetryPolicy)(nil),       // 10: perdure.record.v1.RetryPolicy
-	(*Entry)(nil),             // 11: perdure.record.v1.Entry
-	(*Input)(nil),             // 12: perdure.record.v1.Input
-	(*Call)(nil),              // 13: perdure.record.v1.Call
-	(*Send)(nil),              // 14: perdure.record.v1.Send
-	(*Invoke)(nil),            // 15: perdure.record.v1.Invoke
-	(*ScheduledCall)(nil),     // 16: perdure.record.v1.ScheduledCall
-	(*Sleep)(nil),             // 17: perdure.record.v1.Sleep
-	(*Run)(nil),               // 18: perdure.record.v1.Run
-	(*SetState)(nil),          // 19: perdure.record.v1.SetState
-	(*TablePut)(nil),          // 20: perdure.record.v1.TablePut
-	(*Awakeable)(nil),         // 21: perdure.record.v1.Awakeable
-	(*AwaitPromise)(nil),      // 22: perdure.record.v1.AwaitPromise
-	(*CompletePromise)(nil),   // 23: perdure.record.v1.CompletePromise
-	(*Receive)(nil),           // 24: perdure.record.v1.Receive
-	(*CompleteAwakeable)(nil), // 25: perdure.record.v1.CompleteAwakeable
-	(*Wait)(nil),              // 26: perdure.record.v1.Wait
-	(*Condition)(nil),         // 27: perdure.record.v1.Condition
-	(*CancelInvocation)(nil),  // 28: perdure.record.v1.CancelInvocation
-	(*Version)(nil),           // 29: perdure.record.v1.Version
-	(*Attach)(nil),            // 30: perdure.record.v1.Attach
-	(*Peeked)(nil),            // 31: perdure.record.v1.Peeked
-	(*StopTimer)(nil),         // 32: perdure.record.v1.StopTimer
-	(*RunTries)(nil),          // 33: perdure.record.v1.RunTries
-	(*Divergence)(nil),        // 34: perdure.record.v1.Divergence
-	(*DivergentStep)(nil),     // 35: perdure.record.v1.DivergentStep
-	(*DivergentField)(nil),    // 36: perdure.record.v1.DivergentField
-	(*Completion)(nil),        // 37: perdure.record.v1.Completion
-	(*Promise)(nil),           // 38: perdure.record.v1.Promise
-	(*Message)(nil),           // 39: perdure.record.v1.Message
-	(*AttachCaller)(nil),      // 40: perdure.record.v1.AttachCaller
-	(*ScheduledEnd)(nil),      // 41: perdure.record.v1.ScheduledEnd
-	(*CancelCall)(nil),        // 42: perdure.record.v1.CancelCall
-	(*Complete)(nil),          // 43: perdure.record.v1.Complete
-	(*Cancel)(nil),            // 44: perdure.record.v1.Cancel
-	(*TransactionID)(nil),     // 45: perdure.record.v1.TransactionID
-	(*anypb.Any)(nil),         // 46: google.protobuf.Any
-	(*Flow)(nil),              // 47: perdure.record.v1.Flow
-	(*Acquire)(nil),           // 48: perdure.record.v1.Acquire
-	(*Permit)(nil),            // 49: perdure.record.v1.Permit
-	(*Release)(nil),           // 50: perdure.record.v1.Release
+	(JournalWrites)(0),        // 1: perdure.record.v1.JournalWrites
+	(WaitOutcome)(0),          // 2: perdure.record.v1.WaitOutcome
+	(Quantifier)(0),           // 3: perdure.record.v1.Quantifier
+	(*Target)(nil),            // 4: perdure.record.v1.Target
+	(*Error)(nil),             // 5: perdure.record.v1.Error
+	(*Result)(nil),            // 6: perdure.record.v1.Result
+	(*Caller)(nil),            // 7: perdure.record.v1.Caller
+	(*Invocation)(nil),        // 8: perdure.record.v1.Invocation
+	(*Failure)(nil),           // 9: perdure.record.v1.Failure
+	(*RestartOrigin)(nil),     // 10: perdure.record.v1.RestartOrigin
+	(*RetryPolicy)(nil),       // 11: perdure.record.v1.RetryPolicy
+	(*Entry)(nil),             // 12: perdure.record.v1.Entry
+	(*Input)(nil),             // 13: perdure.record.v1.Input
+	(*Call)(nil),              // 14: perdure.record.v1.Call
+	(*Send)(nil),              // 15: perdure.record.v1.Send
+	(*Invoke)(nil),            // 16: perdure.record.v1.Invoke
+	(*ScheduledCall)(nil),     // 17: perdure.record.v1.ScheduledCall
+	(*Sleep)(nil),             // 18: perdure.record.v1.Sleep
+	(*Run)(nil),               // 19: perdure.record.v1.Run
+	(*SetState)(nil),          // 20: perdure.record.v1.SetState
+	(*TablePut)(nil),          // 21: perdure.record.v1.TablePut
+	(*Awakeable)(nil),         // 22: perdure.record.v1.Awakeable
+	(*AwaitPromise)(nil),      // 23: perdure.record.v1.AwaitPromise
+	(*CompletePromise)(nil),   // 24: perdure.record.v1.CompletePromise
+	(*Receive)(nil),           // 25: perdure.record.v1.Receive
+	(*CompleteAwakeable)(nil), // 26: perdure.record.v1.CompleteAwakeable
+	(*Wait)(nil),              // 27: perdure.record.v1.Wait
+	(*Condition)(nil),         // 28: perdure.record.v1.Condition
+	(*CancelInvocation)(nil),  // 29: perdure.record.v1.CancelInvocation
+	(*Version)(nil),           // 30: perdure.record.v1.Version
+	(*Attach)(nil),            // 31: perdure.record.v1.Attach
+	(*Peeked)(nil),            // 32: perdure.record.v1.Peeked
+	(*StopTimer)(nil),         // 33: perdure.record.v1.StopTimer
+	(*RunTries)(nil),          // 34: perdure.record.v1.RunTries
+	(*Divergence)(nil),        // 35: perdure.record.v1.Divergence
+	(*DivergentStep)(nil),     // 36: perdure.record.v1.DivergentStep
+	(*DivergentField)(nil),    // 37: perdure.record.v1.DivergentField
+	(*Completion)(nil),        // 38: perdure.record.v1.Completion
+	(*Promise)(nil),           // 39: perdure.record.v1.Promise
+	(*Message)(nil),           // 40: perdure.record.v1.Message
+	(*AttachCaller)(nil),      // 41: perdure.record.v1.AttachCaller
+	(*ScheduledEnd)(nil),      // 42: perdure.record.v1.ScheduledEnd
+	(*CancelCall)(nil),        // 43: perdure.record.v1.CancelCall
+	(*Complete)(nil),          // 44: perdure.record.v1.Complete
+	(*Cancel)(nil),            // 45: perdure.record.v1.Cancel
+	(*TransactionID)(nil),     // 46: perdure.record.v1.TransactionID
+	(*anypb.Any)(nil),         // 47: google.protobuf.Any
+	(*Flow)(nil),              // 48: perdure.record.v1.Flow
+	(*Acquire)(nil),           // 49: perdure.record.v1.Acquire
+	(*Permit)(nil),            // 50: perdure.record.v1.Permit
+	(*Release)(nil),           // 51: perdure.record.v1.Release
 }
 var file_perdure_record_v1_record_proto_depIdxs = []int32{
-	46, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
-	4,  // 1: perdure.record.v1.Result.error:type_name -> perdure.record.v1.Error
-	3,  // 2: perdure.record.v1.Invocation.target:type_name -> perdure.record.v1.Target
+	47, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
+	5,  // 1: perdure.record.v1.Result.error:type_name -> perdure.record.v1.Error
+	4,  // 2: perdure.record.v1.Invocation.target:type_name -> perdure.record.v1.Target
 	0,  // 3: perdure.record.v1.Invocation.status:type_name -> perdure.record.v1.Status
-	4,  // 4: perdure.record.v1.Invocation.last_failure:type_name -> perdure.record.v1.Error
-	6,  // 5: perdure.record.v1.Invocation.caller:type_name -> perdure.record.v1.Caller
-	5,  // 6: perdure.record.v1.Invocation.result:type_name -> perdure.record.v1.Result
-	10, // 7: perdure.record.v1.Invocation.retry:type_name -> perdure.record.v1.RetryPolicy
-	3,  // 8: perdure.record.v1.Invocation.chain:type_name -> perdure.record.v1.Target
-	6,  // 9: perdure.record.v1.Invocation.waiters:type_name -> perdure.record.v1.Caller
-	27, // 10: perdure.record.v1.Invocation.waiting_until:type_name -> perdure.record.v1.Condition
-	34, // 11: perdure.record.v1.Invocation.divergence:type_name -> perdure.record.v1.Divergence
-	8,  // 12: perdure.record.v1.Invocation.failed:type_name -> perdure.record.v1.Failure
-	9,  // 13: perdure.record.v1.Invocation.origins:type_name -> perdure.record.v1.RestartOrigin
-	47, // 14: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
-	16, // 15: perdure.record.v1.Invocation.scheduled:type_name -> perdure.record.v1.ScheduledCall
-	4,  // 16: perdure.record.v1.Failure.error:type_name -> perdure.record.v1.Error
-	12, // 17: perdure.record.v1.Entry.input:type_name -> perdure.record.v1.Input
-	13, // 18: perdure.record.v1.Entry.call:type_name -> perdure.record.v1.Call
-	14, // 19: perdure.record.v1.Entry.send:type_name -> perdure.record.v1.Send
-	17, // 20: perdure.record.v1.Entry.sleep:type_name -> perdure.record.v1.Sleep
-	18, // 21: perdure.record.v1.Entry.run:type_name -> perdure.record.v1.Run
-	19, // 22: perdure.record.v1.Entry.set_state:type_name -> perdure.record.v1.SetState
-	20, // 23: perdure.record.v1.Entry.table_put:type_name -> perdure.record.v1.TablePut
-	21, // 24: perdure.record.v1.Entry.awakeable:type_name -> perdure.record.v1.Awakeable
-	22, // 25: perdure.record.v1.Entry.await_promise:type_name -> perdure.record.v1.AwaitPromise
-	23, // 26: perdure.record.v1.Entry.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	24, // 27: perdure.record.v1.Entry.receive:type_name -> perdure.record.v1.Receive
-	25, // 28: perdure.record.v1.Entry.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	26, // 29: perdure.record.v1.Entry.wait:type_name -> perdure.record.v1.Wait
-	28, // 30: perdure.record.v1.Entry.cancel_invocation:type_name -> perdure.record.v1.CancelInvocation
-	29, // 31: perdure.record.v1.Entry.version:type_name -> perdure.record.v1.Version
-	30, // 32: perdure.record.v1.Entry.attach:type_name -> perdure.record.v1.Attach
-	32, // 33: perdure.record.v1.Entry.stop_timer:type_name -> perdure.record.v1.StopTimer
-	15, // 34: perdure.record.v1.Call.invoke:type_name -> perdure.record.v1.Invoke
-	15, // 35: perdure.record.v1.Send.invoke:type_name -> perdure.record.v1.Invoke
-	3,  // 36: perdure.record.v1.Invoke.target:type_name -> perdure.record.v1.Target
-	6,  // 37: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
-	10, // 38: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
-	3,  // 39: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
-	47, // 40: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
-	16, // 41: perdure.record.v1.Invoke.scheduled:type_name -> perdure.record.v1.ScheduledCall
-	5,  // 42: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
-	3,  // 43: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
-	5,  // 44: perdure.record.v1.CompleteAwakeable.result:type_name -> perdure.record.v1.Result
-	1,  // 45: perdure.record.v1.Wait.outcome:type_name -> perdure.record.v1.WaitOutcome
-	27, // 46: perdure.record.v1.Wait.condition:type_name -> perdure.record.v1.Condition
-	2,  // 47: perdure.record.v1.Condition.quantifier:type_name -> perdure.record.v1.Quantifier
-	27, // 48: perdure.record.v1.Condition.parts:type_name -> perdure.record.v1.Condition
-	5,  // 49: perdure.record.v1.Peeked.result:type_name -> perdure.record.v1.Result
-	4,  // 50: perdure.record.v1.RunTries.last_failure:type_name -> perdure.record.v1.Error
-	35, // 51: perdure.record.v1.Divergence.recorded:type_name -> perdure.record.v1.DivergentStep
-	35, // 52: perdure.record.v1.Divergence.made:type_name -> perdure.record.v1.DivergentStep
-	36, // 53: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
-	5,  // 54: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
-	5,  // 55: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
-	6,  // 56: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
-	15, // 57: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
-	43, // 58: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
-	44, // 59: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
-	23, // 60: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	25, // 61: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	40, // 62: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
-	42, // 63: perdure.record.v1.Message.cancel_call:type_name -> perdure.record.v1.CancelCall
-	48, // 64: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
-	49, // 65: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
-	50, // 66: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
-	41, // 67: perdure.record.v1.Message.scheduled_end:type_name -> perdure.record.v1.ScheduledEnd
-	6,  // 68: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
-	16, // 69: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
-	0,  // 70: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
-	4,  // 71: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
-	6,  // 72: perdure.record.v1.CancelCall.caller:type_name -> perdure.record.v1.Caller
-	37, // 73: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
-	74, // [74:74] is the sub-list for method output_type
-	74, // [74:74] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	5,  // 4: perdure.record.v1.Invocation.last_failure:type_name -> perdure.record.v1.Error
+	7,  // 5: perdure.record.v1.Invocation.caller:type_name -> perdure.record.v1.Caller
+	6,  // 6: perdure.record.v1.Invocation.result:type_name -> perdure.record.v1.Result
+	11, // 7: perdure.record.v1.Invocation.retry:type_name -> perdure.record.v1.RetryPolicy
+	4,  // 8: perdure.record.v1.Invocation.chain:type_name -> perdure.record.v1.Target
+	7,  // 9: perdure.record.v1.Invocation.waiters:type_name -> perdure.record.v1.Caller
+	28, // 10: perdure.record.v1.Invocation.waiting_until:type_name -> perdure.record.v1.Condition
+	35, // 11: perdure.record.v1.Invocation.divergence:type_name -> perdure.record.v1.Divergence
+	9,  // 12: perdure.record.v1.Invocation.failed:type_name -> perdure.record.v1.Failure
+	10, // 13: perdure.record.v1.Invocation.origins:type_name -> perdure.record.v1.RestartOrigin
+	48, // 14: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
+	17, // 15: perdure.record.v1.Invocation.scheduled:type_name -> perdure.record.v1.ScheduledCall
+	1,  // 16: perdure.record.v1.Invocation.journal_writes:type_name -> perdure.record.v1.JournalWrites
+	5,  // 17: perdure.record.v1.Failure.error:type_name -> perdure.record.v1.Error
+	13, // 18: perdure.record.v1.Entry.input:type_name -> perdure.record.v1.Input
+	14, // 19: perdure.record.v1.Entry.call:type_name -> perdure.record.v1.Call
+	15, // 20: perdure.record.v1.Entry.send:type_name -> perdure.record.v1.Send
+	18, // 21: perdure.record.v1.Entry.sleep:type_name -> perdure.record.v1.Sleep
+	19, // 22: perdure.record.v1.Entry.run:type_name -> perdure.record.v1.Run
+	20, // 23: perdure.record.v1.Entry.set_state:type_name -> perdure.record.v1.SetState
+	21, // 24: perdure.record.v1.Entry.table_put:type_name -> perdure.record.v1.TablePut
+	22, // 25: perdure.record.v1.Entry.awakeable:type_name -> perdure.record.v1.Awakeable
+	23, // 26: perdure.record.v1.Entry.await_promise:type_name -> perdure.record.v1.AwaitPromise
+	24, // 27: perdure.record.v1.Entry.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	25, // 28: perdure.record.v1.Entry.receive:type_name -> perdure.record.v1.Receive
+	26, // 29: perdure.record.v1.Entry.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	27, // 30: perdure.record.v1.Entry.wait:type_name -> perdure.record.v1.Wait
+	29, // 31: perdure.record.v1.Entry.cancel_invocation:type_name -> perdure.record.v1.CancelInvocation
+	30, // 32: perdure.record.v1.Entry.version:type_name -> perdure.record.v1.Version
+	31, // 33: perdure.record.v1.Entry.attach:type_name -> perdure.record.v1.Attach
+	33, // 34: perdure.record.v1.Entry.stop_timer:type_name -> perdure.record.v1.StopTimer
+	16, // 35: perdure.record.v1.Call.invoke:type_name -> perdure.record.v1.Invoke
+	16, // 36: perdure.record.v1.Send.invoke:type_name -> perdure.record.v1.Invoke
+	4,  // 37: perdure.record.v1.Invoke.target:type_name -> perdure.record.v1.Target
+	7,  // 38: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
+	11, // 39: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
+	4,  // 40: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
+	48, // 41: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
+	17, // 42: perdure.record.v1.Invoke.scheduled:type_name -> perdure.record.v1.ScheduledCall
+	6,  // 43: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
+	4,  // 44: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
+	6,  // 45: perdure.record.v1.CompleteAwakeable.result:type_name -> perdure.record.v1.Result
+	2,  // 46: perdure.record.v1.Wait.outcome:type_name -> perdure.record.v1.WaitOutcome
+	28, // 47: perdure.record.v1.Wait.condition:type_name -> perdure.record.v1.Condition
+	3,  // 48: perdure.record.v1.Condition.quantifier:type_name -> perdure.record.v1.Quantifier
+	28, // 49: perdure.record.v1.Condition.parts:type_name -> perdure.record.v1.Condition
+	6,  // 50: perdure.record.v1.Peeked.result:type_name -> perdure.record.v1.Result
+	5,  // 51: perdure.record.v1.RunTries.last_failure:type_name -> perdure.record.v1.Error
+	36, // 52: perdure.record.v1.Divergence.recorded:type_name -> perdure.record.v1.DivergentStep
+	36, // 53: perdure.record.v1.Divergence.made:type_name -> perdure.record.v1.DivergentStep
+	37, // 54: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
+	6,  // 55: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
+	6,  // 56: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
+	7,  // 57: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
+	16, // 58: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
+	44, // 59: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
+	45, // 60: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
+	24, // 61: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	26, // 62: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	41, // 63: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
+	43, // 64: perdure.record.v1.Message.cancel_call:type_name -> perdure.record.v1.CancelCall
+	49, // 65: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
+	50, // 66: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
+	51, // 67: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
+	42, // 68: perdure.record.v1.Message.scheduled_end:type_name -> perdure.record.v1.ScheduledEnd
+	7,  // 69: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
+	17, // 70: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
+	0,  // 71: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
+	5,  // 72: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
+	7,  // 73: perdure.record.v1.CancelCall.caller:type_name -> perdure.record.v1.Caller
+	38, // 74: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
+	75, // [75:75] is the sub-list for method output_type
+	75, // [75:75] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_record_proto_init() }
@@ -4169,7 +4238,7 @@ func file_perdure_record_v1_record_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_record_v1_record_proto_rawDesc), len(file_perdure_record_v1_record_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,

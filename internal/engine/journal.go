@@ -1,0 +1,41 @@
+package engine
+
+import (
+	"github.com/perdure/perdure/internal/journal/pages"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+)
+
+// overlaid are the rows as the event in progress has left them.
+type overlaid struct{ *Engine }
+
+func (o overlaid) Get(key []byte) ([]byte, bool, error) { return o.get(key) }
+
+func (o overlaid) Scan(lower, upper []byte, fn func(_, _ []byte) bool) error {
+	return o.scan(lower, upper, fn)
+}
+
+// loadJournal gives an attempt the beginning of its journal: all of it, if it is short.
+func (e *Engine) loadJournal(l *live, attempt *StartAttempt) error {
+	start := l.row.JournalStart
+	b, err := pages.Load(overlaid{e}, l.id, start, start+l.row.Entries, e.config.JournalPage)
+	if err != nil {
+		return err
+	}
+	attempt.Input, attempt.Journal, attempt.Completions = b.Input, b.Entries, b.Completions
+	attempt.Known, attempt.Entries = b.Known, b.Last
+	attempt.LookAhead = b.More && l.row.JournalWrites != pages.WritesOf(false)
+	l.receives, l.writes = b.Receives || b.More, b.Writes || attempt.LookAhead
+	return nil
+}
+
+// noteEntry keeps what the next attempt has to know of a journal that it is not started with as
+// a whole. store: the row has changed.
+func (e *Engine) noteEntry(l *live, entry *recordv1.Entry) (store bool) {
+	l.writes = l.writes || pages.Writes(entry)
+	now := pages.WritesOf(l.writes)
+	if l.entries-l.row.JournalStart < uint32(e.config.JournalPage) || l.row.JournalWrites == now {
+		return false
+	}
+	l.row.JournalWrites = now
+	return true
+}
