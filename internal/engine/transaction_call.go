@@ -381,9 +381,12 @@ func (e *Engine) sortedRoots() []*live {
 }
 
 func (e *Engine) sortedBranches() []*branch {
-	return slices.SortedFunc(maps.Values(e.branches), func(a, b *branch) int {
-		return cmp.Or(bytes.Compare(a.ID.Root[:], b.ID.Root[:]), cmp.Compare(a.ID.Sequence, b.ID.Sequence))
-	})
+	return slices.SortedFunc(maps.Values(e.branches), func(a, b *branch) int { return inOrder(a.ID, b.ID) })
+}
+
+// inOrder is the same in each run of a test, unlike that of a map.
+func inOrder(a, b transaction.ID) int {
+	return cmp.Or(bytes.Compare(a.Root[:], b.Root[:]), cmp.Compare(a.Sequence, b.Sequence))
 }
 
 // Busy reports whether there is anything that Tick would look after.

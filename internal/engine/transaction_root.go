@@ -389,8 +389,8 @@ func (ev *Tick) evaluate(e *Engine, now int64) error {
 			e.askToPrepare(l)
 		}
 	}
-	for id, d := range e.decisions {
-		if now-d.told >= patience {
+	for _, id := range slices.SortedFunc(maps.Keys(e.decisions), inOrder) {
+		if d := e.decisions[id]; now-d.told >= patience {
 			d.told = now
 			e.tellCommit(id, d.waiting)
 		}

@@ -1,11 +1,14 @@
 package partition
 
 import (
+	"bytes"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/telemetry"
@@ -136,8 +139,16 @@ func (p *Partition) check(l *leadership, now time.Time) {
 	if l.engine.Busy() {
 		p.evaluate(l, &engine.Tick{})
 	}
+	var late []invocation.ID
 	for id, a := range l.attempts {
 		if !a.deadline.IsZero() && now.After(a.deadline) {
+			late = append(late, id)
+		}
+	}
+	// In an order of their own, not that of a map: a seed of actortest must do the same again.
+	slices.SortFunc(late, func(a, b invocation.ID) int { return bytes.Compare(a[:], b[:]) })
+	for _, id := range late {
+		if a := l.attempts[id]; a != nil {
 			p.evaluate(l, &engine.TimeOut{ID: id, Attempt: a.number, After: a.timeout.Milliseconds()})
 		}
 	}
