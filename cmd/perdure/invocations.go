@@ -13,12 +13,14 @@ func (c *cli) invocationsCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "invocations",
 		Aliases: []string{"invocation", "inv"},
-		Short:   "List, look into, cancel and kill invocations",
+		Short:   "List, look into and steer invocations",
 		Example: `  perdure invocations list --service bank.v1.AccountService --key alice
   perdure invocations get inv_…
-  perdure invocations cancel inv_…`,
+  perdure invocations cancel inv_…
+  perdure invocations resume --service shop.v1.OrderService --status paused`,
 	}
-	command.AddCommand(c.listInvocationsCommand(), c.getInvocationCommand(), c.cancelCommand(), c.killCommand())
+	command.AddCommand(c.listInvocationsCommand(), c.getInvocationCommand())
+	command.AddCommand(c.operationCommands()...)
 	return command
 }
 

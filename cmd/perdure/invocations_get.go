@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -13,54 +14,84 @@ import (
 
 func (c *cli) getInvocationCommand() *cobra.Command {
 	var entries int
-	var values bool
+	var values, follow, tree bool
 	command := &cobra.Command{
 		Use:   "get ID",
 		Short: "Show an invocation and the timeline of its journal",
 		Long: `Show an invocation and the timeline of its journal.
 
 Each line of the timeline is one durable step: when after the start it was recorded, what it
-is, where in the handler's code it was made, how long it took and how it ended.`,
+is, where in the handler's code it was made, how long it took and how it ended. The bar shows
+when in the life of the invocation that was; ▸ is a step that goes on, × an attempt that failed.
+
+With --follow it prints what happens as it happens, until the invocation has ended; with
+--tree the invocations that it has called and sent, and those that they have.`,
 		Example: `  perdure invocations get inv_…
-  perdure invocations get inv_… --values`,
+  perdure invocations get inv_… --values
+  perdure invocations get inv_… --follow
+  perdure invocations get inv_… --tree`,
 		Args:              args("ID"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if entries < 1 {
 				return usagef("--entries is %d; it must be at least 1", entries)
 			}
-			var found *adminv1.GetInvocationResponse
-			request := &adminv1.GetInvocationRequest{InvocationId: args[0], PageSize: uint32(min(entries, adminPage))}
-			for {
-				page := &adminv1.GetInvocationResponse{}
-				if err := c.admin(cmd.Context(), "GetInvocation", request, page); err != nil {
-					return err
-				}
-				if found == nil {
-					found = page
-				} else {
-					found.Journal = append(found.Journal, page.GetJournal()...)
-					found.NextPageToken = page.GetNextPageToken()
-				}
-				left := entries - len(found.GetJournal())
-				if request.PageToken = found.GetNextPageToken(); request.PageToken == "" || left <= 0 {
-					break
-				}
-				request.PageSize = uint32(min(left, adminPage))
+			switch {
+			case tree && follow:
+				return usagef("--tree shows one instant: leave out --follow")
+			case follow:
+				return c.followInvocation(cmd.Context(), args[0])
+			case tree:
+				return c.printTree(cmd.Context(), args[0])
+			}
+			found, err := c.fetchInvocation(cmd.Context(), args[0], entries)
+			if err != nil {
+				return err
 			}
 			if c.output == "json" {
 				return c.printMessage(found)
 			}
 			c.printInvocation(found)
 			c.printDivergence(found.GetInvocation().GetDivergence())
-			c.printJournal(found, values)
+			c.printTimeline(found, values)
+			if failures := found.GetInvocation().GetFailures(); values && len(failures) > 0 && failures[len(failures)-1].GetStack() != "" {
+				c.printf("\n%s\n", c.strong("stack of the newest failure"))
+				for line := range strings.Lines(failures[len(failures)-1].GetStack()) {
+					c.printf("  %s\n", printable(strings.ReplaceAll(strings.TrimRight(line, "\n"), "\t", "  ")))
+				}
+			}
 			return nil
 		},
 	}
 	command.Flags().IntVar(&entries, "entries", adminPage, "at most `n` entries of the journal")
 	command.Flags().BoolVar(&values, "values", false, "show what each step was given and returned")
+	command.Flags().BoolVarP(&follow, "follow", "f", false, "print what happens until the invocation has ended")
+	command.Flags().BoolVar(&tree, "tree", false, "show the tree of what it has called and sent")
 	must(command.RegisterFlagCompletionFunc("entries", cobra.NoFileCompletions))
 	return command
+}
+
+// fetchInvocation gets an invocation with at most so many entries of its journal.
+func (c *cli) fetchInvocation(ctx context.Context, id string, entries int) (*adminv1.GetInvocationResponse, error) {
+	var found *adminv1.GetInvocationResponse
+	request := &adminv1.GetInvocationRequest{InvocationId: id, PageSize: uint32(min(entries, adminPage))}
+	for {
+		page := &adminv1.GetInvocationResponse{}
+		if err := c.admin(ctx, "GetInvocation", request, page); err != nil {
+			return nil, err
+		}
+		if found == nil {
+			found = page
+		} else {
+			found.Journal = append(found.Journal, page.GetJournal()...)
+			found.NextPageToken = page.GetNextPageToken()
+		}
+		left := entries - len(found.GetJournal())
+		if request.PageToken = found.GetNextPageToken(); request.PageToken == "" || left <= 0 {
+			return found, nil
+		}
+		request.PageSize = uint32(min(left, adminPage))
+	}
 }
 
 func (c *cli) printInvocation(found *adminv1.GetInvocationResponse) {
@@ -88,14 +119,18 @@ func (c *cli) printInvocation(found *adminv1.GetInvocationResponse) {
 		"error", errorName(inv.GetError()),
 		"attempt", attempt,
 		"continued", continued,
-		"last failure", errorName(inv.GetLastFailure()),
+		"failed attempts", failedAttempts(inv),
+		"last failure", lastFailure(inv),
+		"waits for", waitingFor(inv),
 		"retry at", set(inv.GetRetryAt()),
 		"created", precise(inv.GetCreatedAt()),
 		"due", set(inv.GetDueAt()),
+		"timeout at", deadline(inv),
 		"started", since(inv, inv.GetStartedAt()),
 		"completed", since(inv, inv.GetCompletedAt()),
 		"kept for", lasting(inv.GetRetention()),
 		"caller", inv.GetCallerInvocationId(),
+		"restarted from", restartedFrom(inv),
 		"idempotency key", inv.GetIdempotencyKey(),
 		"trace", inv.GetTraceparent(),
 		"input", payload(found.GetInput()),
@@ -154,30 +189,6 @@ func payload(p *adminv1.Payload) string {
 		return "(" + p.GetNote() + ")"
 	}
 	return p.GetJson()
-}
-
-func (c *cli) printJournal(found *adminv1.GetInvocationResponse, values bool) {
-	if len(found.GetJournal()) == 0 {
-		return
-	}
-	c.printf("\n")
-	start := found.GetInvocation().GetCreatedAt()
-	var rows [][]string
-	for _, entry := range found.GetJournal() {
-		rows = append(rows, []string{
-			strconv.Itoa(int(entry.GetIndex())), "+" + between(start, entry.GetAt()), entry.GetKind(), orDash(entry.GetName()),
-			orDash(entry.GetSite()), took(entry), outcome(entry, found.GetInvocation().GetCompletedAt() != nil),
-		})
-	}
-	header := []string{"#", "AT", "KIND", "NAME", "SITE", "TOOK", "OUTCOME"}
-	if !values {
-		c.table("  ", header, rows)
-	} else {
-		c.tableWith("  ", header, rows, func(i int) []string { return given(found.GetJournal()[i]) })
-	}
-	if found.GetNextPageToken() != "" {
-		c.note("… and more entries: raise --entries above %d", len(found.GetJournal()))
-	}
 }
 
 // given is what --values adds below an entry.

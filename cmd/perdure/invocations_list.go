@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,9 +19,10 @@ const adminPage = 1000
 const maxScanned = 1_000_000
 
 func (c *cli) listInvocationsCommand() *cobra.Command {
-	filter := &adminv1.ListInvocationsRequest{}
-	var status []string
+	var picked *filterFlags
+	var token string
 	var limit int
+	var follow bool
 	command := &cobra.Command{
 		Use:   "list",
 		Short: "List invocations, newest first",
@@ -32,56 +35,71 @@ anything else it looks at every invocation it keeps. A TRANSACTION that was call
 idempotency key is not kept once it has ended, and a READ never is.`,
 		Example: `  perdure invocations list --status running,suspended,backing_off
   perdure invocations list --service bank.v1.AccountService --key alice --limit 10
+  perdure invocations list --service bank.v1.TransferService --follow
   perdure invocations list --status failed -o json | jq -r '.invocations[].id'`,
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if filter.Status, err = parseStatuses(status); err != nil {
+			filter, err := picked.read(time.Now())
+			if err != nil {
 				return err
 			}
 			if limit < 1 {
 				return usagef("--limit is %d; it must be at least 1", limit)
 			}
-			if filter.Service == "" && (filter.Key != "" || filter.Handler != "") {
-				return usagef("--key and --handler need --service")
-			}
-			found := &adminv1.ListInvocationsResponse{}
-			for {
-				filter.PageSize = uint32(min(limit-len(found.Invocations), adminPage))
-				page := &adminv1.ListInvocationsResponse{}
-				if err := c.admin(cmd.Context(), "ListInvocations", filter, page); err != nil {
-					return err
+			filter.PageToken = token
+			if follow {
+				if token != "" {
+					return usagef("--follow begins with the newest: leave out --page-token")
 				}
-				found.Invocations = append(found.Invocations, page.GetInvocations()...)
-				found.Scanned += page.GetScanned()
-				filter.PageToken = page.GetNextPageToken()
-				if filter.PageToken == "" || len(found.Invocations) >= limit || found.Scanned >= maxScanned {
-					break
-				}
+				return c.followList(cmd.Context(), func() (*adminv1.ListInvocationsResponse, error) {
+					filter, err := picked.read(time.Now())
+					if err != nil {
+						return nil, err
+					}
+					filter.PageToken = ""
+					return c.fetchInvocations(cmd.Context(), filter, limit)
+				})
 			}
-			found.NextPageToken = filter.PageToken
-			// Each page is in order; several together are not.
-			slices.SortStableFunc(found.Invocations, func(a, b *adminv1.Invocation) int {
-				return b.GetCreatedAt().AsTime().Compare(a.GetCreatedAt().AsTime())
-			})
+			found, err := c.fetchInvocations(cmd.Context(), filter, limit)
+			if err != nil {
+				return err
+			}
 			return c.printInvocations(found, len(found.Invocations) < limit)
 		},
 	}
+	picked = c.filterFlags(command)
 	flags := command.Flags()
-	flags.StringVar(&filter.Service, "service", "", "only those of this `service`, such as bank.v1.AccountService")
-	flags.StringVar(&filter.Key, "key", "", "only those of the object with this `key`; needs --service")
-	flags.StringVar(&filter.Handler, "handler", "", "only those of this `handler`, such as Deposit; needs --service")
-	flags.StringSliceVar(&status, "status", nil, "only those in one of these `statuses`, with commas")
 	flags.IntVar(&limit, "limit", 50, "at most `n`")
-	flags.StringVar(&filter.PageToken, "page-token", "", "go on where a list with the same filters ended: the `token` it printed")
-	must(command.RegisterFlagCompletionFunc("service", c.completeServiceFlag))
-	must(command.RegisterFlagCompletionFunc("handler", c.completeHandlerFlag))
-	must(command.RegisterFlagCompletionFunc("status", completeStatuses))
-	must(command.RegisterFlagCompletionFunc("key", cobra.NoFileCompletions))
+	flags.BoolVarP(&follow, "follow", "f", false, "print what is new, or has another status, until it is interrupted")
+	flags.StringVar(&token, "page-token", "", "go on where a list with the same filters ended: the `token` it printed")
 	must(command.RegisterFlagCompletionFunc("limit", cobra.NoFileCompletions))
 	must(command.RegisterFlagCompletionFunc("page-token", cobra.NoFileCompletions))
 	return command
+}
+
+// fetchInvocations gets a list of at most so many.
+func (c *cli) fetchInvocations(ctx context.Context, filter *adminv1.ListInvocationsRequest, limit int) (*adminv1.ListInvocationsResponse, error) {
+	found := &adminv1.ListInvocationsResponse{}
+	for {
+		filter.PageSize = uint32(min(limit-len(found.Invocations), adminPage))
+		page := &adminv1.ListInvocationsResponse{}
+		if err := c.admin(ctx, "ListInvocations", filter, page); err != nil {
+			return nil, err
+		}
+		found.Invocations = append(found.Invocations, page.GetInvocations()...)
+		found.Scanned += page.GetScanned()
+		filter.PageToken = page.GetNextPageToken()
+		if filter.PageToken == "" || len(found.Invocations) >= limit || found.Scanned >= maxScanned {
+			break
+		}
+	}
+	found.NextPageToken = filter.PageToken
+	// Each page is in order; several together are not.
+	slices.SortStableFunc(found.Invocations, func(a, b *adminv1.Invocation) int {
+		return b.GetCreatedAt().AsTime().Compare(a.GetCreatedAt().AsTime())
+	})
+	return found, nil
 }
 
 // printInvocations prints a list. short: it has fewer than were asked for.

@@ -164,6 +164,9 @@ func markFailures(command *cobra.Command) {
 	if run := command.RunE; run != nil {
 		command.RunE = func(cmd *cobra.Command, args []string) error {
 			err := run(cmd, args)
+			if errors.As(err, &silentOK{}) {
+				return nil
+			}
 			if usage, ok := errors.AsType[*usageError](err); ok || err == nil {
 				if ok {
 					return usage

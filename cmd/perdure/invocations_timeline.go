@@ -1,0 +1,183 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
+)
+
+// barWidth is how many columns stand for the whole life of an invocation.
+const barWidth = 20
+
+// timelineRow is a step, or an attempt that failed.
+type timelineRow struct {
+	at    time.Time
+	cells []string
+	below []string
+}
+
+// printTimeline prints the steps and the failures in the order of time.
+func (c *cli) printTimeline(found *adminv1.GetInvocationResponse, values bool) {
+	inv := found.GetInvocation()
+	if len(found.GetJournal()) == 0 && len(inv.GetFailures()) == 0 {
+		return
+	}
+	span := spanOf(found)
+	ended := inv.GetCompletedAt() != nil
+	var rows []timelineRow
+	for _, entry := range found.GetJournal() {
+		row := timelineRow{at: entry.GetAt().AsTime(), cells: []string{
+			strconv.Itoa(int(entry.GetIndex())), "+" + between(inv.GetCreatedAt(), entry.GetAt()), span.bar(entry, ended), entry.GetKind(),
+			orDash(entry.GetName()), orDash(entry.GetSite()), took(entry), outcome(entry, ended),
+		}}
+		if values {
+			row.below = given(entry)
+		}
+		rows = append(rows, row)
+	}
+	for _, failed := range inv.GetFailures() {
+		kind := fmt.Sprintf("attempt %d", failed.GetAttempt())
+		if failed.GetTerminal() {
+			kind = "result"
+		}
+		rows = append(rows, timelineRow{at: failed.GetAt().AsTime(), cells: []string{
+			"×", "+" + between(inv.GetCreatedAt(), failed.GetAt()), span.mark(failed.GetAt()), kind,
+			orDash(afterEntry(failed)), orDash(failed.GetSite()), "-", "failed: " + errorName(failed.GetError()),
+		}})
+	}
+	slices.SortStableFunc(rows, func(a, b timelineRow) int { return a.at.Compare(b.at) })
+	cells := make([][]string, len(rows))
+	for i, row := range rows {
+		cells[i] = row.cells
+	}
+	c.printf("\n")
+	header := []string{"#", "AT", "WHEN", "KIND", "NAME", "SITE", "TOOK", "OUTCOME"}
+	c.tableWith("  ", header, cells, func(i int) []string { return rows[i].below })
+	if found.GetNextPageToken() != "" {
+		c.note("… and more entries: raise --entries above %d", len(found.GetJournal()))
+	}
+}
+
+// afterEntry says where in the journal an attempt failed.
+func afterEntry(failed *adminv1.Failure) string {
+	if failed.GetEntry() == 0 {
+		return ""
+	}
+	return fmt.Sprintf("at entry %d: %s", failed.GetEntry(), failed.GetStep())
+}
+
+// span is the time that the bars stand for.
+type span struct{ from, to time.Time }
+
+// spanOf ends with the invocation, or with the last thing that is known of it.
+func spanOf(found *adminv1.GetInvocationResponse) span {
+	inv := found.GetInvocation()
+	s := span{from: inv.GetCreatedAt().AsTime()}
+	if inv.GetCompletedAt() != nil {
+		s.to = inv.GetCompletedAt().AsTime()
+		return s
+	}
+	for _, at := range []*timestamppb.Timestamp{inv.GetStartedAt(), inv.GetRetryAt()} {
+		s.reach(at)
+	}
+	for _, entry := range found.GetJournal() {
+		s.reach(entry.GetAt())
+		s.reach(entry.GetCompletedAt())
+	}
+	for _, failed := range inv.GetFailures() {
+		s.reach(failed.GetAt())
+	}
+	return s
+}
+
+func (s *span) reach(at *timestamppb.Timestamp) {
+	if at != nil && at.AsTime().After(s.to) {
+		s.to = at.AsTime()
+	}
+}
+
+// column is where an instant lies.
+func (s span) column(at time.Time) int {
+	whole := s.to.Sub(s.from)
+	if whole <= 0 {
+		return 0
+	}
+	return min(max(int(float64(at.Sub(s.from))/float64(whole)*barWidth), 0), barWidth-1)
+}
+
+func (s span) bar(entry *adminv1.JournalEntry, ended bool) string {
+	from := s.column(entry.GetAt().AsTime())
+	to, end := from, ""
+	switch {
+	case entry.GetCompletedAt() != nil:
+		to = max(s.column(entry.GetCompletedAt().AsTime()), from)
+	case !ended:
+		to, end = barWidth-1, "▸"
+	}
+	return pad(strings.Repeat(" ", from) + strings.Repeat("█", max(to-from+1-len([]rune(end)), 0)) + end)
+}
+
+func (s span) mark(at *timestamppb.Timestamp) string {
+	return pad(strings.Repeat(" ", s.column(at.AsTime())) + "×")
+}
+
+// pad keeps the bars' right edge where it is.
+func pad(bar string) string {
+	return "│" + bar + strings.Repeat(" ", max(barWidth-len([]rune(bar)), 0)) + "│"
+}
+
+func failedAttempts(inv *adminv1.Invocation) string {
+	switch {
+	case inv.GetFailedAttempts() == 0:
+		return ""
+	case inv.GetMaxAttempts() == 0:
+		return strconv.Itoa(int(inv.GetFailedAttempts()))
+	}
+	return fmt.Sprintf("%d; %d in a row, of %d that may be", inv.GetFailedAttempts(), inv.GetFailuresInRow(), inv.GetMaxAttempts())
+}
+
+func lastFailure(inv *adminv1.Invocation) string {
+	text := errorName(inv.GetLastFailure())
+	if failures := inv.GetFailures(); text != "" && len(failures) > 0 {
+		if where := afterEntry(failures[len(failures)-1]); where != "" {
+			text += " (" + where + ")"
+		}
+	}
+	return text
+}
+
+func waitingFor(inv *adminv1.Invocation) string {
+	waits := inv.GetWaitingFor()
+	if len(waits) == 0 || inv.GetStatus() != adminv1.InvocationStatus_INVOCATION_STATUS_SUSPENDED {
+		return ""
+	}
+	var names []string
+	for _, index := range waits[:min(len(waits), 10)] {
+		names = append(names, strconv.Itoa(int(index)))
+	}
+	if more := len(waits) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return "entry " + strings.Join(names, ", ")
+}
+
+func deadline(inv *adminv1.Invocation) string {
+	if inv.GetCompletedAt() != nil {
+		return ""
+	}
+	return set(inv.GetDeadline())
+}
+
+func restartedFrom(inv *adminv1.Invocation) string {
+	text := inv.GetRestartedFromInvocationId()
+	if text != "" && inv.GetRestartedEntries() > 0 {
+		text += fmt.Sprintf(", keeping its journal up to entry %d", inv.GetRestartedEntries())
+	}
+	return text
+}
