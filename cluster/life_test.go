@@ -362,3 +362,97 @@ func TestRestartKeepsEntries(t *testing.T) {
 		}
 	})
 }
+
+// TestBatch does the same to all that match, in pages, and leaves alone what was created since.
+func TestBatch(t *testing.T) {
+	inMemory(t, func(s *stage) {
+		name := s.on("sleep", func(ctx actor.Context) (string, error) { return "", actor.Sleep(ctx, 10*time.Minute) })
+		send := func(prefix string, count int) {
+			for i := range count {
+				_, err := s.send(s.t.Context(), s.things.Methods[keep], fmt.Sprint(prefix, i), name)
+				s.must(nil, err)
+			}
+		}
+		send("a-", 50)
+		send("b-", 10)
+		time.Sleep(time.Minute)
+		batch := func(operation adminv1.InvocationOperation, dryRun bool, between func()) (matched, done uint64) {
+			request := &adminv1.BatchInvocationsRequest{Operation: operation, DryRun: dryRun, RequestId: "batch", Invocations: &adminv1.ListInvocationsRequest{
+				Service: s.things.Name, KeyPrefix: "a-", PageSize: 20,
+			}}
+			for pages := 1; ; pages++ {
+				response := &adminv1.BatchInvocationsResponse{}
+				if failed := s.admin("BatchInvocations", request, response); failed != "" || response.GetFailed() > 0 {
+					s.t.Fatal(failed, response)
+				}
+				matched, done = matched+response.GetMatched(), done+response.GetDone()
+				request.Invocations.PageToken, request.Invocations.CreatedBefore = response.GetNextPageToken(), response.GetCreatedBefore()
+				if response.GetNextPageToken() == "" {
+					if pages < 3 {
+						s.t.Errorf("%d pages", pages)
+					}
+					return matched, done
+				}
+				between()
+			}
+		}
+		late := 0
+		more := func() { time.Sleep(time.Second); late++; send(fmt.Sprint("a-late-", late, "-"), 5); time.Sleep(time.Second) }
+		nothing := func() {}
+		if matched, done := batch(adminv1.InvocationOperation_INVOCATION_OPERATION_PAUSE, true, nothing); matched != 50 || done != 0 {
+			s.t.Error(matched, done)
+		}
+		if matched, done := batch(adminv1.InvocationOperation_INVOCATION_OPERATION_PAUSE, false, more); matched != 50 || done != 50 {
+			s.t.Error(matched, done)
+		}
+		paused := &adminv1.ListInvocationsResponse{}
+		if failed := s.admin("ListInvocations", &adminv1.ListInvocationsRequest{PageSize: 1000, Status: []adminv1.InvocationStatus{adminv1.InvocationStatus_INVOCATION_STATUS_PAUSED}}, paused); failed != "" || len(paused.GetInvocations()) != 50 {
+			s.t.Error(failed, len(paused.GetInvocations()))
+		}
+		if matched, done := batch(adminv1.InvocationOperation_INVOCATION_OPERATION_KILL, false, nothing); matched != uint64(50+5*late) || done != matched {
+			s.t.Error(matched, done)
+		}
+		// A batch of restarts that is asked for twice restarts each once, and not what it has started.
+		for range 2 {
+			if matched, done := batch(adminv1.InvocationOperation_INVOCATION_OPERATION_RESTART, false, nothing); matched != uint64(50+5*late) || done != matched {
+				s.t.Error(matched, done)
+			}
+		}
+		time.Sleep(20 * time.Minute)
+		succeeded := &adminv1.ListInvocationsResponse{}
+		if failed := s.admin("ListInvocations", &adminv1.ListInvocationsRequest{Service: s.things.Name, KeyPrefix: "a-", PageSize: 1000, Status: []adminv1.InvocationStatus{adminv1.InvocationStatus_INVOCATION_STATUS_SUCCEEDED}}, succeeded); failed != "" || len(succeeded.GetInvocations()) != 50+5*late {
+			s.t.Error(failed, len(succeeded.GetInvocations()))
+		}
+		if matched, done := batch(adminv1.InvocationOperation_INVOCATION_OPERATION_PURGE, false, nothing); matched != uint64(2*(50+5*late)) || done != matched {
+			s.t.Error(matched, done)
+		}
+	}, cluster.WithPartitions(4))
+}
+
+// A handler whose inactivity timeout is its own suspends by that, and a journal that is kept for
+// less time than the result goes before it.
+func TestOptionsOfJournals(t *testing.T) {
+	inMemory(t, func(s *stage) {
+		name := s.on("sleep", func(ctx actor.Context) (string, error) { return "rested", actor.Sleep(ctx, time.Hour) })
+		quick, err := s.send(s.t.Context(), s.things.Methods[pausing], "a", name)
+		s.must(nil, err)
+		patient, err := s.send(s.t.Context(), s.things.Methods[keep], "b", name)
+		s.must(nil, err)
+		time.Sleep(10 * time.Second)
+		s.settle(quick.ID(), "_SUSPENDED")
+		s.settle(patient.ID(), "_RUNNING")
+		_, err = s.attach(quick)
+		s.must(nil, err)
+		if found := s.look(quick.ID()); len(found.GetJournal()) != 1 {
+			s.t.Error(found)
+		}
+		time.Sleep(20 * time.Minute)
+		if found := s.look(quick.ID()); len(found.GetJournal()) != 0 || !strings.Contains(found.GetResponse().GetJson(), "rested") {
+			s.t.Error(found)
+		}
+		refused := s.admin("RestartInvocation", &adminv1.RestartInvocationRequest{InvocationId: quick.ID()}, &adminv1.RestartInvocationResponse{})
+		if !strings.Contains(refused, "is not kept any more") {
+			s.t.Error(refused)
+		}
+	})
+}

@@ -46,7 +46,7 @@ const (
 	look             // READ
 	keep             // DURABLE
 	short            // TRANSACTION of the service that may take a second only
-	pausing  = short // DURABLE of things that is paused after three failures
+	pausing  = short // DURABLE of things that is paused after three failures, with a journal that goes after ten minutes
 )
 
 // The handlers of the stage's workflow.
@@ -99,6 +99,7 @@ func newStageWith(t *testing.T, edit func(s *stage), opts ...cluster.Option) *st
 	s.things.Tables = []actor.TableDesc{{Name: "rows", New: func() proto.Message { return new(wrapperspb.StringValue) }}}
 	patient := *s.things.Methods[keep]
 	patient.Name, patient.Options.Retry = "HPAUSING", actor.RetryPolicy{MaxAttempts: 3, PauseOnExhausted: true, InitialInterval: time.Minute}
+	patient.Options.InactivityTimeout, patient.Options.JournalRetention = time.Second, 10*time.Minute
 	s.things.Methods = append(s.things.Methods, &patient)
 	s.batches = s.service("stage.v1.BatchService", actor.KindService, actor.ModeTransaction, actor.ModeRead, actor.ModeDurable)
 	brief := *s.batches.Methods[transact]

@@ -97,8 +97,12 @@ func invocations() []*routing.InvocationDetail {
 		{ID: id(3), Row: &recordv1.Invocation{
 			Target: &recordv1.Target{Service: bank.TransferServiceName, Handler: "Transfer"}, Mode: 1, Status: recordv1.Status_STATUS_BACKING_OFF,
 			CreatedAt: noon - 60_000, StartedAt: noon - 59_000, Attempt: 4, RetryAt: noon + 5_000, CancelRequested: true,
-			LastFailure: &recordv1.Error{Code: 13, Message: "panic: no"},
-			Flow:        &recordv1.Flow{Tenant: "team a", Priority: 3, LimitKey: "carla", Ask: 5, AskedAt: noon - 1000, Limits: []*recordv1.Limit{{Name: bank.TransferServiceName + "/slow"}}},
+			LastFailure: &recordv1.Error{Code: 13, Message: "panic: no"}, Failures: 2, FailedAttempts: 3,
+			Failed: []*recordv1.Failure{
+				{Error: &recordv1.Error{Code: 14, Message: "no\x1b[31m line"}, At: noon - 58_000, Attempt: 2},
+				{Error: &recordv1.Error{Code: 13, Message: "panic: no"}, At: noon - 5_000, Attempt: 4, Entry: 1, Step: `Run "pay"`, Site: "bank.go:7", Stack: "goroutine 1\n\tmain.go:1"},
+			},
+			Flow: &recordv1.Flow{Tenant: "team a", Priority: 3, LimitKey: "carla", Ask: 5, AskedAt: noon - 1000, Limits: []*recordv1.Limit{{Name: bank.TransferServiceName + "/slow"}}},
 			Divergence: &recordv1.Divergence{
 				Entry: 2, Attempt: 4, Difference: "the key",
 				Recorded: &recordv1.DivergentStep{Step: "Call bank.v1.AccountService/alice/Deposit", Site: "transfer.go:31"},
@@ -159,6 +163,26 @@ func (r *shopRouter) Journal(ctx context.Context, id invocation.ID, after uint32
 func (r *shopRouter) Cancel(ctx context.Context, id invocation.ID, _ bool) error {
 	_, err := r.Journal(ctx, id, 0, 0)
 	return err
+}
+
+// Pause implements routing.Router.
+func (r *shopRouter) Pause(ctx context.Context, id invocation.ID) error {
+	return r.Cancel(ctx, id, false)
+}
+
+// Resume implements routing.Router.
+func (r *shopRouter) Resume(ctx context.Context, id invocation.ID) error {
+	return r.Cancel(ctx, id, false)
+}
+
+// Purge implements routing.Router.
+func (r *shopRouter) Purge(ctx context.Context, id invocation.ID) error {
+	return r.Cancel(ctx, id, false)
+}
+
+// RestartAsNew implements routing.Router.
+func (r *shopRouter) RestartAsNew(ctx context.Context, id invocation.ID, _ uint32, _ string) (invocation.ID, error) {
+	return id, r.Cancel(ctx, id, false)
 }
 
 // Attach implements routing.Router.

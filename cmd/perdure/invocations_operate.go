@@ -41,7 +41,7 @@ is left as it is; one that is paused goes on, to hear of it.`,
 		},
 	}
 	kill := &operation{
-		verb: "kill", done: "asked to kill", batch: adminv1.InvocationOperation_INVOCATION_OPERATION_KILL,
+		verb: "kill", done: "killed", batch: adminv1.InvocationOperation_INVOCATION_OPERATION_KILL,
 		short: "End invocations where they are",
 		long: `End invocations where they are, with all that they have called and wait for.
 
@@ -54,7 +54,7 @@ One that has ended already is left as it is.`,
 		},
 	}
 	pause := &operation{
-		verb: "pause", done: "asked to pause", batch: adminv1.InvocationOperation_INVOCATION_OPERATION_PAUSE,
+		verb: "pause", done: "paused", batch: adminv1.InvocationOperation_INVOCATION_OPERATION_PAUSE,
 		short: "Make invocations stand still",
 		long: `Make invocations stand still until they are resumed.
 
@@ -68,7 +68,7 @@ in an inbox leaves it, and joins it again at the end. A TRANSACTION that runs ca
 		},
 	}
 	resume := &operation{
-		verb: "resume", done: "asked to resume", batch: adminv1.InvocationOperation_INVOCATION_OPERATION_RESUME,
+		verb: "resume", done: "resumed", batch: adminv1.InvocationOperation_INVOCATION_OPERATION_RESUME,
 		short: "Let paused invocations go on",
 		long: `Let paused invocations go on, and those that back off try again at once.
 

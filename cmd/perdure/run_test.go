@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -168,5 +169,49 @@ func TestListStopsLooking(t *testing.T) {
 	want := "… 0 of 1000000 invocations match so far, and there are more to look at: filter, or go on with --page-token further\n"
 	if code != exitOK || out != "" || stderr != want || pages != maxScanned/20_000 {
 		t.Errorf("exit code %d after %d pages, %q, %q", code, pages, out, stderr)
+	}
+}
+
+// TestBatchGoesOn: one that was interrupted says how to go on, and what follows does the rest.
+func TestBatchGoesOn(t *testing.T) {
+	addr, stop, err := startFake(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	pages := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if pages++; pages == 2 {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte(`{"code":"unavailable","message":"the node is shutting down"}`))
+			return
+		}
+		request, err := http.NewRequestWithContext(r.Context(), r.Method, addr+r.URL.Path, r.Body)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		request.Header = r.Header
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer response.Body.Close()
+		w.Header().Set("Content-Type", response.Header.Get("Content-Type"))
+		w.WriteHeader(response.StatusCode)
+		_, _ = io.Copy(w, response.Body)
+	}))
+	defer server.Close()
+	code, out, stderr := runCLI(t.Context(), "--addr", server.URL, "-H", "Authorization: secret", "invocations", "purge", "--status", "suspended,failed,backing_off", "--older-than", "1ms", "--yes")
+	_, line, ok := strings.Cut(stderr, "go on with: perdure ")
+	line = firstLine(line)
+	if code != exitFailed || out != "" || !ok || !strings.Contains(line, "--go-on") || strings.Contains(line, "secret") || strings.Contains(line, "older-than") {
+		t.Fatalf("exit code %d, %q, %q", code, out, stderr)
+	}
+	code, out, stderr = runCLI(t.Context(), strings.Fields(line)...)
+	if code != exitOK || !strings.HasPrefix(out, "1 invocation purged of 1 that match") {
+		t.Errorf("%s: exit code %d, %q, %q", line, code, out, stderr)
 	}
 }
