@@ -397,7 +397,12 @@ func TestBatch(t *testing.T) {
 			}
 		}
 		late := 0
-		more := func() { time.Sleep(time.Second); late++; send(fmt.Sprint("a-late-", late, "-"), 5); time.Sleep(time.Second) }
+		more := func() {
+			time.Sleep(time.Second)
+			late++
+			send(fmt.Sprint("a-late-", late, "-"), 5)
+			time.Sleep(time.Second)
+		}
 		nothing := func() {}
 		if matched, done := batch(adminv1.InvocationOperation_INVOCATION_OPERATION_PAUSE, true, nothing); matched != 50 || done != 0 {
 			s.t.Error(matched, done)

@@ -28,12 +28,12 @@ func (c *cli) printTimeline(found *adminv1.GetInvocationResponse, values bool) {
 	if len(found.GetJournal()) == 0 && len(inv.GetFailures()) == 0 {
 		return
 	}
-	span := spanOf(found)
+	life := lifespanOf(found)
 	ended := inv.GetCompletedAt() != nil
 	var rows []timelineRow
 	for _, entry := range found.GetJournal() {
 		row := timelineRow{at: entry.GetAt().AsTime(), cells: []string{
-			strconv.Itoa(int(entry.GetIndex())), "+" + between(inv.GetCreatedAt(), entry.GetAt()), span.bar(entry, ended), entry.GetKind(),
+			strconv.Itoa(int(entry.GetIndex())), "+" + between(inv.GetCreatedAt(), entry.GetAt()), life.bar(entry, ended), entry.GetKind(),
 			orDash(entry.GetName()), orDash(entry.GetSite()), took(entry), outcome(entry, ended),
 		}}
 		if values {
@@ -47,7 +47,7 @@ func (c *cli) printTimeline(found *adminv1.GetInvocationResponse, values bool) {
 			kind = "result"
 		}
 		rows = append(rows, timelineRow{at: failed.GetAt().AsTime(), cells: []string{
-			"×", "+" + between(inv.GetCreatedAt(), failed.GetAt()), span.mark(failed.GetAt()), kind,
+			"×", "+" + between(inv.GetCreatedAt(), failed.GetAt()), life.mark(failed.GetAt()), kind,
 			orDash(afterEntry(failed)), orDash(failed.GetSite()), "-", "failed: " + errorName(failed.GetError()),
 		}})
 	}
@@ -72,13 +72,13 @@ func afterEntry(failed *adminv1.Failure) string {
 	return fmt.Sprintf("at entry %d: %s", failed.GetEntry(), failed.GetStep())
 }
 
-// span is the time that the bars stand for.
-type span struct{ from, to time.Time }
+// lifespan is the time that the bars stand for.
+type lifespan struct{ from, to time.Time }
 
-// spanOf ends with the invocation, or with the last thing that is known of it.
-func spanOf(found *adminv1.GetInvocationResponse) span {
+// lifespanOf ends with the invocation, or with the last thing that is known of it.
+func lifespanOf(found *adminv1.GetInvocationResponse) lifespan {
 	inv := found.GetInvocation()
-	s := span{from: inv.GetCreatedAt().AsTime()}
+	s := lifespan{from: inv.GetCreatedAt().AsTime()}
 	if inv.GetCompletedAt() != nil {
 		s.to = inv.GetCompletedAt().AsTime()
 		return s
@@ -96,14 +96,14 @@ func spanOf(found *adminv1.GetInvocationResponse) span {
 	return s
 }
 
-func (s *span) reach(at *timestamppb.Timestamp) {
+func (s *lifespan) reach(at *timestamppb.Timestamp) {
 	if at != nil && at.AsTime().After(s.to) {
 		s.to = at.AsTime()
 	}
 }
 
 // column is where an instant lies.
-func (s span) column(at time.Time) int {
+func (s lifespan) column(at time.Time) int {
 	whole := s.to.Sub(s.from)
 	if whole <= 0 {
 		return 0
@@ -111,7 +111,7 @@ func (s span) column(at time.Time) int {
 	return min(max(int(float64(at.Sub(s.from))/float64(whole)*barWidth), 0), barWidth-1)
 }
 
-func (s span) bar(entry *adminv1.JournalEntry, ended bool) string {
+func (s lifespan) bar(entry *adminv1.JournalEntry, ended bool) string {
 	from := s.column(entry.GetAt().AsTime())
 	to, end := from, ""
 	switch {
@@ -123,7 +123,7 @@ func (s span) bar(entry *adminv1.JournalEntry, ended bool) string {
 	return pad(strings.Repeat(" ", from) + strings.Repeat("█", max(to-from+1-len([]rune(end)), 0)) + end)
 }
 
-func (s span) mark(at *timestamppb.Timestamp) string {
+func (s lifespan) mark(at *timestamppb.Timestamp) string {
 	return pad(strings.Repeat(" ", s.column(at.AsTime())) + "×")
 }
 

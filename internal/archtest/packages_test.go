@@ -21,6 +21,9 @@ var roomier = map[string]int{
 	// The transitions of invocations and of transactions write the same memory in one evaluation;
 	// what of transactions does not is in internal/transaction.
 	"internal/engine": 5600,
+	// One program, a file for each sub-command: they share its connection, output and flags, and
+	// nothing else could use them.
+	"cmd/perdure": 4500,
 	// What is asked of partitions' rows is read beside the goroutine that owns them, by the same
 	// snapshots; lists that merge partitions are in files of their own.
 	"internal/partition": 4000,

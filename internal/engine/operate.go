@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"strings"
+
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
@@ -113,17 +115,7 @@ func (e *Engine) resume(l *live, now int64) (refused *recordv1.Result, err error
 
 // mark is the status in a word, for people.
 func (l *live) mark() string {
-	switch l.row.Status {
-	case recordv1.Status_STATUS_SUCCEEDED:
-		return "succeeded"
-	case recordv1.Status_STATUS_FAILED:
-		return "failed"
-	case recordv1.Status_STATUS_CANCELLED:
-		return "cancelled"
-	case recordv1.Status_STATUS_KILLED:
-		return "killed"
-	}
-	return "not ended"
+	return strings.ToLower(strings.TrimPrefix(l.row.Status.String(), "STATUS_"))
 }
 
 func (ev *Purge) evaluate(e *Engine, now int64) error {

@@ -101,6 +101,9 @@ func (e *Engine) copyJournal(old *live, ev *RestartAsNew, input []byte, entries 
 		if err := put(table.Journal(ev.New, index), entry); err != nil {
 			return nil, err
 		}
+		if sleep := entry.GetSleep(); sleep != nil && completions[index] == nil {
+			e.armTimer(table.Timer{At: sleep.Until, Kind: table.TimerSleep, ID: ev.New, Entry: index})
+		}
 		if c := completions[index]; c != nil {
 			if err := put(table.Completion(ev.New, index), c); err != nil {
 				return nil, err

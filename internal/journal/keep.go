@@ -12,7 +12,7 @@ import (
 func Completes(entry *recordv1.Entry) bool {
 	switch entry.GetEntry().(type) {
 	case *recordv1.Entry_Input, *recordv1.Entry_Send, *recordv1.Entry_SetState, *recordv1.Entry_TablePut, *recordv1.Entry_CompletePromise,
-		*recordv1.Entry_CompleteAwakeable, *recordv1.Entry_Wait, *recordv1.Entry_CancelInvocation:
+		*recordv1.Entry_CompleteAwakeable, *recordv1.Entry_Wait, *recordv1.Entry_CancelInvocation, *recordv1.Entry_Version, *recordv1.Entry_StopTimer:
 		return false
 	}
 	return true
@@ -32,6 +32,7 @@ func Keep(start uint32, journal []*recordv1.Entry, completions map[uint32]*recor
 	for i, entry := range journal[:from-start] {
 		index := start + uint32(i) + 1
 		switch wait := entry.GetWait(); {
+		case entry.GetSleep() != nil: // Its timer is set again.
 		case Completes(entry) && completions[index] == nil:
 			return fmt.Errorf("entry %d (%s) has no result, which a replay would need: keep the entries before it, up to %d", index, Describe(entry), index-1)
 		case wait.GetOutcome() == recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED || wait.GetCancelHeard():
