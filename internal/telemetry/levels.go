@@ -12,7 +12,7 @@ import (
 type Levels struct {
 	// PartitionsLed is how many partitions this node leads.
 	PartitionsLed int64
-	// LiveInvocations are those in memory: queued, running, backing off or paused.
+	// LiveInvocations are those in memory: queued, running or backing off.
 	LiveInvocations int64
 	// HeldKeys are the keys that an invocation holds, suspended or not.
 	HeldKeys int64
@@ -71,7 +71,7 @@ func (i *Instruments) Observe(read func(context.Context) (Levels, bool)) (stop f
 		values = append(values, func(observer metric.Observer, levels *Levels) { observer.ObserveInt64(made, value(levels)) })
 	}
 	gauge("perdure.partitions.led", "{partition}", "Partitions that this node leads.", func(l *Levels) int64 { return l.PartitionsLed })
-	gauge("perdure.invocations.live", "{invocation}", "Invocations in memory: queued, running, backing off or paused.", func(l *Levels) int64 { return l.LiveInvocations })
+	gauge("perdure.invocations.live", "{invocation}", "Invocations in memory: queued, running or backing off.", func(l *Levels) int64 { return l.LiveInvocations })
 	gauge("perdure.keys.held", "{key}", "Keys that an invocation holds.", func(l *Levels) int64 { return l.HeldKeys })
 	gauge("perdure.inbox.depth", "{invocation}", "Invocations queued behind another of their key.", func(l *Levels) int64 { return l.InboxDepth })
 	gauge("perdure.attempts.running", "{attempt}", "Attempts under way.", func(l *Levels) int64 { return l.RunningAttempts })
