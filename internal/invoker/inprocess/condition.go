@@ -54,16 +54,27 @@ func firstOfEntries(condition *actor.Condition) []uint32 {
 
 // waitUntil is WaitUntil for handlers without a journal: one wait after the other.
 func waitUntil(ctx context.Context, condition *actor.Condition, ended func(entry uint32) (done, failure bool), wait func(context.Context, []uint32) (int, error)) error {
-	for !condition.Decide(ended) {
-		var entries []uint32
+	for {
+		// Entries complete at any time. What decides and what is waited for must be one look, or
+		// one that completes between two of them is neither seen nor waited for.
+		seen := map[uint32]bool{}
+		var open []uint32
 		condition.Undecided(func(entry uint32) {
-			if done, _ := ended(entry); !done {
-				entries = append(entries, entry)
+			if done, failure := ended(entry); done {
+				seen[entry] = failure
+			} else {
+				open = append(open, entry)
 			}
 		})
-		if _, err := wait(ctx, entries); err != nil {
+		decided := condition.Decide(func(entry uint32) (done, failure bool) {
+			failure, done = seen[entry]
+			return done, failure
+		})
+		if decided {
+			return nil
+		}
+		if _, err := wait(ctx, open); err != nil {
 			return err
 		}
 	}
-	return nil
 }
