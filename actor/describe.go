@@ -140,8 +140,7 @@ type RetryPolicy struct {
 	Factor float64
 	// MaxAttempts counts the first try: 1 is never to try again.
 	MaxAttempts int
-	// PauseOnExhausted makes an invocation wait for an operator instead of failing. It means
-	// nothing for [Run].
+	// PauseOnExhausted makes an invocation wait for an operator instead of failing.
 	PauseOnExhausted bool
 }
 

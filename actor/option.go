@@ -33,12 +33,11 @@ func (d delay) applySend(call *CallRequest) { call.Delay = time.Duration(d) }
 func Delay(wait time.Duration) SendOption { return delay(max(wait, 0)) }
 
 // RunOption changes one [Run], [RunAsync] or [Do].
-type RunOption interface{ applyRun(*RetryPolicy) }
+type RunOption interface{ applyRun(*RunPolicy) }
 
-type runRetry RetryPolicy
+type runRetry RunPolicy
 
-func (r runRetry) applyRun(policy *RetryPolicy) { *policy = RetryPolicy(r) }
+func (r runRetry) applyRun(policy *RunPolicy) { *policy = RunPolicy(r) }
 
-// RunRetry replaces the retry policy of a Run. Fields that are zero keep their default: 100 ms,
-// doubling up to 10 s, 30 attempts.
-func RunRetry(policy RetryPolicy) RunOption { return runRetry(policy) }
+// RunRetry replaces the retry policy of a Run.
+func RunRetry(policy RunPolicy) RunOption { return runRetry(policy) }

@@ -10,7 +10,7 @@ import (
 //
 // T is a message, or a type that encoding/json restores. fn's ctx makes no steps; calls with it
 // go over the transport of a [Client]. An error of fn with a code is recorded and returned; any
-// other is tried again (see [RunRetry]) until the tries are used up and then recorded. So what
+// other is tried again (see [RunPolicy]) until the tries are used up and then recorded. So what
 // Run returns is terminal: return nil, err is right.
 func Run[T any](ctx context.Context, name string, fn func(context.Context) (T, error), opts ...RunOption) (result T, err error) {
 	runtime, index, err := startRun(ctx, name, false, fn, opts)
@@ -40,7 +40,7 @@ func startRun[T any](ctx context.Context, name string, async bool, fn func(conte
 	if err != nil {
 		return nil, 0, err
 	}
-	var policy RetryPolicy
+	var policy RunPolicy
 	for _, opt := range opts {
 		opt.applyRun(&policy)
 	}

@@ -45,7 +45,7 @@ type Runtime interface {
 	Send(ctx context.Context, call CallRequest) (id string, err error)
 	// Run runs fn once its start is recorded. If async is set it returns at once and fn runs on
 	// another goroutine; else it returns when the result is recorded.
-	Run(ctx context.Context, name string, retry RetryPolicy, async bool, fn func(context.Context) ([]byte, error)) (index uint32, err error)
+	Run(ctx context.Context, name string, retry RunPolicy, async bool, fn func(context.Context) ([]byte, error)) (index uint32, err error)
 	// Sleep completes at until.
 	Sleep(ctx context.Context, wait time.Duration) (index uint32, until time.Time, err error)
 	// StopTimer completes the entry of a Sleep with an error, unless it has completed.

@@ -182,7 +182,7 @@ func (p *program) run(at int, step *chaosv1.RunClosure) error {
 		}
 		return step.Value, nil
 	}
-	policy := actor.RunRetry(actor.RetryPolicy{InitialInterval: time.Millisecond, MaxInterval: 10 * time.Millisecond, MaxAttempts: 1_000})
+	policy := actor.RunRetry(actor.RunPolicy{InitialInterval: time.Millisecond, MaxInterval: 10 * time.Millisecond, MaxAttempts: 1_000})
 	if step.Aside {
 		p.aside = append(p.aside, actor.RunAsync(p.ctx, name, closure, policy))
 		return nil

@@ -171,6 +171,7 @@ func (e *Engine) end(l *live, status recordv1.Status, result *recordv1.Result, n
 
 // dropTimers forgets the timer that would move an invocation on.
 func (e *Engine) dropTimers(l *live) {
+	e.forgetWake(l)
 	switch l.row.Status {
 	case recordv1.Status_STATUS_SCHEDULED:
 		e.delete(table.Timer{At: l.row.DueAt, Kind: table.TimerDue, ID: l.id}.Key())

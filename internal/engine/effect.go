@@ -38,7 +38,9 @@ type StartAttempt struct {
 	Known       uint32
 	Entries     uint32
 	// LookAhead: the entries after Journal may write to the object.
-	LookAhead       bool
+	LookAhead bool
+	// Tries of Run entries that have failed and have no completion.
+	Tries           map[uint32]*recordv1.RunTries
 	CancelRequested bool
 	// Joined: it is a call that is part of a transaction.
 	Joined bool

@@ -35,6 +35,10 @@ func (ev *CompleteRun) evaluate(e *Engine, now int64) error {
 	if l == nil {
 		return nil
 	}
+	if l.tried[ev.Index] {
+		delete(l.tried, ev.Index)
+		e.delete(table.Tries(l.id, ev.Index))
+	}
 	// The attempt has the result already: it is told nothing.
 	return e.putMessage(table.Completion(l.id, ev.Index), &recordv1.Completion{Entry: ev.Index, Result: ev.Result, At: now})
 }

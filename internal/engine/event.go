@@ -84,6 +84,14 @@ type CompleteRun struct {
 	Result  *recordv1.Result
 }
 
+// RetryRun records that the closure of a Run entry has failed and will be tried again.
+type RetryRun struct {
+	ID      invocation.ID
+	Attempt uint32
+	Index   uint32
+	Tries   *recordv1.RunTries
+}
+
 // Finish ends an attempt with its invocation's result. Entries are a TRANSACTION's.
 type Finish struct {
 	ID      invocation.ID
@@ -108,12 +116,14 @@ type Fail struct {
 }
 
 // Suspend ends an attempt whose handler was unwound while it waited. A completion of any of
-// WaitingFor wakes it, or of enough of WaitingUntil if that is set.
+// WaitingFor wakes it, or of enough of WaitingUntil if that is set, and so does the instant WakeAt
+// (milliseconds since 1970 UTC) if it is not 0.
 type Suspend struct {
 	ID           invocation.ID
 	Attempt      uint32
 	WaitingFor   []uint32
 	WaitingUntil *recordv1.Condition
+	WakeAt       int64
 }
 
 // ContinueAsNew ends an attempt whose handler begins anew: with another input, an empty journal,

@@ -65,14 +65,22 @@ func (e *Engine) goOnPurging(l *live, next uint32, now int64) error {
 	return e.putEnded(l)
 }
 
-// dropEntries removes the entries lower ≤ index < upper with their completions, at most so many
+// dropEntries removes the entries lower ≤ index < upper with their completions and tries, at most so many
 // rows. next is the first of which something is left, 0 if nothing is.
 func (e *Engine) dropEntries(id invocation.ID, lower, upper uint32, most int) (next uint32, left int, err error) {
 	keys, next, err := pages.Keys(overlaid{e}, id, lower, upper, most/2, purgeBytes)
 	for _, key := range keys {
 		e.delete(key)
 	}
-	return next, most - len(keys), err
+	if err != nil {
+		return next, most - len(keys), err
+	}
+	to := upper
+	if next != 0 {
+		to = next
+	}
+	tries, err := e.deleteRange(table.Tries(id, lower), table.Tries(id, to), most)
+	return next, most - len(keys) - tries, err
 }
 
 // deleteRange deletes the first rows of a range, at most so many.

@@ -203,6 +203,8 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 		return &Append{ID: id, Attempt: attempt, Index: uint32(a.number("index")), Entry: s.entry(t, a)}
 	case "run-done":
 		return &CompleteRun{ID: id, Attempt: attempt, Index: uint32(a.number("index")), Result: result(a)}
+	case "run-failed":
+		return &RetryRun{ID: id, Attempt: attempt, Index: uint32(a.number("index")), Tries: &recordv1.RunTries{Failed: uint32(a.number("failed")), NextAt: a.number("next")}}
 	case "finish":
 		f := &Finish{ID: id, Attempt: attempt, Result: result(a)}
 		if _, ok := a["set"]; ok {
@@ -217,7 +219,7 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 	case "fail":
 		return &Fail{ID: id, Attempt: attempt, Error: &recordv1.Error{Code: 2, Message: "boom"}, RetryAfter: a.number("retry-after")}
 	case "suspend":
-		e := &Suspend{ID: id, Attempt: attempt}
+		e := &Suspend{ID: id, Attempt: attempt, WakeAt: a.number("wake")}
 		for n := range strings.SplitSeq(a["waiting"], ",") {
 			index, _ := strconv.Atoi(n)
 			e.WaitingFor = append(e.WaitingFor, uint32(index))

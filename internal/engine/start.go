@@ -16,6 +16,7 @@ func (e *Engine) start(l *live, now int64) error {
 	l.row.Status = recordv1.Status_STATUS_RUNNING
 	l.row.Attempt++
 	l.row.WaitingFor, l.row.WaitingUntil, l.row.RetryAt = nil, nil, 0
+	e.forgetWake(l)
 	if l.row.StartedAt == 0 {
 		l.row.StartedAt = now
 	}
@@ -34,6 +35,9 @@ func (e *Engine) start(l *live, now int64) error {
 			return e.quarantine(l, err, now)
 		}
 		l.entries = attempt.Entries
+		if attempt.Tries, err = e.loadTries(l); err != nil {
+			return e.quarantine(l, err, now)
+		}
 	}
 	var written bool
 	if l.call != nil {

@@ -33,8 +33,11 @@ func (ev *Suspend) evaluate(e *Engine, now int64) error {
 			wake = wake || ok
 		}
 	}
-	if wake {
+	if wake || ev.WakeAt != 0 && ev.WakeAt <= now {
 		return e.start(l, now)
+	}
+	if l.row.WakeAt = ev.WakeAt; ev.WakeAt != 0 {
+		e.armTimer(table.Timer{At: ev.WakeAt, Kind: table.TimerWake, ID: l.id})
 	}
 	l.row.Status = recordv1.Status_STATUS_SUSPENDED
 	l.row.WaitingFor, l.row.WaitingUntil = ev.WaitingFor, ev.WaitingUntil

@@ -40,6 +40,10 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 		if l.row.Status == recordv1.Status_STATUS_BACKING_OFF && l.row.RetryAt == timer.At {
 			return e.start(l, now)
 		}
+	case table.TimerWake:
+		if l.row.Status == recordv1.Status_STATUS_SUSPENDED && l.row.WakeAt == timer.At {
+			return e.start(l, now)
+		}
 	case table.TimerDeadline:
 		if !completed(l.row.Status) {
 			return e.end(l, recordv1.Status_STATUS_FAILED, failure(codeDeadlineExceeded,

@@ -73,6 +73,8 @@ type Attempt struct {
 	Known       uint32
 	// LookAhead: the entries after Journal may write to the object.
 	LookAhead bool
+	// Tries of Run entries without a completion that have failed.
+	Tries map[uint32]*recordv1.RunTries
 	// CancelRequested: cancelled before this attempt, and no Wait entry says so yet.
 	CancelRequested bool
 	// Origins are the invocations whose entries the journal begins with: while those replay, time
@@ -107,6 +109,8 @@ type Host interface {
 	// durable: the gate before a Run closure starts. It is not called if that never happens
 	// (the attempt is aborted then). granted must not block.
 	AwaitDurable(attempt *Attempt, granted func())
+	// Retry records that the closure of the Run entry index has failed and will be tried again.
+	Retry(attempt *Attempt, index uint32, tries *recordv1.RunTries)
 	// Complete records the result of the Run entry index.
 	Complete(attempt *Attempt, index uint32, result *recordv1.Result)
 	// Journal reads what was recorded of the attempt's invocation.
@@ -144,6 +148,8 @@ type Outcome struct {
 	WaitingFor []uint32
 	// WaitingUntil, if set, is what wakes it instead.
 	WaitingUntil *recordv1.Condition
+	// WakeAt, unless zero, wakes it too.
+	WakeAt time.Time
 }
 
 // Tables reads the tables of one object. Its methods are safe for concurrent use.

@@ -127,6 +127,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Entries:         e.Entries,
 		Known:           e.Known,
 		LookAhead:       e.LookAhead,
+		Tries:           e.Tries,
 		CancelRequested: e.CancelRequested,
 		Origins:         row.Origins,
 		Traceparent:     p.traceparent(e),
@@ -274,6 +275,11 @@ func (h host) Journal(a *invoker.Attempt) invoker.Journal {
 	})
 }
 
+// Retry implements invoker.Host.
+func (h host) Retry(a *invoker.Attempt, index uint32, tries *recordv1.RunTries) {
+	h.post(item{event: &engine.RetryRun{ID: a.ID, Attempt: a.Number, Index: index, Tries: tries}})
+}
+
 // Complete implements invoker.Host.
 func (h host) Complete(a *invoker.Attempt, index uint32, result *recordv1.Result) {
 	if refused := h.tooLarge(a, proto.Size(result)); refused != nil {
@@ -303,7 +309,11 @@ func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
 		}
 		event = &engine.ContinueAsNew{ID: a.ID, Attempt: a.Number, Input: o.ContinueAsNew}
 	case o.Suspended:
-		event = &engine.Suspend{ID: a.ID, Attempt: a.Number, WaitingFor: o.WaitingFor, WaitingUntil: o.WaitingUntil}
+		suspend := &engine.Suspend{ID: a.ID, Attempt: a.Number, WaitingFor: o.WaitingFor, WaitingUntil: o.WaitingUntil}
+		if !o.WakeAt.IsZero() {
+			suspend.WakeAt = o.WakeAt.UnixMilli()
+		}
+		event = suspend
 	default:
 		event = &engine.Fail{ID: a.ID, Attempt: a.Number, Error: o.Retry, Divergence: o.Divergence, RetryAfter: o.RetryAfter.Milliseconds(), Entry: o.Entry, Stack: o.Stack}
 	}

@@ -32,6 +32,8 @@ func (p *Partition) crashAfter(l *leadership, event engine.Event) {
 			return
 		}
 		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt})
+	case *engine.RetryRun:
+		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt})
 	case *engine.ContinueAsNew:
 		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt + 1})
 	}

@@ -122,6 +122,8 @@ func spokenFor(event engine.Event) (id invocation.ID, ok bool) {
 		return ev.ID, true
 	case *engine.CompleteRun:
 		return ev.ID, true
+	case *engine.RetryRun:
+		return ev.ID, true
 	case *engine.Finish:
 		return ev.ID, true
 	case *engine.ContinueAsNew:

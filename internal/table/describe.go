@@ -14,6 +14,7 @@ var tableNames = map[byte]string{
 	tableRowCount: "rows", tableOutbox: "outbox", tablePromise: "promise", tableReceive: "receive",
 	tableState: "state", tableRow: "row", tableTimer: "timer",
 	tableLimit: "limit", tableWait: "wait",
+	tableTries:    "tries",
 	tablePrepared: "promise of transaction",
 	tableDecision: "decision of transaction",
 	tableSchedule: "schedule", tableScheduling: "schedule state",
@@ -57,7 +58,7 @@ func Describe(key []byte) string {
 		if len(rest) == 24 {
 			return fmt.Sprintf("%s %x", name, rest)
 		}
-	case tableActive, tableInvocation, tableJournal, tableCompletion:
+	case tableActive, tableInvocation, tableJournal, tableCompletion, tableTries:
 		if id, err := ParseID(key[:min(len(key), 1+24)]); err == nil {
 			parts, rest = append(parts, id.String()), rest[24:]
 		}

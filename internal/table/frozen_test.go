@@ -60,6 +60,8 @@ func TestKeysAreFrozen(t *testing.T) {
 		{"permit", Permit("bank.v1.Account/vip=alice", id)},
 		{"wait", Wait("bank.v1.Account/vip=alice", 101, 1<<33, 1<<40)},
 		{"timer limit", Timer{At: 1, Kind: TimerLimit, ID: id}.Key()},
+		{"timer wake", Timer{At: 1, Kind: TimerWake, ID: id}.Key()},
+		{"tries", Tries(id, 5)},
 	}
 	var got strings.Builder
 	for _, row := range rows {

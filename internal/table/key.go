@@ -32,6 +32,7 @@ const (
 	tableReceive    = 'r' // object, name, sequence → recordv1.Caller waiting for a signal
 	tableState      = 's' // object → state message
 	tableRow        = 't' // object, table, key → message
+	tableTries      = 'u' // id, entry → recordv1.RunTries: a Run that has failed and is to be tried again
 	tableTimer      = 'w' // instant, kind, id, entry → nothing
 	tablePrepared   = 'x' // root, sequence → recordv1.Prepared: what a participant has promised
 	tableDecision   = 'y' // root, sequence → recordv1.Decision: a transaction that has committed
@@ -134,7 +135,18 @@ func CompletionsOf(id invocation.ID) (lower, upper []byte) {
 	return lower, Successor(lower)
 }
 
-// ParseEntry returns the entry of a Journal or Completion key.
+// Tries is the key of how often a Run entry has failed.
+func Tries(id invocation.ID, entry uint32) []byte {
+	return binary.BigEndian.AppendUint32(byID(tableTries, id, 4), entry)
+}
+
+// TriesOf is the range of what is kept of an invocation's Runs that have failed.
+func TriesOf(id invocation.ID) (lower, upper []byte) {
+	lower = byID(tableTries, id, 0)
+	return lower, Successor(lower)
+}
+
+// ParseEntry returns the entry of a Journal, Completion or Tries key.
 func ParseEntry(key []byte) (uint32, error) {
 	if len(key) != 1+invocation.IDBytes+4 {
 		return 0, ErrMalformedKey

@@ -17,6 +17,7 @@ const (
 	TimerRetry    TimerKind = 'r' // the next attempt starts
 	TimerDeadline TimerKind = 't' // the invocation's time is up
 	TimerExpire   TimerKind = 'x' // a completed invocation's retention is over; its entry is where its removal goes on
+	TimerWake     TimerKind = 'u' // a suspended invocation is started again
 	TimerTrim     TimerKind = 'j' // entries of runs before the last ContinueAsNew are removed, from its entry on
 	TimerLimit    TimerKind = 'l' // a limit has a token for who waits, or nobody uses it any more
 

@@ -174,7 +174,12 @@ func TestDerivedContextEndsARun(t *testing.T) {
 			durably(t, quiet(), func(d *double) { d.crash = crash }, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
 				timed, cancel := context.WithTimeout(ctx, time.Minute)
 				defer cancel()
-				err := actor.Do(timed, "flaky", func(context.Context) error { return errors.New("never") })
+				err := actor.Do(timed, "flaky", func(ctx context.Context) error {
+					if crash == nil {
+						return errors.New("never")
+					}
+					return doze(ctx, time.Hour) // a crash between tries would begin the minute anew
+				})
 				after := actor.Do(ctx, "next", func(context.Context) error { return nil })
 				return reply(fmt.Sprint(errors.Is(err, context.DeadlineExceeded), after)), nil
 			}, nil, func(t *testing.T, _ *double, got string) {

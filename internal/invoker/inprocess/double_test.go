@@ -102,6 +102,7 @@ type double struct {
 		input       []byte
 		journal     [][]byte
 		completions map[uint32][]byte
+		tries       map[uint32][]byte
 		calls       []*recordv1.Invoke // of the current attempt at a TRANSACTION
 		state       []byte
 		hasState    bool
@@ -121,6 +122,7 @@ type double struct {
 		suspensions int
 		outcome     *invoker.Outcome
 		retries     []*recordv1.Error
+		retryAfter  []time.Duration
 		divergence  *recordv1.Divergence
 		timers      []*time.Timer
 	}
@@ -129,6 +131,7 @@ type double struct {
 func newDouble(t testing.TB, inv *inprocess.Invoker) *double {
 	d := &double{t: t, inv: inv, ended: make(chan struct{})}
 	d.mu.completions = map[uint32][]byte{}
+	d.mu.tries = map[uint32][]byte{}
 	d.mu.tables = map[string]map[string][]byte{}
 	d.mu.promises = map[string]*recordv1.Result{}
 	d.mu.waiters = map[string][]uint32{}
@@ -212,12 +215,16 @@ func (d *double) startLocked() {
 	for index, data := range d.mu.completions {
 		completions[index] = decode(d.t, data, new(recordv1.Completion))
 	}
+	tries := map[uint32]*recordv1.RunTries{}
+	for index, data := range d.mu.tries {
+		tries[index] = decode(d.t, data, new(recordv1.RunTries))
+	}
 	id := invocation.DerivedID(d.mu.target, "test", "1")
 	d.mu.suspended, d.mu.waitingFor, d.mu.until = false, nil, nil
 	d.mu.current = &invoker.Attempt{
 		ID: id, Number: d.mu.number, Target: d.mu.target, Mode: d.mu.mode, Input: d.mu.input,
 		State: d.mu.state, HasState: d.mu.hasState, Tables: tables{d},
-		Journal: d.entriesLocked(), Completions: completions,
+		Journal: d.entriesLocked(), Completions: completions, Tries: tries,
 		CancelRequested: d.mu.canceled && !d.mu.delivered,
 		Chain:           []*recordv1.Target{{Service: d.mu.target.Service, Key: d.mu.target.Key}},
 		StartedAt:       d.mu.createdAt, Traceparent: d.traceparent,
@@ -504,6 +511,16 @@ func (d *double) AwaitDurable(attempt *invoker.Attempt, granted func()) {
 	}
 }
 
+func (d *double) Retry(attempt *invoker.Attempt, index uint32, tries *recordv1.RunTries) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if attempt != d.mu.current {
+		return
+	}
+	d.mu.tries[index] = encode(d.t, tries)
+	d.crashLocked()
+}
+
 func (d *double) Complete(attempt *invoker.Attempt, index uint32, result *recordv1.Result) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -539,8 +556,18 @@ func (d *double) Finish(attempt *invoker.Attempt, outcome *invoker.Outcome) {
 			return
 		}
 		d.mu.suspended = true
+		if number := d.mu.number; !outcome.WakeAt.IsZero() {
+			d.mu.timers = append(d.mu.timers, time.AfterFunc(time.Until(outcome.WakeAt), func() {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				if d.mu.suspended && d.mu.number == number {
+					d.startLocked()
+				}
+			}))
+		}
 	case outcome.Retry != nil:
 		d.mu.retries = append(d.mu.retries, outcome.Retry)
+		d.mu.retryAfter = append(d.mu.retryAfter, outcome.RetryAfter)
 		if outcome.Divergence != nil {
 			d.mu.divergence = outcome.Divergence
 		}

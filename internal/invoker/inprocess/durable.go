@@ -78,6 +78,7 @@ type durable struct {
 		told        bool                      // delivered: the handler is told once
 		stopRun     context.CancelCauseFunc   // of the closure inRun; nil: none runs
 		closures    int                       // of RunAsync, running
+		pauses      map[uint32]time.Time      // of RunAsync, waiting until then for their next try
 		stopped     bool                      // over is closed
 		finished    bool                      // the outcome was sent
 		returned    bool                      // the handler is through; its goroutine may run another
@@ -134,9 +135,10 @@ func (d *durable) handle() *invoker.Outcome {
 	}
 	resp, err := d.method.desc.Handle(actor.NewContext(&d.life, d), d.method.service.handler, req)
 	again, continues := errors.AsType[*actor.ContinueAsNewError](err)
-	if err != nil && !isCoded(err) && !continues {
-		d.invoker.logUncoded(d.method, d.attempt.ID, d.attempt.Number, err)
-		return &invoker.Outcome{Retry: errorRecord(err)}
+	wait, asked := retryAfter(err)
+	if err != nil && !continues && (asked || !isCoded(err)) {
+		d.invoker.logFailed(d.method, d.attempt.ID, d.attempt.Number, err)
+		return &invoker.Outcome{Retry: errorRecord(err), RetryAfter: wait}
 	}
 	if next := d.next(); next != nil {
 		return d.diverged(&journal.Divergence{Index: d.cursor.Passed() + 1, Recorded: next, Difference: "the kind of step"})

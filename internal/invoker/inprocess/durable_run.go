@@ -3,7 +3,6 @@ package inprocess
 import (
 	"context"
 	"fmt"
-	"math"
 	"runtime"
 	"runtime/debug"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
-	"github.com/perdure/perdure/internal/telemetry"
 )
 
 // closure is the function of one Run whose result is not recorded.
@@ -19,46 +17,30 @@ type closure struct {
 	name  string
 	index uint32
 	// ctx is the handler's, or derived from it.
-	ctx   context.Context
-	retry actor.RetryPolicy
-	fn    func(context.Context) ([]byte, error)
+	ctx    context.Context
+	policy actor.RunPolicy
+	fn     func(context.Context) ([]byte, error)
 	// first: no earlier attempt has begun it.
 	first bool
-}
-
-// Defaults of the retry policy of a Run.
-const (
-	defaultInitialInterval = 100 * time.Millisecond
-	defaultMaxInterval     = 10 * time.Second
-	defaultFactor          = 2
-	defaultMaxAttempts     = 30
-)
-
-func resolveRetry(policy actor.RetryPolicy) actor.RetryPolicy {
-	if policy.InitialInterval <= 0 {
-		policy.InitialInterval = defaultInitialInterval
-	}
-	if policy.MaxInterval <= 0 {
-		policy.MaxInterval = max(defaultMaxInterval, policy.InitialInterval)
-	}
-	if policy.Factor < 1 {
-		policy.Factor = defaultFactor
-	}
-	if policy.MaxAttempts <= 0 {
-		policy.MaxAttempts = defaultMaxAttempts
-	}
-	return policy
+	async bool
+	// began is when the first try did, or might have.
+	began time.Time
+	// tries that failed; nil: none.
+	tries *recordv1.RunTries
 }
 
 // Run records that the closure begins, has that made durable, runs it and records what it returned.
-func (d *durable) Run(ctx context.Context, name string, retry actor.RetryPolicy, async bool, fn func(context.Context) ([]byte, error)) (uint32, error) {
+func (d *durable) Run(ctx context.Context, name string, policy actor.RunPolicy, async bool, fn func(context.Context) ([]byte, error)) (uint32, error) {
 	if err := d.enter("Run ", name); err != nil {
 		return 0, err
 	}
 	first := d.next() == nil
-	index, _ := d.record(&recordv1.Entry{Entry: &recordv1.Entry_Run{Run: &recordv1.Run{Name: name}}}, nil)
+	index, entry := d.record(&recordv1.Entry{Entry: &recordv1.Entry_Run{Run: &recordv1.Run{Name: name}}}, nil)
 	d.runs.add(index - d.attempt.Start)
-	begun := &closure{name, index, ctx, resolveRetry(retry), fn, first}
+	begun := &closure{
+		name: name, index: index, ctx: ctx, policy: resolveRun(policy), fn: fn, first: first, async: async,
+		began: time.UnixMilli(entry.GetAt()), tries: d.attempt.Tries[index],
+	}
 	completed := d.completion(index) != nil
 	switch {
 	case async:
@@ -192,54 +174,5 @@ func (d *durable) awaitDurable(durable <-chan struct{}) bool {
 		return !d.isStopped()
 	case <-d.over:
 		return false
-	}
-}
-
-// try calls the closure until it succeeds, fails for good or has used up its tries. It returns nil
-// if ctx ended first.
-func (d *durable) try(ctx context.Context, c *closure) *recordv1.Result {
-	if c.first {
-		traced, span := d.invoker.startStep(ctx, "Run ", c.name)
-		result := errorResult(errorRecord(errExited)) // unless tries returns
-		defer func() { endSpan(span, result.GetError()) }()
-		result = d.tries(traced, c)
-		return result
-	}
-	return d.tries(ctx, c)
-}
-
-func (d *durable) tries(ctx context.Context, c *closure) *recordv1.Result {
-	wait := c.retry.InitialInterval
-	for tries := 1; ; tries++ {
-		value, err := c.fn(ctx)
-		switch {
-		case err == nil:
-			return &recordv1.Result{Value: value}
-		case isCoded(err):
-			return errorResult(errorRecord(err))
-		case ctx.Err() != nil:
-			return nil
-		}
-		d.invoker.config.Logger.Warn("run failed", telemetry.KeyInvocationID, d.attempt.ID.String(), telemetry.KeyService, d.attempt.Target.Service,
-			telemetry.KeyHandler, d.attempt.Target.Handler, "run", c.name, "try", tries, telemetry.KeyError, err)
-		if tries >= c.retry.MaxAttempts {
-			last := errorRecord(err)
-			if tries > 1 {
-				last.Message = fmt.Sprintf("the last of %d tries: %s", tries, last.Message)
-			}
-			return errorResult(last)
-		}
-		d.busy.Add(-1)
-		pause := time.NewTimer(wait)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-		}
-		d.busy.Add(1)
-		if ctx.Err() != nil {
-			return nil
-		}
-		wait = min(time.Duration(math.Min(float64(wait)*c.retry.Factor, math.MaxInt64/2)), c.retry.MaxInterval)
 	}
 }

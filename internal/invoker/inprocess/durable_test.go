@@ -248,7 +248,7 @@ func TestRunRetriesInsideItself(t *testing.T) {
 		waited := time.Since(began)
 		_, failed := actor.Run(ctx, "hopeless", func(context.Context) (int, error) {
 			return 0, errors.New("never")
-		}, actor.RunRetry(actor.RetryPolicy{MaxAttempts: 3}))
+		}, actor.RunRetry(actor.RunPolicy{MaxAttempts: 3}))
 		_, refused := actor.Run(ctx, "refused", func(context.Context) (int, error) {
 			return 0, actor.Errorf(actor.PermissionDenied, "no")
 		})

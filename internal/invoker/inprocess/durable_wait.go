@@ -241,8 +241,10 @@ func (d *durable) wait(ctx context.Context, a *awaited) (int, error) {
 			d.recordWait(a.wait(recordv1.WaitOutcome_WAIT_OUTCOME_DEADLINE))
 			return 0, contextError(ctx)
 		case mayTire && closures == 0 && (tired || d.park.tired.Load() || d.method.inactivity <= SuspendAtOnce):
-			d.stop(errSuspended, &invoker.Outcome{Suspended: true, WaitingFor: a.entries, WaitingUntil: a.record})
-			runtime.Goexit()
+			if d.suspendIdle(&invoker.Outcome{Suspended: true, WaitingFor: a.entries, WaitingUntil: a.record}, canceled) {
+				runtime.Goexit()
+			}
+			continue // what kept it from that is there to be seen
 		}
 		if mayTire && inactive == nil && d.method.inactivity > SuspendAtOnce {
 			timer := time.NewTimer(d.method.inactivity)

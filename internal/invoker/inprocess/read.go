@@ -353,7 +353,7 @@ func peek(promise func(name string) (*recordv1.Result, error), name string) ([]b
 
 func (r *read) Send(context.Context, actor.CallRequest) (string, error) { return "", r.refuse("Send") }
 
-func (r *read) Run(_ context.Context, name string, _ actor.RetryPolicy, _ bool, _ func(context.Context) ([]byte, error)) (uint32, error) {
+func (r *read) Run(_ context.Context, name string, _ actor.RunPolicy, _ bool, _ func(context.Context) ([]byte, error)) (uint32, error) {
 	return 0, r.refuse(fmt.Sprintf("Run %q", name))
 }
 

@@ -32,9 +32,12 @@ func (inv *Invoker) panicked(m *method, id invocation.ID, value any, stack []byt
 
 // logUncoded logs an error that the handler did not mean for its caller.
 func (inv *Invoker) logUncoded(m *method, id invocation.ID, attempt uint32, err error) {
-	if isCoded(err) {
-		return
+	if !isCoded(err) {
+		inv.logFailed(m, id, attempt, err)
 	}
+}
+
+func (inv *Invoker) logFailed(m *method, id invocation.ID, attempt uint32, err error) {
 	inv.config.Logger.Warn("handler failed",
 		telemetry.KeyInvocationID, id.String(), telemetry.KeyService, m.desc.Service, telemetry.KeyHandler, m.desc.Name, telemetry.KeyAttempt, attempt, telemetry.KeyError, err)
 }

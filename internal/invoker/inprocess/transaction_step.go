@@ -73,7 +73,7 @@ func (t *transaction) refuse(step string) error {
 	return actor.Errorf(actor.FailedPrecondition, "%s: %s is a TRANSACTION, which waits for nothing but its calls and cannot act on the world outside: it may be rolled back; give the rpc option (perdure.v1.method) = {mode: DURABLE}", step, t.method.desc.FullName())
 }
 
-func (t *transaction) Run(_ context.Context, name string, _ actor.RetryPolicy, _ bool, _ func(context.Context) ([]byte, error)) (uint32, error) {
+func (t *transaction) Run(_ context.Context, name string, _ actor.RunPolicy, _ bool, _ func(context.Context) ([]byte, error)) (uint32, error) {
 	return 0, t.refuse(fmt.Sprintf("Run %q", name))
 }
 

@@ -295,6 +295,7 @@ func (idleHost) Journal(*invoker.Attempt) invoker.Journal            { return ni
 func (idleHost) Append(*invoker.Attempt, uint32, *recordv1.Entry)    {}
 func (idleHost) Call(*invoker.Attempt, uint32, *recordv1.Invoke)     {}
 func (idleHost) AwaitDurable(_ *invoker.Attempt, granted func())     { granted() }
+func (idleHost) Retry(*invoker.Attempt, uint32, *recordv1.RunTries)  {}
 func (idleHost) Complete(*invoker.Attempt, uint32, *recordv1.Result) {}
 func (h idleHost) Finish(_ *invoker.Attempt, outcome *invoker.Outcome) {
 	h.finished <- outcome

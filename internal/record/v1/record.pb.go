@@ -553,6 +553,8 @@ type Invocation struct {
 	WaitingUntil *Condition `protobuf:"bytes,30,opt,name=waiting_until,json=waitingUntil" json:"waiting_until,omitempty"`
 	// How the code last differed from the journal; unset once a step was recorded again.
 	Divergence *Divergence `protobuf:"bytes,31,opt,name=divergence" json:"divergence,omitempty"`
+	// When a timer wakes a suspended invocation that nothing else may wake, 0 for never.
+	WakeAt int64 `protobuf:"varint,32,opt,name=wake_at,json=wakeAt" json:"wake_at,omitempty"`
 	// The newest failures, oldest first: at most 10.
 	Failed []*Failure `protobuf:"bytes,35,rep,name=failed" json:"failed,omitempty"`
 	// Attempts that failed, of all there were; failed may have forgotten some.
@@ -827,6 +829,13 @@ func (x *Invocation) GetDivergence() *Divergence {
 		return x.Divergence
 	}
 	return nil
+}
+
+func (x *Invocation) GetWakeAt() int64 {
+	if x != nil {
+		return x.WakeAt
+	}
+	return 0
 }
 
 func (x *Invocation) GetFailed() []*Failure {
@@ -3758,7 +3767,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x05error\x18\x02 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\"C\n" +
 	"\x06Caller\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12\x14\n" +
-	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xb3\r\n" +
+	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xcc\r\n" +
 	"\n" +
 	"Invocation\x121\n" +
 	"\x06target\x18\x01 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x12\x12\n" +
@@ -3799,7 +3808,8 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\rwaiting_until\x18\x1e \x01(\v2\x1c.perdure.record.v1.ConditionR\fwaitingUntil\x12=\n" +
 	"\n" +
 	"divergence\x18\x1f \x01(\v2\x1d.perdure.record.v1.DivergenceR\n" +
-	"divergence\x122\n" +
+	"divergence\x12\x17\n" +
+	"\awake_at\x18  \x01(\x03R\x06wakeAt\x122\n" +
 	"\x06failed\x18# \x03(\v2\x1a.perdure.record.v1.FailureR\x06failed\x12'\n" +
 	"\x0ffailed_attempts\x18$ \x01(\rR\x0efailedAttempts\x12:\n" +
 	"\aorigins\x18% \x03(\v2 .perdure.record.v1.RestartOriginR\aorigins\x120\n" +
