@@ -143,6 +143,12 @@ func (a *attempt) AwaitDurable(own *invoker.Attempt, granted func()) {
 	})
 }
 
+// Retry implements invoker.Host.
+func (a *attempt) Retry(own *invoker.Attempt, index uint32, tries *recordv1.RunTries) {
+	a.node.sleeps.add(tries.GetNextAt())
+	a.say(fmt.Sprintf(" tries run %d again", index), func() { a.host.Retry(own, index, tries) })
+}
+
 // Complete implements invoker.Host.
 func (a *attempt) Complete(own *invoker.Attempt, index uint32, result *recordv1.Result) {
 	a.say(fmt.Sprintf(" records what entry %d returned", index), func() { a.host.Complete(own, index, result) })

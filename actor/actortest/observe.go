@@ -90,10 +90,10 @@ func (w *watcher) wrote(value []byte) {
 
 // Run makes a move of each return of a closure: those that return at one instant would otherwise
 // race for who is heard first.
-func (w *watcher) Run(ctx context.Context, name string, retry actor.RetryPolicy, async bool, fn func(context.Context) ([]byte, error)) (uint32, error) {
+func (w *watcher) Run(ctx context.Context, name string, policy actor.RunPolicy, async bool, fn func(context.Context) ([]byte, error)) (uint32, error) {
 	w.runs++
 	lane := fmt.Sprintf("%s run %d returns", w.lane, w.runs)
-	return w.Runtime.Run(ctx, name, retry, async, func(ctx context.Context) ([]byte, error) {
+	return w.Runtime.Run(ctx, name, policy, async, func(ctx context.Context) ([]byte, error) {
 		value, err := []byte(nil), w.node.faults.run(name)
 		if err == nil {
 			value, err = fn(ctx)
