@@ -116,12 +116,12 @@ func AttachKey[R proto.Message](ctx context.Context, c Caller, method *MethodDes
 	if _, err := method.withKey(method.NewRequest(), key); err != nil {
 		return response, err
 	}
-	_, client, err := route(ctx, c, method)
+	runtime, client, err := route(ctx, c, method)
 	if err != nil {
 		return response, err
 	}
-	if client == nil {
-		return response, errAttachInHandler
+	if runtime != nil {
+		return Attach[R](c, IDOf(method.Service, key, method.Name, "")).attach(ctx, runtime).Await(ctx)
 	}
 	response = newMessage[R]()
 	err = client.retry(ctx, func(ctx context.Context) error {
@@ -130,8 +130,6 @@ func AttachKey[R proto.Message](ctx context.Context, c Caller, method *MethodDes
 	})
 	return response, err
 }
-
-var errAttachInHandler = NewError(Unimplemented, "a handler cannot attach to an invocation yet: make the call itself with the stub and await its future, or attach through an *actor.Client in the closure of a Run")
 
 func newCall(method *MethodDesc, key string, req proto.Message, opts []CallOption) (CallRequest, error) {
 	filled, err := method.withKey(req, key)

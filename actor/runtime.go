@@ -67,6 +67,11 @@ type Runtime interface {
 	// CancelInvocation asks another invocation to stop.
 	CancelInvocation(ctx context.Context, id string) error
 
+	// Attach completes with the result of another invocation.
+	Attach(ctx context.Context, id string) (index uint32, err error)
+	// Peek is the result of another invocation, if it has one.
+	Peek(ctx context.Context, id string) (value []byte, done bool, err error)
+
 	// Wait returns the position in indexes of the first entry to complete. If none has, it returns
 	// [ErrCanceled] once if the invocation was cancelled, and ctx's error if a context derived
 	// from the handler's ended.

@@ -20,7 +20,7 @@ const (
 var roomier = map[string]int{
 	// The transitions of invocations and of transactions write the same memory in one evaluation;
 	// what of transactions does not is in internal/transaction.
-	"internal/engine": 5600,
+	"internal/engine": 6000,
 	// One program, a file for each sub-command: they share its connection, output and flags, and
 	// nothing else could use them.
 	"cmd/perdure": 4500,

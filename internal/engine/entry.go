@@ -72,6 +72,8 @@ func (e *Engine) apply(l *live, index uint32, entry *recordv1.Entry, now int64) 
 		return e.applyCancel(l, entry.CancelInvocation, now)
 	case *recordv1.Entry_Wait:
 		return e.applyWait(l, entry.Wait)
+	case *recordv1.Entry_Attach:
+		return e.applyAttach(l, index, entry.Attach, now)
 	case *recordv1.Entry_StopTimer:
 		return e.stopTimer(l, entry.StopTimer, now)
 	case *recordv1.Entry_Run, *recordv1.Entry_Awakeable, *recordv1.Entry_Version:

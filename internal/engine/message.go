@@ -47,6 +47,8 @@ func (ev *Deliver) evaluate(e *Engine, now int64) error {
 	switch m := ev.Message.GetMessage().(type) {
 	case *recordv1.Message_Invoke:
 		return e.accept(m.Invoke, 0, true, now)
+	case *recordv1.Message_Attach:
+		return e.attachCaller(m.Attach, now)
 	case *recordv1.Message_Complete:
 		id, ok := invocation.IDFromBytes(m.Complete.GetInvocationId())
 		if !ok || m.Complete.Completion == nil {

@@ -317,6 +317,9 @@ func (s *script) entry(t *testing.T, a args) *recordv1.Entry {
 		e.Entry = &recordv1.Entry_Send{Send: &recordv1.Send{Invoke: in}}
 	case "sleep":
 		e.Entry = &recordv1.Entry_Sleep{Sleep: &recordv1.Sleep{Until: a.number("until")}}
+	case "attach-to", "peek-at":
+		to := s.id(a["to"])
+		e.Entry = &recordv1.Entry_Attach{Attach: &recordv1.Attach{InvocationId: to[:], Peek: a["kind"] == "peek-at"}}
 	case "stop-timer":
 		e.Entry = &recordv1.Entry_StopTimer{StopTimer: &recordv1.StopTimer{Entry: uint32(a.number("timer"))}}
 	case "version":

@@ -62,7 +62,8 @@ func (e *Engine) completeCaller(caller *recordv1.Caller, callee []byte, result *
 	return e.callCompletion(id, callee, completion, now)
 }
 
-// callCompletion is completion for the result of a call: the caller's entry must be that call. An
+// callCompletion is completion for the result of a call: the caller's entry must be that call, or
+// attach to the same invocation. An
 // invocation that was started anew after its retention has the same id and other calls.
 func (e *Engine) callCompletion(id invocation.ID, callee []byte, completion *recordv1.Completion, now int64) error {
 	if len(callee) > 0 {
@@ -70,7 +71,7 @@ func (e *Engine) callCompletion(id invocation.ID, callee []byte, completion *rec
 		if ok, err := e.getMessage(table.Journal(id, completion.Entry), entry); err != nil || !ok {
 			return err
 		}
-		if string(entry.GetCall().GetInvoke().GetInvocationId()) != string(callee) {
+		if string(entry.GetCall().GetInvoke().GetInvocationId()) != string(callee) && string(entry.GetAttach().GetInvocationId()) != string(callee) {
 			return nil
 		}
 	}

@@ -24,6 +24,7 @@ func (i *Ingress) invocationMethods() []connect.Method {
 	schema := perdurev1.File_perdure_v1_invocation_proto.Services().ByName("InvocationService")
 	return []connect.Method{
 		unary(i, schema, "Attach", i.limited, i.attach),
+		unary(i, schema, "Peek", i.limited, i.peek),
 		unary(i, schema, "Cancel", i.limited, i.cancel),
 		unary(i, schema, "Resolve", i.limited, i.resolve),
 		unary(i, schema, "Reject", i.limited, i.reject),
@@ -62,7 +63,7 @@ func unary[Req any, ReqPtr interface {
 }
 
 func (i *Ingress) attach(ctx context.Context, request *perdurev1.AttachRequest) (*perdurev1.AttachResponse, error) {
-	id, err := parseID(request.GetInvocationId())
+	id, err := i.named(request)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +89,92 @@ func (i *Ingress) attach(ctx context.Context, request *perdurev1.AttachRequest) 
 	}, nil
 }
 
+// peek looks at the row. A TRANSACTION that a caller waits for has none, and is known here.
+func (i *Ingress) peek(ctx context.Context, request *perdurev1.PeekRequest) (*perdurev1.PeekResponse, error) {
+	id, err := i.named(request)
+	if err != nil {
+		return nil, err
+	}
+	response := &perdurev1.PeekResponse{InvocationId: id.String()}
+	detail, err := i.config.Router.Journal(ctx, id, 0, 0)
+	if err != nil {
+		if i.underWay.method(id) != nil {
+			return response, nil
+		}
+		return nil, err
+	}
+	if detail.Row.GetStatus() < recordv1.Status_STATUS_SUCCEEDED {
+		return response, nil
+	}
+	response.Done = true
+	if failure := detail.Row.GetResult().GetError(); failure != nil {
+		response.Error = &perdurev1.PeekResponse_Failure{Code: perdurev1.Code(failure.GetCode()), Message: failure.GetMessage(), Details: failure.GetDetails()}
+		return response, nil
+	}
+	desc, err := i.handlerOf(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	name := desc.NewResponse().ProtoReflect().Descriptor().FullName()
+	response.Response = &anypb.Any{TypeUrl: "type.googleapis.com/" + string(name), Value: detail.Row.GetResult().GetValue()}
+	return response, nil
+}
+
+// naming is a request that says in one of three ways which invocation is meant.
+type naming interface {
+	GetInvocationId() string
+	GetCall() *perdurev1.IdempotentCall
+	GetRun() *perdurev1.WorkflowRun
+}
+
+func (i *Ingress) named(request naming) (invocation.ID, error) {
+	call, run := request.GetCall(), request.GetRun()
+	given := 0
+	for _, is := range []bool{request.GetInvocationId() != "", call != nil, run != nil} {
+		if is {
+			given++
+		}
+	}
+	if given > 1 {
+		return invocation.ID{}, invalid("the request has more than one of invocationId, call and run: give the one that says which invocation is meant")
+	}
+	switch {
+	case call != nil:
+		desc := i.Method(invocation.Target{Service: call.GetService(), Key: call.GetKey(), Handler: call.GetHandler()})
+		if desc == nil {
+			return invocation.ID{}, routing.Errorf(routing.CodeNotFound, "no handler %s/%s is registered here", call.GetService(), call.GetHandler())
+		}
+		if call.GetIdempotencyKey() == "" {
+			return invocation.ID{}, invalid("call.idempotencyKey is empty: it is what the call was made with")
+		}
+		return namedByKey(desc, call.GetKey(), call.GetIdempotencyKey())
+	case run != nil:
+		for _, service := range i.config.Services {
+			if service.Name != run.GetService() {
+				continue
+			}
+			for _, desc := range service.Methods {
+				if desc.Mode == actor.ModeRun {
+					return namedByKey(desc, run.GetKey(), "")
+				}
+			}
+			return invocation.ID{}, invalid("%s is not a WORKFLOW and has no run: name the call by its idempotency key", service.Name)
+		}
+		return invocation.ID{}, routing.Errorf(routing.CodeNotFound, "no service %s is registered here", run.GetService())
+	}
+	return parseID(request.GetInvocationId())
+}
+
+func namedByKey(desc *actor.MethodDesc, key, idempotencyKey string) (invocation.ID, error) {
+	if (key == "") != (desc.KeyField == 0) {
+		if key == "" {
+			return invocation.ID{}, invalid("key is empty: it names the object of %s", desc.FullName())
+		}
+		return invocation.ID{}, invalid("%s is a SERVICE and has no key", desc.Service)
+	}
+	return invocation.ParseID(actor.IDOf(desc.Service, key, desc.Name, idempotencyKey))
+}
+
 // handlerOf finds the handler of an invocation that was called here or has a row.
 func (i *Ingress) handlerOf(ctx context.Context, id invocation.ID) (*actor.MethodDesc, error) {
 	if desc := i.underWay.method(id); desc != nil {
@@ -108,7 +195,7 @@ func (i *Ingress) handlerOf(ctx context.Context, id invocation.ID) (*actor.Metho
 }
 
 func (i *Ingress) cancel(ctx context.Context, request *perdurev1.CancelRequest) (*perdurev1.CancelResponse, error) {
-	id, err := parseID(request.GetInvocationId())
+	id, err := i.named(request)
 	if err != nil {
 		return nil, err
 	}

@@ -153,6 +153,8 @@ func (l Local) BuiltIn(ctx context.Context, method string, request, response pro
 	var answer proto.Message
 	var err error
 	switch request := request.(type) {
+	case *perdurev1.PeekRequest:
+		answer, err = limit(ctx, i, i.peek, request)
 	case *perdurev1.PutScheduleRequest:
 		answer, err = limit(ctx, i, i.putSchedule, request)
 	case *perdurev1.GetScheduleRequest:

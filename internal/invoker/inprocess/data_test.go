@@ -159,7 +159,7 @@ func TestTransactionCompletesAndCancels(t *testing.T) {
 		_, promise := actor.PromiseOf[*apipb.Mixin](ctx, "s").Await(ctx)
 		return reply(fmt.Sprint(actor.CodeOf(attach), actor.CodeOf(receive), actor.CodeOf(promise))), nil
 	})
-	if got := text(t, outcome); got != "unimplemented failed_precondition failed_precondition" || len(outcome.Entries) != 3 {
+	if got := text(t, outcome); got != "failed_precondition failed_precondition failed_precondition" || len(outcome.Entries) != 3 {
 		t.Error(got, len(outcome.Entries))
 	}
 	if d.mu.promises["p"].GetError().GetMessage() != "no" {

@@ -75,6 +75,8 @@ type double struct {
 	crash func() bool
 	// answer is what a callee returns; nil: a call is never answered.
 	answer func(invoke *recordv1.Invoke) *recordv1.Result
+	// attached sees what the handler attaches to, under the lock.
+	attached func(index uint32, attach *recordv1.Attach)
 	// atOnce answers the calls of a TRANSACTION before Call returns.
 	atOnce bool
 	// writes are the rows of earlier calls of the same transaction.
@@ -373,6 +375,10 @@ func (d *double) applyLocked(index uint32, entry *recordv1.Entry) {
 		d.mu.timers = append(d.mu.timers, time.AfterFunc(wait, func() { d.complete(index, &recordv1.Result{}) }))
 	case *recordv1.Entry_StopTimer:
 		d.completeLocked(step.StopTimer.Entry, &recordv1.Result{Error: &recordv1.Error{Code: 1, Message: "the timer was stopped"}})
+	case *recordv1.Entry_Attach:
+		if d.attached != nil {
+			d.attached(index, step.Attach)
+		}
 	case *recordv1.Entry_Call:
 		if d.mu.canceled && !d.mu.delivered {
 			d.cancelCallLocked(index)

@@ -120,8 +120,12 @@ func (Code) EnumDescriptor() ([]byte, []int) {
 
 type AttachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As in the response header Perdure-Invocation-Id.
-	InvocationId  string `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	// As in the response header Perdure-Invocation-Id. Empty if call or run says which.
+	InvocationId string `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	// The call that was made with an idempotency key.
+	Call *IdempotentCall `protobuf:"bytes,2,opt,name=call,proto3" json:"call,omitempty"`
+	// The run of a workflow.
+	Run           *WorkflowRun `protobuf:"bytes,3,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -163,6 +167,280 @@ func (x *AttachRequest) GetInvocationId() string {
 	return ""
 }
 
+func (x *AttachRequest) GetCall() *IdempotentCall {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetRun() *WorkflowRun {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+// IdempotentCall names an invocation by what its caller knows of it.
+type IdempotentCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full name of the service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Names the object, an integer in decimal. Empty for a SERVICE.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Name of the rpc.
+	Handler string `protobuf:"bytes,3,opt,name=handler,proto3" json:"handler,omitempty"`
+	// As in the request header Idempotency-Key, or in the request's field of that meaning.
+	IdempotencyKey string `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *IdempotentCall) Reset() {
+	*x = IdempotentCall{}
+	mi := &file_perdure_v1_invocation_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdempotentCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdempotentCall) ProtoMessage() {}
+
+func (x *IdempotentCall) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_v1_invocation_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdempotentCall.ProtoReflect.Descriptor instead.
+func (*IdempotentCall) Descriptor() ([]byte, []int) {
+	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *IdempotentCall) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *IdempotentCall) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *IdempotentCall) GetHandler() string {
+	if x != nil {
+		return x.Handler
+	}
+	return ""
+}
+
+func (x *IdempotentCall) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+// WorkflowRun names the one run of a workflow.
+type WorkflowRun struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full name of the service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Names the workflow, an integer in decimal.
+	Key           string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkflowRun) Reset() {
+	*x = WorkflowRun{}
+	mi := &file_perdure_v1_invocation_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkflowRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkflowRun) ProtoMessage() {}
+
+func (x *WorkflowRun) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_v1_invocation_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkflowRun.ProtoReflect.Descriptor instead.
+func (*WorkflowRun) Descriptor() ([]byte, []int) {
+	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *WorkflowRun) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *WorkflowRun) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type PeekRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in AttachRequest: exactly one of the three.
+	InvocationId  string          `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	Call          *IdempotentCall `protobuf:"bytes,2,opt,name=call,proto3" json:"call,omitempty"`
+	Run           *WorkflowRun    `protobuf:"bytes,3,opt,name=run,proto3" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeekRequest) Reset() {
+	*x = PeekRequest{}
+	mi := &file_perdure_v1_invocation_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeekRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeekRequest) ProtoMessage() {}
+
+func (x *PeekRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_v1_invocation_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeekRequest.ProtoReflect.Descriptor instead.
+func (*PeekRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PeekRequest) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+func (x *PeekRequest) GetCall() *IdempotentCall {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *PeekRequest) GetRun() *WorkflowRun {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+type PeekResponse struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	// The invocation has ended. If not, the rest is unset.
+	Done bool `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	// The response message of the handler's rpc, unless it failed.
+	Response *anypb.Any `protobuf:"bytes,3,opt,name=response,proto3" json:"response,omitempty"`
+	// How it failed, unless it succeeded.
+	Error         *PeekResponse_Failure `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeekResponse) Reset() {
+	*x = PeekResponse{}
+	mi := &file_perdure_v1_invocation_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeekResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeekResponse) ProtoMessage() {}
+
+func (x *PeekResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_v1_invocation_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeekResponse.ProtoReflect.Descriptor instead.
+func (*PeekResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PeekResponse) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+func (x *PeekResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *PeekResponse) GetResponse() *anypb.Any {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *PeekResponse) GetError() *PeekResponse_Failure {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 type AttachResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The response message of the handler's rpc.
@@ -173,7 +451,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_perdure_v1_invocation_proto_msgTypes[1]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -185,7 +463,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_invocation_proto_msgTypes[1]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -198,7 +476,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{1}
+	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AttachResponse) GetResponse() *anypb.Any {
@@ -209,15 +487,18 @@ func (x *AttachResponse) GetResponse() *anypb.Any {
 }
 
 type CancelRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	InvocationId  string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in AttachRequest: exactly one of the three.
+	InvocationId  string          `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	Call          *IdempotentCall `protobuf:"bytes,2,opt,name=call,proto3" json:"call,omitempty"`
+	Run           *WorkflowRun    `protobuf:"bytes,3,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_perdure_v1_invocation_proto_msgTypes[2]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -229,7 +510,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_invocation_proto_msgTypes[2]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -242,7 +523,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{2}
+	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CancelRequest) GetInvocationId() string {
@@ -250,6 +531,20 @@ func (x *CancelRequest) GetInvocationId() string {
 		return x.InvocationId
 	}
 	return ""
+}
+
+func (x *CancelRequest) GetCall() *IdempotentCall {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *CancelRequest) GetRun() *WorkflowRun {
+	if x != nil {
+		return x.Run
+	}
+	return nil
 }
 
 type CancelResponse struct {
@@ -260,7 +555,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_perdure_v1_invocation_proto_msgTypes[3]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -272,7 +567,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_invocation_proto_msgTypes[3]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -285,7 +580,7 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{3}
+	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{7}
 }
 
 type ResolveRequest struct {
@@ -305,7 +600,7 @@ type ResolveRequest struct {
 
 func (x *ResolveRequest) Reset() {
 	*x = ResolveRequest{}
-	mi := &file_perdure_v1_invocation_proto_msgTypes[4]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +612,7 @@ func (x *ResolveRequest) String() string {
 func (*ResolveRequest) ProtoMessage() {}
 
 func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_invocation_proto_msgTypes[4]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +625,7 @@ func (x *ResolveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveRequest.ProtoReflect.Descriptor instead.
 func (*ResolveRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{4}
+	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResolveRequest) GetAwakeableId() string {
@@ -391,7 +686,7 @@ type ResolveResponse struct {
 
 func (x *ResolveResponse) Reset() {
 	*x = ResolveResponse{}
-	mi := &file_perdure_v1_invocation_proto_msgTypes[5]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -403,7 +698,7 @@ func (x *ResolveResponse) String() string {
 func (*ResolveResponse) ProtoMessage() {}
 
 func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_invocation_proto_msgTypes[5]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -416,7 +711,7 @@ func (x *ResolveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveResponse.ProtoReflect.Descriptor instead.
 func (*ResolveResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{5}
+	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{9}
 }
 
 type RejectRequest struct {
@@ -433,7 +728,7 @@ type RejectRequest struct {
 
 func (x *RejectRequest) Reset() {
 	*x = RejectRequest{}
-	mi := &file_perdure_v1_invocation_proto_msgTypes[6]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +740,7 @@ func (x *RejectRequest) String() string {
 func (*RejectRequest) ProtoMessage() {}
 
 func (x *RejectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_invocation_proto_msgTypes[6]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +753,7 @@ func (x *RejectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectRequest.ProtoReflect.Descriptor instead.
 func (*RejectRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{6}
+	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RejectRequest) GetAwakeableId() string {
@@ -497,7 +792,7 @@ type RejectResponse struct {
 
 func (x *RejectResponse) Reset() {
 	*x = RejectResponse{}
-	mi := &file_perdure_v1_invocation_proto_msgTypes[7]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +804,7 @@ func (x *RejectResponse) String() string {
 func (*RejectResponse) ProtoMessage() {}
 
 func (x *RejectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_v1_invocation_proto_msgTypes[7]
+	mi := &file_perdure_v1_invocation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +817,67 @@ func (x *RejectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectResponse.ProtoReflect.Descriptor instead.
 func (*RejectResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{7}
+	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{11}
+}
+
+type PeekResponse_Failure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          Code                   `protobuf:"varint,1,opt,name=code,proto3,enum=perdure.v1.Code" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Details       []*anypb.Any           `protobuf:"bytes,3,rep,name=details,proto3" json:"details,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeekResponse_Failure) Reset() {
+	*x = PeekResponse_Failure{}
+	mi := &file_perdure_v1_invocation_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeekResponse_Failure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeekResponse_Failure) ProtoMessage() {}
+
+func (x *PeekResponse_Failure) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_v1_invocation_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeekResponse_Failure.ProtoReflect.Descriptor instead.
+func (*PeekResponse_Failure) Descriptor() ([]byte, []int) {
+	return file_perdure_v1_invocation_proto_rawDescGZIP(), []int{4, 0}
+}
+
+func (x *PeekResponse_Failure) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_CODE_UNSPECIFIED
+}
+
+func (x *PeekResponse_Failure) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *PeekResponse_Failure) GetDetails() []*anypb.Any {
+	if x != nil {
+		return x.Details
+	}
+	return nil
 }
 
 var File_perdure_v1_invocation_proto protoreflect.FileDescriptor
@@ -530,13 +885,38 @@ var File_perdure_v1_invocation_proto protoreflect.FileDescriptor
 const file_perdure_v1_invocation_proto_rawDesc = "" +
 	"\n" +
 	"\x1bperdure/v1/invocation.proto\x12\n" +
-	"perdure.v1\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\"4\n" +
+	"perdure.v1\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x8f\x01\n" +
 	"\rAttachRequest\x12#\n" +
-	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"B\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\x12.\n" +
+	"\x04call\x18\x02 \x01(\v2\x1a.perdure.v1.IdempotentCallR\x04call\x12)\n" +
+	"\x03run\x18\x03 \x01(\v2\x17.perdure.v1.WorkflowRunR\x03run\"\x7f\n" +
+	"\x0eIdempotentCall\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
+	"\ahandler\x18\x03 \x01(\tR\ahandler\x12'\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\"9\n" +
+	"\vWorkflowRun\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\"\x8d\x01\n" +
+	"\vPeekRequest\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\x12.\n" +
+	"\x04call\x18\x02 \x01(\v2\x1a.perdure.v1.IdempotentCallR\x04call\x12)\n" +
+	"\x03run\x18\x03 \x01(\v2\x17.perdure.v1.WorkflowRunR\x03run\"\xac\x02\n" +
+	"\fPeekResponse\x12#\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\x120\n" +
+	"\bresponse\x18\x03 \x01(\v2\x14.google.protobuf.AnyR\bresponse\x126\n" +
+	"\x05error\x18\x04 \x01(\v2 .perdure.v1.PeekResponse.FailureR\x05error\x1ay\n" +
+	"\aFailure\x12$\n" +
+	"\x04code\x18\x01 \x01(\x0e2\x10.perdure.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
+	"\adetails\x18\x03 \x03(\v2\x14.google.protobuf.AnyR\adetails\"B\n" +
 	"\x0eAttachResponse\x120\n" +
-	"\bresponse\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\bresponse\"4\n" +
+	"\bresponse\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\bresponse\"\x8f\x01\n" +
 	"\rCancelRequest\x12#\n" +
-	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"\x10\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\x12.\n" +
+	"\x04call\x18\x02 \x01(\v2\x1a.perdure.v1.IdempotentCallR\x04call\x12)\n" +
+	"\x03run\x18\x03 \x01(\v2\x17.perdure.v1.WorkflowRunR\x03run\"\x10\n" +
 	"\x0eCancelResponse\"~\n" +
 	"\x0eResolveRequest\x12!\n" +
 	"\fawakeable_id\x18\x01 \x01(\tR\vawakeableId\x12,\n" +
@@ -568,9 +948,10 @@ const file_perdure_v1_invocation_proto_rawDesc = "" +
 	"\rCODE_INTERNAL\x10\r\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x0e\x12\x12\n" +
 	"\x0eCODE_DATA_LOSS\x10\x0f\x12\x18\n" +
-	"\x14CODE_UNAUTHENTICATED\x10\x102\x9a\x02\n" +
+	"\x14CODE_UNAUTHENTICATED\x10\x102\xd5\x02\n" +
 	"\x11InvocationService\x12?\n" +
-	"\x06Attach\x12\x19.perdure.v1.AttachRequest\x1a\x1a.perdure.v1.AttachResponse\x12?\n" +
+	"\x06Attach\x12\x19.perdure.v1.AttachRequest\x1a\x1a.perdure.v1.AttachResponse\x129\n" +
+	"\x04Peek\x12\x17.perdure.v1.PeekRequest\x1a\x18.perdure.v1.PeekResponse\x12?\n" +
 	"\x06Cancel\x12\x19.perdure.v1.CancelRequest\x1a\x1a.perdure.v1.CancelResponse\x12B\n" +
 	"\aResolve\x12\x1a.perdure.v1.ResolveRequest\x1a\x1b.perdure.v1.ResolveResponse\x12?\n" +
 	"\x06Reject\x12\x19.perdure.v1.RejectRequest\x1a\x1a.perdure.v1.RejectResponseB7Z5github.com/perdure/perdure/proto/perdure/v1;perdurev1b\x06proto3"
@@ -588,38 +969,55 @@ func file_perdure_v1_invocation_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_v1_invocation_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_perdure_v1_invocation_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_perdure_v1_invocation_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_perdure_v1_invocation_proto_goTypes = []any{
-	(Code)(0),               // 0: perdure.v1.Code
-	(*AttachRequest)(nil),   // 1: perdure.v1.AttachRequest
-	(*AttachResponse)(nil),  // 2: perdure.v1.AttachResponse
-	(*CancelRequest)(nil),   // 3: perdure.v1.CancelRequest
-	(*CancelResponse)(nil),  // 4: perdure.v1.CancelResponse
-	(*ResolveRequest)(nil),  // 5: perdure.v1.ResolveRequest
-	(*ResolveResponse)(nil), // 6: perdure.v1.ResolveResponse
-	(*RejectRequest)(nil),   // 7: perdure.v1.RejectRequest
-	(*RejectResponse)(nil),  // 8: perdure.v1.RejectResponse
-	(*anypb.Any)(nil),       // 9: google.protobuf.Any
-	(*structpb.Value)(nil),  // 10: google.protobuf.Value
+	(Code)(0),                    // 0: perdure.v1.Code
+	(*AttachRequest)(nil),        // 1: perdure.v1.AttachRequest
+	(*IdempotentCall)(nil),       // 2: perdure.v1.IdempotentCall
+	(*WorkflowRun)(nil),          // 3: perdure.v1.WorkflowRun
+	(*PeekRequest)(nil),          // 4: perdure.v1.PeekRequest
+	(*PeekResponse)(nil),         // 5: perdure.v1.PeekResponse
+	(*AttachResponse)(nil),       // 6: perdure.v1.AttachResponse
+	(*CancelRequest)(nil),        // 7: perdure.v1.CancelRequest
+	(*CancelResponse)(nil),       // 8: perdure.v1.CancelResponse
+	(*ResolveRequest)(nil),       // 9: perdure.v1.ResolveRequest
+	(*ResolveResponse)(nil),      // 10: perdure.v1.ResolveResponse
+	(*RejectRequest)(nil),        // 11: perdure.v1.RejectRequest
+	(*RejectResponse)(nil),       // 12: perdure.v1.RejectResponse
+	(*PeekResponse_Failure)(nil), // 13: perdure.v1.PeekResponse.Failure
+	(*anypb.Any)(nil),            // 14: google.protobuf.Any
+	(*structpb.Value)(nil),       // 15: google.protobuf.Value
 }
 var file_perdure_v1_invocation_proto_depIdxs = []int32{
-	9,  // 0: perdure.v1.AttachResponse.response:type_name -> google.protobuf.Any
-	10, // 1: perdure.v1.ResolveRequest.json:type_name -> google.protobuf.Value
-	0,  // 2: perdure.v1.RejectRequest.code:type_name -> perdure.v1.Code
-	9,  // 3: perdure.v1.RejectRequest.details:type_name -> google.protobuf.Any
-	1,  // 4: perdure.v1.InvocationService.Attach:input_type -> perdure.v1.AttachRequest
-	3,  // 5: perdure.v1.InvocationService.Cancel:input_type -> perdure.v1.CancelRequest
-	5,  // 6: perdure.v1.InvocationService.Resolve:input_type -> perdure.v1.ResolveRequest
-	7,  // 7: perdure.v1.InvocationService.Reject:input_type -> perdure.v1.RejectRequest
-	2,  // 8: perdure.v1.InvocationService.Attach:output_type -> perdure.v1.AttachResponse
-	4,  // 9: perdure.v1.InvocationService.Cancel:output_type -> perdure.v1.CancelResponse
-	6,  // 10: perdure.v1.InvocationService.Resolve:output_type -> perdure.v1.ResolveResponse
-	8,  // 11: perdure.v1.InvocationService.Reject:output_type -> perdure.v1.RejectResponse
-	8,  // [8:12] is the sub-list for method output_type
-	4,  // [4:8] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	2,  // 0: perdure.v1.AttachRequest.call:type_name -> perdure.v1.IdempotentCall
+	3,  // 1: perdure.v1.AttachRequest.run:type_name -> perdure.v1.WorkflowRun
+	2,  // 2: perdure.v1.PeekRequest.call:type_name -> perdure.v1.IdempotentCall
+	3,  // 3: perdure.v1.PeekRequest.run:type_name -> perdure.v1.WorkflowRun
+	14, // 4: perdure.v1.PeekResponse.response:type_name -> google.protobuf.Any
+	13, // 5: perdure.v1.PeekResponse.error:type_name -> perdure.v1.PeekResponse.Failure
+	14, // 6: perdure.v1.AttachResponse.response:type_name -> google.protobuf.Any
+	2,  // 7: perdure.v1.CancelRequest.call:type_name -> perdure.v1.IdempotentCall
+	3,  // 8: perdure.v1.CancelRequest.run:type_name -> perdure.v1.WorkflowRun
+	15, // 9: perdure.v1.ResolveRequest.json:type_name -> google.protobuf.Value
+	0,  // 10: perdure.v1.RejectRequest.code:type_name -> perdure.v1.Code
+	14, // 11: perdure.v1.RejectRequest.details:type_name -> google.protobuf.Any
+	0,  // 12: perdure.v1.PeekResponse.Failure.code:type_name -> perdure.v1.Code
+	14, // 13: perdure.v1.PeekResponse.Failure.details:type_name -> google.protobuf.Any
+	1,  // 14: perdure.v1.InvocationService.Attach:input_type -> perdure.v1.AttachRequest
+	4,  // 15: perdure.v1.InvocationService.Peek:input_type -> perdure.v1.PeekRequest
+	7,  // 16: perdure.v1.InvocationService.Cancel:input_type -> perdure.v1.CancelRequest
+	9,  // 17: perdure.v1.InvocationService.Resolve:input_type -> perdure.v1.ResolveRequest
+	11, // 18: perdure.v1.InvocationService.Reject:input_type -> perdure.v1.RejectRequest
+	6,  // 19: perdure.v1.InvocationService.Attach:output_type -> perdure.v1.AttachResponse
+	5,  // 20: perdure.v1.InvocationService.Peek:output_type -> perdure.v1.PeekResponse
+	8,  // 21: perdure.v1.InvocationService.Cancel:output_type -> perdure.v1.CancelResponse
+	10, // 22: perdure.v1.InvocationService.Resolve:output_type -> perdure.v1.ResolveResponse
+	12, // 23: perdure.v1.InvocationService.Reject:output_type -> perdure.v1.RejectResponse
+	19, // [19:24] is the sub-list for method output_type
+	14, // [14:19] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_perdure_v1_invocation_proto_init() }
@@ -627,7 +1025,7 @@ func file_perdure_v1_invocation_proto_init() {
 	if File_perdure_v1_invocation_proto != nil {
 		return
 	}
-	file_perdure_v1_invocation_proto_msgTypes[4].OneofWrappers = []any{
+	file_perdure_v1_invocation_proto_msgTypes[8].OneofWrappers = []any{
 		(*ResolveRequest_Json)(nil),
 		(*ResolveRequest_Raw)(nil),
 	}
@@ -637,7 +1035,7 @@ func file_perdure_v1_invocation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_v1_invocation_proto_rawDesc), len(file_perdure_v1_invocation_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
