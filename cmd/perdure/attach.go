@@ -12,10 +12,12 @@ import (
 
 func (c *cli) attachCommand() *cobra.Command {
 	var timeout time.Duration
+	var noWait bool
 	command := &cobra.Command{
 		Use:   "attach ID",
 		Short: "Wait for an invocation and print its response",
-		Long: `Wait for an invocation and print its response, or fail as its handler did.
+		Long: `Wait for an invocation and print its response, or fail as its handler did. With --no-wait, fail
+if it has not ended.
 
 ID is what "perdure send" printed, or the response header Perdure-Invocation-Id.`,
 		Example:           `  perdure attach $(perdure send bank.v1.AccountService/Deposit '{"accountId":"alice","amount":"5"}')`,
@@ -26,9 +28,18 @@ ID is what "perdure send" printed, or the response header Perdure-Invocation-Id.
 			if err != nil {
 				return err
 			}
-			answer, _, err := c.post(cmd.Context(), "perdure.v1.InvocationService/Attach", body, timeout, nil)
+			method := "Attach"
+			if noWait {
+				method = "Peek"
+			}
+			answer, _, err := c.post(cmd.Context(), "perdure.v1.InvocationService/"+method, body, timeout, nil)
 			if err != nil {
 				return err
+			}
+			if noWait {
+				if err := peeked(args[0], answer); err != nil {
+					return err
+				}
 			}
 			response, err := unpack(answer)
 			if err != nil {
@@ -37,8 +48,30 @@ ID is what "perdure send" printed, or the response header Perdure-Invocation-Id.
 			return c.printJSON(response)
 		},
 	}
+	command.Flags().BoolVar(&noWait, "no-wait", false, "print the response if it is there, and do not wait for it")
 	command.Flags().DurationVar(&timeout, "timeout", 0, "stop waiting after this `duration`, such as 5s")
 	return command
+}
+
+// peeked is why there is no response in the answer to a Peek, nil if there is one.
+func peeked(id string, answer []byte) error {
+	var found struct {
+		Done  bool `json:"done"`
+		Error *struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal(answer, &found); err != nil {
+		return fmt.Errorf("the node answered what this command does not understand: %w", err)
+	}
+	switch {
+	case !found.Done:
+		return fmt.Errorf("%s has not ended yet", id)
+	case found.Error != nil:
+		return fmt.Errorf("%s: %s", strings.ToLower(strings.TrimPrefix(found.Error.Code, "CODE_")), found.Error.Message)
+	}
+	return nil
 }
 
 // unpack takes the response out of its google.protobuf.Any, so that it is what call prints.
