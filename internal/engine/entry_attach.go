@@ -9,6 +9,9 @@ import (
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
 
+// maxWaiters bounds the row of an invocation, which is written anew with each that attaches.
+const maxWaiters = 5000
+
 // applyAttach asks for the result of another invocation, wherever that lives.
 func (e *Engine) applyAttach(l *live, index uint32, attach *recordv1.Attach, now int64) error {
 	id, ok := invocation.IDFromBytes(attach.GetInvocationId())
@@ -49,6 +52,8 @@ func (e *Engine) attachCaller(asked *recordv1.AttachCaller, now int64) error {
 		return e.completeCaller(asked.Caller, id[:], &recordv1.Result{Value: value}, now)
 	case completed(l.row.Status):
 		return e.completeCaller(asked.Caller, id[:], l.row.Result, now)
+	case len(l.row.Waiters) >= maxWaiters:
+		return e.completeCaller(asked.Caller, id[:], failure(codeResourceExhausted, "%s has %d that wait for its result, the most there may be; peek at it, or wait for a promise of a workflow", l.target, maxWaiters), now)
 	case !isWaiter(l.row, asked.Caller):
 		l.row.Waiters = append(l.row.Waiters, asked.Caller)
 		return e.store(l)

@@ -7,7 +7,10 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/invoker"
@@ -117,7 +120,7 @@ func (d *durable) tryAll(ctx context.Context, c *closure) *recordv1.Result {
 			wait = interval(c.policy, failed)
 		}
 		next := time.Now().Add(wait)
-		c.tries = &recordv1.RunTries{Failed: failed, NextAt: next.UnixMilli(), LastFailure: errorRecord(err)}
+		c.tries = &recordv1.RunTries{Failed: failed, NextAt: next.UnixMilli(), LastFailure: brief(errorRecord(err))}
 		if c.policy.MaxElapsed > 0 && !next.Before(c.began.Add(c.policy.MaxElapsed)) {
 			return c.outOfTime(nil)
 		}
@@ -127,6 +130,19 @@ func (d *durable) tryAll(ctx context.Context, c *closure) *recordv1.Result {
 			return nil
 		}
 	}
+}
+
+// maxFailureBytes bounds what is kept of a failure between two tries.
+const maxFailureBytes = 4 << 10
+
+func brief(failure *recordv1.Error) *recordv1.Error {
+	if len(failure.Message) > maxFailureBytes {
+		failure.Message = strings.ToValidUTF8(failure.Message[:maxFailureBytes], "") + "…"
+	}
+	if proto.Size(failure) > 2*maxFailureBytes {
+		failure.Details = nil
+	}
+	return failure
 }
 
 // outOfTime is the result of a closure that has used up MaxElapsed; err is how its last try failed,
