@@ -197,7 +197,8 @@ func TestStepsTogether(t *testing.T) {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if tries["a"] != 3 || tries["b"] != 3 || tries["c"] != 2 || tries["d"] != 1 {
+		// A crash may fall between what a closure of RunAsync did and its record.
+		if tries["a"] != 3 || tries["b"] != 3 || tries["c"] < 2 || tries["d"] < 1 {
 			s.t.Error(tries)
 		}
 	})
