@@ -189,6 +189,9 @@ func (r *replayed) Append(_ *invoker.Attempt, _ uint32, entry *recordv1.Entry) {
 	}
 }
 
+// Retry implements invoker.Host. No closure is let run here, so none fails.
+func (r *replayed) Retry(*invoker.Attempt, uint32, *recordv1.RunTries) {}
+
 // Call implements invoker.Host.
 func (*replayed) Call(*invoker.Attempt, uint32, *recordv1.Invoke) {}
 
