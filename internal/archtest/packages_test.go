@@ -29,7 +29,7 @@ var roomier = map[string]int{
 	"internal/partition": 4000,
 	// What runs DURABLE handlers, transactions and READ handlers shares the pool and its goroutines'
 	// rules; each part implements all of actor.Runtime.
-	"internal/invoker/inprocess": 4500,
+	"internal/invoker/inprocess": 5000,
 }
 
 // forbiddenNames say nothing about what is inside, so everything ends up inside.
