@@ -223,8 +223,8 @@ func TestMaxConcurrentCalls(t *testing.T) {
 	<-entered
 	<-entered
 	got := f.post(t, deposit, `{"accountId":"alice"}`)
-	if got.code != "resource_exhausted" || !strings.Contains(got.message, "2 calls under way") {
-		t.Errorf("got %s", got.body)
+	if got.code != "resource_exhausted" || !strings.Contains(got.message, "2 calls under way") || got.header.Get("Retry-After") != "1" || len(got.details) != 1 {
+		t.Errorf("got %v %s", got.header, got.body)
 	}
 	if got := f.post(t, "/grpc.health.v1.Health/Check", `{}`); got.status != 200 {
 		t.Errorf("a full node is not healthy: %s", got.body)

@@ -6,9 +6,12 @@ import (
 	"unicode/utf8"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/flow"
+	"github.com/perdure/perdure/internal/routing"
 )
 
 // maxLimitTextBytes bounds limit keys and tenants, which are kept with the invocation.
@@ -49,6 +52,18 @@ func readText(header *connect.Header, name string) (string, error) {
 		return "", invalid("the header %s is not valid utf-8", name)
 	}
 	return text, nil
+}
+
+// tooMany refuses a call that a later one may have the place of: a second from now, for want of
+// knowing better.
+func tooMany(format string, args ...any) error {
+	refused := routing.Errorf(routing.CodeResourceExhausted, format, args...)
+	// A google.rpc.RetryInfo with a google.protobuf.Duration of 1 s. The package that has the first
+	// is a large one to bring along for three fields.
+	delay := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 1)
+	info := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), delay)
+	refused.Details = []*anypb.Any{{TypeUrl: "type.googleapis.com/google.rpc.RetryInfo", Value: info}}
+	return refused
 }
 
 const headerRetryAfter = "Retry-After"

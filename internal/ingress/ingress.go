@@ -239,8 +239,7 @@ func (i *Ingress) enter() error {
 		return nil
 	}
 	i.inFlight.Add(-1)
-	return routing.Errorf(routing.CodeResourceExhausted,
-		"this node has %d calls under way, which is all it accepts; try again", i.config.MaxConcurrentCalls)
+	return tooMany("this node has %d calls under way, which is all it accepts; try again", i.config.MaxConcurrentCalls)
 }
 
 // limited is enter for calls that are not a handler's.
