@@ -55,6 +55,8 @@ type ServiceDesc struct {
 	Kind Kind
 	// StateType makes an empty state message; nil if the service has no state.
 	StateType func() proto.Message
+	// StateVersion is that of StateType; 0 is 1. See [StateMigrator].
+	StateVersion uint32
 	// Tables beside the state, in the order of the .proto.
 	Tables []TableDesc
 	// Promises of a WORKFLOW, in the order of the .proto.

@@ -20,8 +20,16 @@ type deployments struct {
 	own string
 }
 
+// draining says why no new invocations are taken.
+func (d *deployments) draining() error {
+	if d.Draining(d.own) {
+		return fmt.Errorf("deployment %s is draining and takes no new invocations; perdure deployments drain --undo %s ends that", d.own, d.own)
+	}
+	return nil
+}
+
 // admitLocked refuses a build whose services can't read what earlier ones have left, before
-// anything of it runs, and notes one that can.
+// anything of it runs, and has the engine note one that can.
 func (n *Node) admitLocked(ctx context.Context, config Config) (*deployments, error) {
 	catalog := deployment.InMemory()
 	if !config.InMemory {
@@ -42,10 +50,11 @@ func (n *Node) admitLocked(ctx context.Context, config Config) (*deployments, er
 	if err != nil {
 		return nil, err
 	}
-	if err := catalog.Started(own, accepted, time.Now()); err != nil {
-		return nil, err
+	// Not now: a start that fails changes nothing. Nor later: what runs says which deployment it is of.
+	n.mu.layout.opened = func() error {
+		config.Logger.Info("deployment", telemetry.KeyDeployment, own.ID())
+		return catalog.Started(own, accepted, time.Now())
 	}
-	config.Logger.Info("deployment", telemetry.KeyDeployment, own.ID())
 	return &deployments{catalog, own.ID()}, nil
 }
 

@@ -149,6 +149,9 @@ func TestStartRefusesWhatBreaks(t *testing.T) {
 			stopNode(t, node)
 
 			b := newProgram(t, test.text, handlersA())
+			if strings.Contains(test.text, "state_version: 2") {
+				b.migrations["Thing"] = []actor.StateMigration{wrapped(1, nil)}
+			}
 			served := false
 			node = b.node(dir, cluster.WithDeployment("b"), cluster.WithOnServing(func(string) { served = true }))
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -162,10 +162,15 @@ func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) e
 	if err != nil {
 		return fmt.Errorf("%s with %s: %w", at.storeDir(), at.logDir(), err)
 	}
+	if at.opened != nil {
+		if err := at.opened(); err != nil {
+			return err
+		}
+	}
 	e.Router, err = partition.NewRouter(partition.Config{
 		Invoker: e.runner, Logger: config.Logger, Partitions: at.identity.Partitions,
 		TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
-		CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes, MaxEntryWrites: e.maxEntryWrites(),
+		Deployment: config.Deployment, CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes, MaxEntryWrites: e.maxEntryWrites(),
 		Tracer: tracer, Instruments: e.meters, HoldSchedules: true,
 	}, func(id uint32, p *partition.Partition) partition.Group {
 		listener := &led{Listener: p}

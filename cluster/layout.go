@@ -29,6 +29,8 @@ type layout struct {
 	dir      string
 	identity identity
 	lock     io.Closer
+	// opened is called once log and store are open, before anything runs; nil: nobody cares.
+	opened func() error
 }
 
 // formatVersion of the data directory as a whole; log and store have versions of their own.

@@ -144,6 +144,7 @@ func (n *Node) startLocked(ctx context.Context) error {
 	if n.mu.deployments, err = n.admitLocked(ctx, config); err != nil {
 		return err
 	}
+	config.Deployment = n.mu.deployments.own
 	if n.mu.engine, err = n.openEngine(ctx, config, n.mu.layout, n.mu.telemetry, n.mu.registered); err != nil {
 		return err
 	}
@@ -196,6 +197,7 @@ func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, error) {
 	startedAt, nodeID := time.Now(), n.mu.layout.identity.NodeID
 	inspector, err := admin.New(admin.Config{
 		Router: engine, Services: services, Logger: config.Logger,
+		Deployments: n.mu.deployments.Catalog, Deployment: n.mu.deployments.own,
 		Node: func() admin.NodeInfo {
 			partitions, stored := engine.Describe()
 			return admin.NodeInfo{
@@ -209,6 +211,7 @@ func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, error) {
 	}
 	return ingress.New(ingress.Config{
 		Router: engine, Services: services, Validate: config.Validator, Ready: ready,
+		Draining: n.mu.deployments.draining,
 		Troubles: func() []string { return troubles(engine.Failures()) },
 		Others:   []ingress.Other{inspector}, RemoteOthers: config.RemoteAdmin,
 		Metrics: n.mu.telemetry.Handler(), Logger: config.Logger,

@@ -27,7 +27,14 @@ import (
 // says, and states are a StringValue.
 type program struct {
 	services map[string]*actor.ServiceDesc
+	// migrations by service.
+	migrations map[string][]actor.StateMigration
 }
+
+// programHandler is the handler of one service.
+type programHandler struct{ migrations []actor.StateMigration }
+
+func (h programHandler) StateMigrations() []actor.StateMigration { return h.migrations }
 
 // handlers of a program by "Service/Handler"; those without one return their request's root.
 type handlers map[string]func(ctx actor.Context, root string) (string, error)
@@ -76,7 +83,7 @@ func newProgram(t testing.TB, text string, do handlers) *program {
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	p := &program{map[string]*actor.ServiceDesc{}}
+	p := &program{map[string]*actor.ServiceDesc{}, map[string][]actor.StateMigration{}}
 	for _, service := range services {
 		p.services[string(service.Desc.Name())] = describeService(service, file, do)
 	}
@@ -88,7 +95,7 @@ func describeService(service *schema.Service, file protoreflect.FileDescriptor, 
 	mixed := func() proto.Message { return new(mixin) }
 	desc := &actor.ServiceDesc{Name: string(service.Desc.FullName()), Kind: actor.Kind(service.Kind), File: file}
 	if service.State != nil {
-		desc.StateType = text
+		desc.StateType, desc.StateVersion = text, service.StateVersion
 	}
 	for _, table := range service.Tables {
 		desc.Tables = append(desc.Tables, actor.TableDesc{Name: table.Name, New: text})
@@ -128,7 +135,7 @@ func (p *program) node(dir string, opts ...cluster.Option) *cluster.Node {
 		cluster.WithDataDir(dir), cluster.WithListen("127.0.0.1:0"), cluster.WithPartitions(2), cluster.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))),
 	}, opts...)...)
 	for _, name := range slices.Sorted(maps.Keys(p.services)) {
-		node.RegisterService(p.services[name], p)
+		node.RegisterService(p.services[name], programHandler{p.migrations[name]})
 	}
 	return node
 }

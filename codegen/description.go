@@ -21,6 +21,9 @@ func (w writer) description() {
 	}
 	if w.state != nil {
 		w.P("StateType: ", w.newMessage(*w.state), ",")
+		if w.StateVersion > 1 {
+			w.P("StateVersion: ", w.StateVersion, ",")
+		}
 	}
 	w.slots("Tables", "TableDesc", w.tables)
 	w.slots("Promises", "PromiseDesc", w.promises)

@@ -98,6 +98,24 @@ func (c *cli) completeTransactions(cmd *cobra.Command, given []string, _ string)
 	return found, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeDeployments proposes the deployments that were not removed.
+func (c *cli) completeDeployments(cmd *cobra.Command, given []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var found []cobra.Completion
+	if len(given) > 0 || c.checkGlobals() != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := completeContext(cmd)
+	defer cancel()
+	response := &adminv1.ListDeploymentsResponse{}
+	if err := c.admin(ctx, "ListDeployments", &adminv1.ListDeploymentsRequest{}, response); err != nil {
+		cobra.CompDebugln(err.Error(), false)
+	}
+	for _, d := range response.GetDeployments() {
+		found = append(found, cobra.CompletionWithDesc(d.GetId(), deploymentStatus(d)))
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp
+}
+
 // completeStatuses proposes the last of a list with commas.
 func completeStatuses(_ *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	before := ""

@@ -13,9 +13,12 @@ import (
 	"github.com/perdure/perdure/actor"
 	bankv1 "github.com/perdure/perdure/examples/bank/gen/bank/v1"
 	bank "github.com/perdure/perdure/examples/bank/gen/bank/v1/bankv1perdure"
+	counterv1 "github.com/perdure/perdure/examples/counter/gen/counter/v1"
+	counter "github.com/perdure/perdure/examples/counter/gen/counter/v1/counterv1perdure"
 	shopv1 "github.com/perdure/perdure/examples/orders/gen/shop/v1"
 	shop "github.com/perdure/perdure/examples/orders/gen/shop/v1/shopv1perdure"
 	"github.com/perdure/perdure/internal/admin"
+	"github.com/perdure/perdure/internal/deployment"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
@@ -46,6 +49,26 @@ func nodeInfo() admin.NodeInfo {
 	}
 }
 
+// deploymentsOf has what runs as v2, and before it v1, which served the counter and no orders.
+func deploymentsOf(current []*actor.ServiceDesc) (*deployment.Catalog, error) {
+	catalog := deployment.InMemory()
+	before := []deployment.Service{{Name: counter.CounterServiceName, File: counterv1.File_counter_v1_counter_proto}}
+	var now []deployment.Service
+	for _, desc := range current {
+		now = append(now, deployment.Service{Name: desc.Name, File: desc.File})
+	}
+	for i, services := range [][]deployment.Service{before, before, now} {
+		build, err := deployment.Describe(fmt.Sprint("v", i), fmt.Sprint("git ", i), "v0.1.0", services)
+		if err != nil {
+			return nil, err
+		}
+		if err := catalog.Started(build, nil, time.UnixMilli(noon+int64(i)*3600_000)); err != nil {
+			return nil, err
+		}
+	}
+	return catalog, nil
+}
+
 // shopRouter has one order under way, one that failed, and one that waits to be tried again.
 type shopRouter struct{ routingtest.Fake }
 
@@ -72,6 +95,7 @@ func invocations() []*routing.InvocationDetail {
 			ID: id(1),
 			Row: &recordv1.Invocation{
 				Target: order("o-1"), Mode: 4, Status: recordv1.Status_STATUS_SUSPENDED, CreatedAt: noon, StartedAt: noon + 2, Attempt: 2, Continuations: 2,
+				Deployment: "v1", EarlierDeployments: []string{"v0"},
 				RetentionMs: 7 * 24 * 3600 * 1000, IdempotencyKey: "first", Input: run("o-1"),
 			},
 			Journal: []*recordv1.Entry{

@@ -122,6 +122,8 @@ func (c *cli) printInvocation(found *adminv1.GetInvocationResponse) {
 		"failed attempts", failedAttempts(inv),
 		"last failure", lastFailure(inv),
 		"waits for", waitingFor(inv),
+		"deployment", inv.GetDeployment(),
+		"before that", strings.Join(inv.GetEarlierDeployments(), ", "),
 		"retry at", set(inv.GetRetryAt()),
 		"created", precise(inv.GetCreatedAt()),
 		"due", set(inv.GetDueAt()),

@@ -70,7 +70,11 @@ func TestScripts(t *testing.T) {
 func startFake(*testscript.Env) (addr string, stop func(), err error) {
 	router := &shopRouter{}
 	quiet := slog.New(slog.DiscardHandler)
-	inspector, err := admin.New(admin.Config{Router: router, Services: services(), Logger: quiet, Node: nodeInfo, Now: func() time.Time { return time.UnixMilli(noon) }})
+	deployments, err := deploymentsOf(services())
+	if err != nil {
+		return "", nil, err
+	}
+	inspector, err := admin.New(admin.Config{Router: router, Services: services(), Deployments: deployments, Deployment: "v2", Logger: quiet, Node: nodeInfo, Now: func() time.Time { return time.UnixMilli(noon) }})
 	if err != nil {
 		return "", nil, err
 	}
@@ -98,7 +102,7 @@ func (counters) Get(ctx counter.CounterReadContext, _ *counterv1.GetRequest) (*c
 
 func startNode(env *testscript.Env) (addr string, stop func(), err error) {
 	node := cluster.NewNode(cluster.WithListen("127.0.0.1:0"), cluster.WithDataDir(filepath.Join(env.WorkDir, "data")),
-		cluster.WithPartitions(2), cluster.WithLogger(slog.New(slog.DiscardHandler)))
+		cluster.WithPartitions(2), cluster.WithDeployment("counter-1"), cluster.WithLogger(slog.New(slog.DiscardHandler)))
 	counter.RegisterCounterHandler(node, counters{})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

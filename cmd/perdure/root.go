@@ -132,7 +132,7 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense.`,
 	must(root.RegisterFlagCompletionFunc("addr", cobra.NoFileCompletions))
 	root.AddCommand(
 		c.callCommand(), c.sendCommand(), c.attachCommand(), c.invocationsCommand(), c.journalCommand(), c.transactionsCommand(), c.limitsCommand(),
-		c.schedulesCommand(), c.stateCommand(), c.servicesCommand(), c.nodeCommand(), c.protoCommand(), c.checkCommand(), c.versionCommand(),
+		c.schedulesCommand(), c.stateCommand(), c.servicesCommand(), c.deploymentsCommand(), c.nodeCommand(), c.protoCommand(), c.checkCommand(), c.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	markFailures(root)

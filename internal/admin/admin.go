@@ -16,6 +16,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -24,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/deployment"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/telemetry"
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
@@ -43,6 +45,10 @@ type Config struct {
 	// Node says how the node is at this instant. It must be safe for concurrent use. Nil: the
 	// node is ready and says nothing else about itself.
 	Node func() NodeInfo
+	// Deployments are those that have run on the node's data, and Deployment is the one that runs.
+	// Nil: it has no deployments.
+	Deployments *deployment.Catalog
+	Deployment  string
 	// Logger gets the causes of internal errors. Defaults to slog.Default().
 	Logger *slog.Logger
 	// Timeout of one call. Defaults to 10 s.
@@ -56,6 +62,8 @@ type Service struct {
 	config   Config
 	services map[string]*actor.ServiceDesc
 	methods  map[string]map[string]*actor.MethodDesc
+	// deploying: one change of the catalog at a time, so that none is removed that comes into use.
+	deploying sync.Mutex
 	// places bounds the calls under way.
 	places chan struct{}
 }
@@ -70,6 +78,9 @@ func New(config Config) (*Service, error) {
 	}
 	if config.Timeout == 0 {
 		config.Timeout = defaultTimeout
+	}
+	if config.Deployments == nil {
+		config.Deployments = deployment.InMemory()
 	}
 	if config.Now == nil {
 		config.Now = time.Now
@@ -126,6 +137,10 @@ func (s *Service) Methods() []connect.Method {
 		unary(s, "GetTransaction", s.getTransaction),
 		unary(s, "ListServices", s.listServices),
 		unary(s, "DescribeService", s.describeService),
+		unary(s, "ListDeployments", s.listDeployments),
+		unary(s, "DescribeDeployment", s.describeDeployment),
+		unary(s, "DrainDeployment", s.drainDeployment),
+		unary(s, "RemoveDeployment", s.removeDeployment),
 		unary(s, "GetNode", s.getNode),
 	}
 }

@@ -166,6 +166,7 @@ func summary(detail routing.InvocationDetail, stacks bool) *adminv1.Invocation {
 		Error:         failure(row.GetResult().GetError()),
 		Failures:      failures(row, stacks), FailedAttempts: row.GetFailedAttempts(), FailuresInRow: row.GetFailures(),
 		WaitingFor: row.GetWaitingFor(), Deadline: instant(row.GetDeadlineAt()),
+		Deployment: row.GetDeployment(), EarlierDeployments: row.GetEarlierDeployments(),
 	}
 	if mode := out.Mode; row.GetCompletedAt() == 0 && (mode == perdurev1.Mode_DURABLE || mode == perdurev1.Mode_RUN) {
 		out.MaxAttempts = cmp.Or(row.GetRetry().GetMaxAttempts(), routing.DefaultMaxAttempts)

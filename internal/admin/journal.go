@@ -42,7 +42,8 @@ func (s *Service) entry(own *recordv1.Target, index uint32, entry *recordv1.Entr
 		if step.SetState.GetClear() {
 			out.Name = "clear"
 		} else {
-			out.Input = payload(step.SetState.GetValue(), s.stateType(own), maxEntryBytes)
+			text, note := renderState(step.SetState.GetValue(), s.stateType(own), s.stateVersion(own), maxEntryBytes)
+			out.Input = &adminv1.Payload{Json: text, Note: note, SizeBytes: uint64(len(step.SetState.GetValue()))}
 		}
 	case *recordv1.Entry_TablePut:
 		put := step.TablePut
@@ -176,6 +177,13 @@ func messageReader(empty func() proto.Message) func([]byte) *adminv1.Payload {
 }
 
 func goReader(data []byte) *adminv1.Payload { return goPayload(data, maxEntryBytes) }
+
+func (s *Service) stateVersion(of *recordv1.Target) uint32 {
+	if desc := s.services[of.GetService()]; desc != nil {
+		return desc.StateVersion
+	}
+	return 1
+}
 
 func (s *Service) stateType(of *recordv1.Target) func() proto.Message {
 	if desc := s.services[of.GetService()]; desc != nil {

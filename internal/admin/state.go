@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/table"
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
 
@@ -39,7 +41,7 @@ func (s *Service) getState(ctx context.Context, request *adminv1.GetStateRequest
 	}
 	response := &adminv1.GetStateResponse{HasState: object.Has, StateType: typeName(desc.StateType)}
 	if object.Has {
-		response.StateJson, response.Note = render(object.State, desc.StateType, maxStateBytes)
+		response.StateJson, response.Note = renderState(object.State, desc.StateType, desc.StateVersion, maxStateBytes)
 	}
 	shown := tables(desc, object, request.GetTable())
 	if name := request.GetTable(); name != "" && len(shown) == 0 {
@@ -110,6 +112,21 @@ func page(table actor.TableDesc, rows *routing.Table, budget *int) *adminv1.Stat
 		out.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(next))
 	}
 	return out
+}
+
+// renderState is render for a state. One of another version is of another type.
+func renderState(stored []byte, empty func() proto.Message, own uint32, limit int) (text, note string) {
+	version, message, err := table.ParseState(stored)
+	own = max(own, 1)
+	switch {
+	case err != nil:
+		return "", fmt.Sprintf("%s: %v", size(len(stored)), err)
+	case empty != nil && version < own:
+		return "", fmt.Sprintf("%s of version %d: handlers see it migrated to version %d, which the next write makes of it", size(len(message)), version, own)
+	case empty != nil && version > own:
+		return "", fmt.Sprintf("%s of version %d, and this build knows up to %d", size(len(message)), version, own)
+	}
+	return render(message, empty, limit)
 }
 
 func typeName(empty func() proto.Message) string {

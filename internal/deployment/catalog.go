@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -28,10 +29,31 @@ type Catalog struct {
 		sync.Mutex
 		kept *recordv1.Deployments
 	}
+	// draining are the ids of those that drain, replaced as a whole.
+	draining atomic.Pointer[map[string]bool]
+}
+
+// Draining reports whether a deployment drains. It takes no lock.
+func (c *Catalog) Draining(id string) bool {
+	draining := c.draining.Load()
+	return draining != nil && (*draining)[id]
+}
+
+// noteLocked derives from what is kept.
+func (c *Catalog) noteLocked() {
+	draining := map[string]bool{}
+	for _, d := range c.mu.kept.GetDeployments() {
+		if d.GetStatus() == recordv1.DeploymentStatus_DEPLOYMENT_STATUS_DRAINING {
+			draining[d.GetId()] = true
+		}
+	}
+	c.draining.Store(&draining)
 }
 
 // ErrUnknown is of a deployment that the catalog does not have.
 var ErrUnknown = errors.New("no such deployment")
+
+var errUnchanged = errors.New("unchanged")
 
 // The file is head, checksum of the rest, and an encoded recordv1.Deployments.
 const (
@@ -67,6 +89,7 @@ func Open(disk vfs.FS, path string) (*Catalog, error) {
 		proto.Unmarshal(data[headBytes:], c.mu.kept) != nil {
 		return nil, fmt.Errorf("deployments: %s is damaged: restore it from a backup; or remove it, and the next start takes this program for one that fits the data", path)
 	}
+	c.noteLocked()
 	return c, nil
 }
 
@@ -124,6 +147,7 @@ func (c *Catalog) change(do func(*recordv1.Deployments) error) error {
 		return fmt.Errorf("deployments: %w", err)
 	}
 	c.mu.kept = next
+	c.noteLocked()
 	return nil
 }
 
@@ -192,10 +216,10 @@ func schemaOf(d *recordv1.Deployment, files map[string][]byte) (*descriptorpb.Fi
 }
 
 // Started notes that a build has been started, with the breaking changes that an operator has
-// accepted for it. It keeps a deployment draining that is started again by itself, and makes one
+// accepted for it. A restart of the one that was started last changes nothing. It keeps a deployment draining that is started again by itself, and makes one
 // active that others have run after.
 func (c *Catalog) Started(b *Build, accepted []string, now time.Time) error {
-	return c.change(func(kept *recordv1.Deployments) error {
+	err := c.change(func(kept *recordv1.Deployments) error {
 		last := newestFirst(kept)
 		known := find(kept, b.ID())
 		if known == nil {
@@ -204,6 +228,10 @@ func (c *Catalog) Started(b *Build, accepted []string, now time.Time) error {
 		}
 		if known.GetFingerprint() != b.record.GetFingerprint() {
 			return fmt.Errorf("%s is the name of another build, with other descriptors: name each build differently", b.ID())
+		}
+		if len(last) > 0 && last[0].GetId() == b.ID() && len(accepted) == 0 && last[0].GetBuild() == b.record.GetBuild() &&
+			last[0].GetStatus() != recordv1.DeploymentStatus_DEPLOYMENT_STATUS_REMOVED {
+			return errUnchanged
 		}
 		if len(last) == 0 || last[0].GetId() != b.ID() || known.GetStatus() == recordv1.DeploymentStatus_DEPLOYMENT_STATUS_REMOVED {
 			known.Status = recordv1.DeploymentStatus_DEPLOYMENT_STATUS_ACTIVE
@@ -227,6 +255,10 @@ func (c *Catalog) Started(b *Build, accepted []string, now time.Time) error {
 		}
 		return nil
 	})
+	if errors.Is(err, errUnchanged) {
+		return nil
+	}
+	return err
 }
 
 // SetStatus changes the status of a deployment.

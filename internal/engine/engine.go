@@ -92,6 +92,8 @@ type Config struct {
 	// JournalPage is how many entries an attempt is started with; it reads the others as it comes
 	// to them. 0 is 64.
 	JournalPage int
+	// Deployment is what attempts run on. Empty: nothing is noted.
+	Deployment string
 }
 
 // Engine is the memory of a partition's leader. It belongs to one goroutine.
@@ -157,6 +159,8 @@ type live struct {
 	input *recordv1.Input
 	// journal length, loaded with the attempt.
 	entries uint32
+	// moved: the row in the store does not say on which deployment the attempt runs.
+	moved bool
 	// receives: the journal has a Receive entry, or was not looked at.
 	receives bool
 	// writes: the journal has a write to the object.

@@ -21,7 +21,7 @@ func (ev *Append) evaluate(e *Engine, now int64) error {
 	if err := e.putMessage(table.Journal(l.id, ev.Index), ev.Entry); err != nil {
 		return err
 	}
-	if store := e.noteEntry(l, ev.Entry); store || l.row.Failures > 0 {
+	if store := e.noteEntry(l, ev.Entry); store || l.row.Failures > 0 || l.moved {
 		l.row.Failures, l.row.Divergence = 0, nil
 		if err := e.store(l); err != nil {
 			return err

@@ -113,6 +113,8 @@ type Fail struct {
 	RetryAfter int64
 	Entry      uint32
 	Stack      string
+	// Pause: another attempt here would fail too, so the invocation waits for an operator.
+	Pause bool
 }
 
 // Suspend ends an attempt whose handler was unwound while it waited. A completion of any of

@@ -23,6 +23,10 @@ func (ev *Fail) evaluate(e *Engine, now int64) error {
 	e.effect(&EndAttempt{ID: l.id})
 	l.row.Divergence = ev.Divergence
 	e.note(l, &recordv1.Failure{Error: ev.Error, At: now, Entry: ev.Entry, Stack: ev.Stack})
+	if ev.Pause {
+		l.row.LastFailure = ev.Error
+		return e.park(l)
+	}
 	return e.backOff(l, ev.Error, ev.RetryAfter, now)
 }
 

@@ -47,7 +47,7 @@ func (e *Engine) store(l *live) error {
 		active.Object = l.target.Object()
 	}
 	e.put(table.ActiveKey(l.id), active.Append(nil))
-	l.stored = true
+	l.stored, l.moved = true, false
 	return e.putMessage(table.Invocation(l.id), l.row)
 }
 

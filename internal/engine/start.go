@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
@@ -49,6 +50,9 @@ func (e *Engine) start(l *live, now int64) error {
 		if attempt.State, attempt.HasState, err = e.get(table.State(l.target.Object())); err != nil {
 			return e.quarantine(l, err, now)
 		}
+	}
+	if own := e.config.Deployment; own != "" && l.mode().Journaled() && l.call == nil {
+		l.moved = journal.Pin(l.row, own, l.entries) || l.moved
 	}
 	if l.since == 0 {
 		l.since = now

@@ -165,6 +165,11 @@ func (c *call) process(ctx context.Context, request proto.Message, wanted delive
 // invoke checks request and makes the router's form of it.
 func (c *call) invoke(request proto.Message, wanted delivery) (*recordv1.Invoke, error) {
 	m := c.method
+	if m.desc.Mode != actor.ModeRead && m.desc.Mode != actor.ModeSignal {
+		if err := m.ingress.config.Draining(); err != nil {
+			return nil, routing.Errorf(routing.CodeUnavailable, "%s: %v", m.name, err)
+		}
+	}
 	key, err := m.desc.RequestKey(request)
 	if err != nil {
 		return nil, err

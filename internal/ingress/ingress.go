@@ -43,6 +43,9 @@ type Config struct {
 	Validate func(proto.Message) error
 	// Ready is nil while the node can serve, else it says why not. Nil: always ready.
 	Ready func() error
+	// Draining is nil unless new invocations are refused, and then says why. READ handlers, signals
+	// and whatever ends what has begun are served. It must be fast. Nil: never.
+	Draining func() error
 	// Troubles are what keeps the node from serving some calls though it serves others, a line
 	// each; /healthz and /readyz show them. Nil: there are none.
 	Troubles func() []string
@@ -102,6 +105,9 @@ func New(config Config) (*Ingress, error) {
 	}
 	if config.Logger == nil {
 		config.Logger = slog.Default()
+	}
+	if config.Draining == nil {
+		config.Draining = func() error { return nil }
 	}
 	if config.Ready == nil {
 		config.Ready = func() error { return nil }

@@ -75,6 +75,11 @@ type Attempt struct {
 	LookAhead bool
 	// Tries of Run entries without a completion that have failed.
 	Tries map[uint32]*recordv1.RunTries
+	// Deployment is the build of the handlers that is to run it, if it has a journal. An Invoker
+	// that reaches several goes by it.
+	Deployment string
+	// Earlier are other deployments that have fed the journal, the one that began it first.
+	Earlier []string
 	// CancelRequested: cancelled before this attempt, and no Wait entry says so yet.
 	CancelRequested bool
 	// Origins are the invocations whose entries the journal begins with: while those replay, time
@@ -136,6 +141,8 @@ type Outcome struct {
 	Retry *recordv1.Error
 	// Divergence is set if Retry is one.
 	Divergence *recordv1.Divergence
+	// Pause: beside Retry, another attempt here would fail too; the invocation waits for an operator.
+	Pause bool
 	// RetryAfter, if positive, is the wait the error itself asked for.
 	RetryAfter time.Duration
 	// Entry is the newest of the journal that the handler had made or met when it failed, 0 if that

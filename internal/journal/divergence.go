@@ -20,13 +20,20 @@ type Divergence struct {
 	Made *recordv1.Entry
 	// Difference names what is not the same.
 	Difference string
+	// RecordedBy names the deployments that have fed the journal, and MadeBy that of the code, if
+	// they are not the same.
+	RecordedBy, MadeBy string
 }
 
 // Error has both call sites.
 func (d *Divergence) Error() string {
-	return fmt.Sprintf("journal entry %d does not match the code (%s differs): the journal has %s, made at %s; the code makes %s at %s: "+
+	deployed := ""
+	if d.RecordedBy != "" {
+		deployed = fmt.Sprintf("; the journal is of deployment %s, the code of %s", d.RecordedBy, d.MadeBy)
+	}
+	return fmt.Sprintf("journal entry %d does not match the code (%s differs): the journal has %s, made at %s; the code makes %s at %s%s: "+
 		"deploy the code that started this invocation, guard the change with actor.Version, or make the steps depend only on the request, the state and the results of earlier steps",
-		d.Index, d.Difference, Describe(d.Recorded), site(d.Recorded), Describe(d.Made), site(d.Made))
+		d.Index, d.Difference, Describe(d.Recorded), site(d.Recorded), Describe(d.Made), site(d.Made), deployed)
 }
 
 func site(entry *recordv1.Entry) string {
@@ -45,6 +52,9 @@ func (d *Divergence) Record(attempt uint32, show Show) *recordv1.Divergence {
 		Entry: d.Index, Attempt: attempt, Difference: d.Difference,
 		Recorded: &recordv1.DivergentStep{Step: Describe(d.Recorded), Site: d.Recorded.GetSite()},
 		Made:     &recordv1.DivergentStep{Step: Describe(d.Made), Site: d.Made.GetSite()},
+	}
+	if d.RecordedBy != "" {
+		out.Fields = append(out.Fields, &recordv1.DivergentField{Name: "deployment", Recorded: d.RecordedBy, Made: d.MadeBy})
 	}
 	recorded, made := fields(d.Recorded, show), fields(d.Made, show)
 	for _, f := range recorded {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -134,6 +135,8 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		StartedAt:       time.UnixMilli(cmp.Or(row.ContinuedAt, row.StartedAt)),
 		Start:           row.JournalStart,
 		Flow:            row.Flow,
+		Deployment:      row.Deployment,
+		Earlier:         slices.Clone(row.EarlierDeployments),
 		Host:            l.host,
 	}
 	if mode == invocation.ModeRead {
@@ -315,7 +318,7 @@ func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
 		}
 		event = suspend
 	default:
-		event = &engine.Fail{ID: a.ID, Attempt: a.Number, Error: o.Retry, Divergence: o.Divergence, RetryAfter: o.RetryAfter.Milliseconds(), Entry: o.Entry, Stack: o.Stack}
+		event = &engine.Fail{ID: a.ID, Attempt: a.Number, Error: o.Retry, Divergence: o.Divergence, RetryAfter: o.RetryAfter.Milliseconds(), Entry: o.Entry, Stack: o.Stack, Pause: o.Pause}
 	}
 	h.post(item{event: event})
 }

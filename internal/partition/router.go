@@ -39,6 +39,8 @@ type Config struct {
 	// MaxEntryWrites bounds the writes and sends of one TRANSACTION. A record may need five
 	// times as many rows and must fit the store's batch. Defaults to 5,000.
 	MaxEntryWrites int
+	// Deployment is the id of this build of the handlers, which invocations keep that it runs.
+	Deployment string
 	// CrashAtEveryEntry is for tests: each attempt is aborted after every entry and completion
 	// it records, and a TRANSACTION once before it commits, as if the node had died there.
 	CrashAtEveryEntry bool

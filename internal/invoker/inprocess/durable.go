@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -306,6 +307,9 @@ func (d *durable) at(outcome *invoker.Outcome) *invoker.Outcome {
 }
 
 func (d *durable) diverged(divergence *journal.Divergence) *invoker.Outcome {
+	if len(d.attempt.Earlier) > 0 {
+		divergence.RecordedBy, divergence.MadeBy = strings.Join(d.attempt.Earlier, ", "), d.attempt.Deployment
+	}
 	d.invoker.config.Logger.Error("journal diverged", telemetry.KeyInvocationID, d.attempt.ID.String(), telemetry.KeyService, d.attempt.Target.Service,
 		telemetry.KeyHandler, d.attempt.Target.Handler, telemetry.KeyAttempt, d.attempt.Number, telemetry.KeyError, divergence)
 	return &invoker.Outcome{

@@ -14,7 +14,9 @@ import (
 type durableData struct {
 	state           []byte
 	hasState, wrote bool
-	rows            rows
+	// migrated is the state as the handler sees it, once it has asked.
+	migrated migrated
+	rows     rows
 	// had: of the rows written, those that were there before the invocation.
 	had map[rowName]bool
 	// present: of the rows written, those that are there after the entries looked at.
@@ -90,18 +92,29 @@ func (s *durableData) length(table string) (int, error) {
 
 func (d *durable) State() ([]byte, bool) {
 	d.mustEnter("State().Get", "")
-	return d.data.state, d.data.hasState
+	if !d.data.hasState {
+		return nil, false
+	}
+	state, err := d.data.migrated.of(d.method.service, d.attempt.Target.Key, d.data.state)
+	if err != nil {
+		d.failToMigrate(err)
+	}
+	return state, true
 }
 
 func (d *durable) SetState(value []byte, clear bool) {
 	d.mustEnter("State().Set", "")
+	if !clear {
+		value = d.method.service.stored(value)
+	}
 	set := &recordv1.SetState{Value: value, Clear: clear}
 	if !d.data.wrote {
 		set.First, set.Previous, set.HadPrevious = true, d.data.state, d.data.hasState
 	}
-	_, entry := d.record(&recordv1.Entry{Entry: &recordv1.Entry_SetState{SetState: set}}, sameMessage(d.method.service.desc.StateType))
+	_, entry := d.record(&recordv1.Entry{Entry: &recordv1.Entry_SetState{SetState: set}}, d.method.service.sameState())
 	recorded := entry.GetSetState()
 	d.data.state, d.data.hasState, d.data.wrote = recorded.GetValue(), !recorded.GetClear(), true
+	d.data.migrated = migrated{}
 }
 
 func (d *durable) TableGet(table, key string) ([]byte, bool) {

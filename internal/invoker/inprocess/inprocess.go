@@ -96,6 +96,8 @@ type service struct {
 	desc    *actor.ServiceDesc
 	handler any
 	methods map[string]*method
+	// migrations by the version they start from, without a gap up to the current one.
+	migrations []actor.StateMigration
 }
 
 // method is one handler as it was registered.
@@ -136,6 +138,9 @@ func (inv *Invoker) Register(desc *actor.ServiceDesc, handler any) error {
 		return fmt.Errorf("register %s: it is registered already: one value serves every key", desc.Name)
 	}
 	added := &service{desc: desc, handler: handler, methods: make(map[string]*method, len(desc.Methods))}
+	if err := added.checkMigrations(); err != nil {
+		return err
+	}
 	for _, m := range desc.Methods {
 		registered := &method{desc: m, service: added, stepTimeout: m.Options.StepTimeout, inactivity: cmp.Or(m.Options.InactivityTimeout, inv.config.InactivityTimeout)}
 		if registered.stepTimeout == 0 {
@@ -212,7 +217,11 @@ type unknown struct{ attempt *invoker.Attempt }
 func (u *unknown) perform(*worker) {
 	failure := errorRecord(errNotRegistered(u.attempt.Target))
 	if u.attempt.Mode.Journaled() { // a deploy that has it can go on with the journal
-		u.attempt.Host.Finish(u.attempt, &invoker.Outcome{Retry: failure})
+		if len(u.attempt.Earlier) > 0 {
+			failure.Message += fmt.Sprintf(", which is deployment %s; deployment %s has begun the invocation: start a build that has the handler, or kill the invocation",
+				u.attempt.Deployment, u.attempt.Earlier[0])
+		}
+		u.attempt.Host.Finish(u.attempt, &invoker.Outcome{Retry: failure, Pause: true})
 		return
 	}
 	u.attempt.Host.Finish(u.attempt, &invoker.Outcome{Result: errorResult(failure)})

@@ -34,6 +34,8 @@ type read struct {
 		logger *slog.Logger
 		steps  []*readStep // index 1 is at 0
 		failed error
+		// migrated is the state as the handler sees it, once it has asked.
+		migrated migrated
 	}
 }
 
@@ -157,7 +159,18 @@ func (r *read) Rand() *rand.Rand {
 	return r.mu.random
 }
 
-func (r *read) State() ([]byte, bool) { return r.read.State, r.read.HasState }
+func (r *read) State() ([]byte, bool) {
+	if !r.read.HasState {
+		return nil, false
+	}
+	r.mu.Lock()
+	state, err := r.mu.migrated.of(r.method.service, r.read.Target.Key, r.read.State)
+	r.mu.Unlock()
+	if err != nil {
+		r.Fail(err)
+	}
+	return state, true
+}
 
 func (r *read) SetState([]byte, bool) { r.Fail(r.refuse("State().Set")) }
 

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/table"
 )
 
 // show puts a value of a step into words for a divergence: JSON if its message is known here.
@@ -23,7 +24,10 @@ func (d *durable) show(of *recordv1.Entry, value []byte) string {
 	case *recordv1.Entry_Send:
 		empty = d.invoker.requestOf(step.Send.GetInvoke().GetTarget())
 	case *recordv1.Entry_SetState:
-		empty = d.method.service.desc.StateType
+		version, message, err := table.ParseState(value)
+		if err == nil && version == d.method.service.stateVersion() {
+			empty, value = d.method.service.desc.StateType, message
+		}
 	case *recordv1.Entry_TablePut:
 		empty = d.tableType(step.TablePut.GetTable())
 	}

@@ -36,11 +36,13 @@ type transaction struct {
 	// What follows belongs to whoever holds guard.
 	state           []byte
 	hasState, wrote bool
-	rows            rows
-	entries         []*recordv1.Entry
-	now             time.Time
-	random          *rand.Rand
-	logger          *slog.Logger
+	// migrated is the state as the handler sees it, once it has asked.
+	migrated migrated
+	rows     rows
+	entries  []*recordv1.Entry
+	now      time.Time
+	random   *rand.Rand
+	logger   *slog.Logger
 	// failed is why Fail stopped the handler: it counts whatever the handler returns.
 	failed error
 	// Parts of the outcome that most transactions have, here to save allocations.

@@ -4,13 +4,24 @@ import "github.com/perdure/perdure/internal/invocation"
 
 func (t *transaction) State() ([]byte, bool) {
 	t.mustEnter("State().Get", "")
-	defer t.leave()
-	return t.state, t.hasState
+	state, has, err := t.state, t.hasState, error(nil)
+	if has {
+		state, err = t.migrated.of(t.method.service, t.attempt.Target.Key, t.state)
+	}
+	t.leave()
+	if err != nil {
+		t.Fail(err)
+	}
+	return state, has
 }
 
 func (t *transaction) SetState(value []byte, clear bool) {
 	t.mustEnterWrite("State().Set", "")
 	defer t.leave()
+	t.migrated = migrated{!clear, value}
+	if !clear {
+		value = t.method.service.stored(value)
+	}
 	t.state, t.hasState, t.wrote = value, !clear, true
 }
 

@@ -87,7 +87,8 @@ type Deployment struct {
 	Build string `protobuf:"bytes,3,opt,name=build" json:"build,omitempty"`
 	// Version of the perdure module in it.
 	PerdureVersion string `protobuf:"bytes,4,opt,name=perdure_version,json=perdureVersion" json:"perdure_version,omitempty"`
-	// Instants are milliseconds since 1970 UTC: when it was started first and last.
+	// Instants are milliseconds since 1970 UTC: when it was started first, and when it was started
+	// after another one last.
 	FirstSeenAt int64            `protobuf:"varint,5,opt,name=first_seen_at,json=firstSeenAt" json:"first_seen_at,omitempty"`
 	LastSeenAt  int64            `protobuf:"varint,6,opt,name=last_seen_at,json=lastSeenAt" json:"last_seen_at,omitempty"`
 	Status      DeploymentStatus `protobuf:"varint,7,opt,name=status,enum=perdure.record.v1.DeploymentStatus" json:"status,omitempty"`

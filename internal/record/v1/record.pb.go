@@ -563,6 +563,11 @@ type Invocation struct {
 	Origins []*RestartOrigin `protobuf:"bytes,37,rep,name=origins" json:"origins,omitempty"`
 	// How long the journal is kept after the end, if that is shorter than retention_ms. 0: as long.
 	JournalRetentionMs int64 `protobuf:"varint,38,opt,name=journal_retention_ms,json=journalRetentionMs" json:"journal_retention_ms,omitempty"`
+	// The deployment that the newest attempt of a DURABLE or RUN handler ran on.
+	Deployment string `protobuf:"bytes,53,opt,name=deployment" json:"deployment,omitempty"`
+	// Those that earlier attempts ran on, without repeats, the one that began the journal first; at
+	// most 8, the second oldest going first.
+	EarlierDeployments []string `protobuf:"bytes,54,rep,name=earlier_deployments,json=earlierDeployments" json:"earlier_deployments,omitempty"`
 	// How often the handler has continued as new.
 	Continuations uint32 `protobuf:"varint,57,opt,name=continuations" json:"continuations,omitempty"`
 	// The journal begins after this entry, which is its Input; 0 until the handler has continued
@@ -864,6 +869,20 @@ func (x *Invocation) GetJournalRetentionMs() int64 {
 		return x.JournalRetentionMs
 	}
 	return 0
+}
+
+func (x *Invocation) GetDeployment() string {
+	if x != nil {
+		return x.Deployment
+	}
+	return ""
+}
+
+func (x *Invocation) GetEarlierDeployments() []string {
+	if x != nil {
+		return x.EarlierDeployments
+	}
+	return nil
 }
 
 func (x *Invocation) GetContinuations() uint32 {
@@ -3767,7 +3786,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x05error\x18\x02 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\"C\n" +
 	"\x06Caller\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12\x14\n" +
-	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xcc\r\n" +
+	"\x05entry\x18\x02 \x01(\rR\x05entry\"\x9d\x0e\n" +
 	"\n" +
 	"Invocation\x121\n" +
 	"\x06target\x18\x01 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x12\x12\n" +
@@ -3813,7 +3832,11 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x06failed\x18# \x03(\v2\x1a.perdure.record.v1.FailureR\x06failed\x12'\n" +
 	"\x0ffailed_attempts\x18$ \x01(\rR\x0efailedAttempts\x12:\n" +
 	"\aorigins\x18% \x03(\v2 .perdure.record.v1.RestartOriginR\aorigins\x120\n" +
-	"\x14journal_retention_ms\x18& \x01(\x03R\x12journalRetentionMs\x12$\n" +
+	"\x14journal_retention_ms\x18& \x01(\x03R\x12journalRetentionMs\x12\x1e\n" +
+	"\n" +
+	"deployment\x185 \x01(\tR\n" +
+	"deployment\x12/\n" +
+	"\x13earlier_deployments\x186 \x03(\tR\x12earlierDeployments\x12$\n" +
 	"\rcontinuations\x189 \x01(\rR\rcontinuations\x12#\n" +
 	"\rjournal_start\x18: \x01(\rR\fjournalStart\x12!\n" +
 	"\fcontinued_at\x18; \x01(\x03R\vcontinuedAt\x12+\n" +

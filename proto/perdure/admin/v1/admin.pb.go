@@ -289,6 +289,60 @@ func (TransactionPhase) EnumDescriptor() ([]byte, []int) {
 	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{3}
 }
 
+// DeploymentStatus is whether a deployment takes part.
+type DeploymentStatus int32
+
+const (
+	DeploymentStatus_DEPLOYMENT_STATUS_UNSPECIFIED DeploymentStatus = 0
+	DeploymentStatus_DEPLOYMENT_STATUS_ACTIVE      DeploymentStatus = 1
+	// Takes no new invocations from outside; what it has begun goes on.
+	DeploymentStatus_DEPLOYMENT_STATUS_DRAINING DeploymentStatus = 2
+	DeploymentStatus_DEPLOYMENT_STATUS_REMOVED  DeploymentStatus = 3
+)
+
+// Enum value maps for DeploymentStatus.
+var (
+	DeploymentStatus_name = map[int32]string{
+		0: "DEPLOYMENT_STATUS_UNSPECIFIED",
+		1: "DEPLOYMENT_STATUS_ACTIVE",
+		2: "DEPLOYMENT_STATUS_DRAINING",
+		3: "DEPLOYMENT_STATUS_REMOVED",
+	}
+	DeploymentStatus_value = map[string]int32{
+		"DEPLOYMENT_STATUS_UNSPECIFIED": 0,
+		"DEPLOYMENT_STATUS_ACTIVE":      1,
+		"DEPLOYMENT_STATUS_DRAINING":    2,
+		"DEPLOYMENT_STATUS_REMOVED":     3,
+	}
+)
+
+func (x DeploymentStatus) Enum() *DeploymentStatus {
+	p := new(DeploymentStatus)
+	*p = x
+	return p
+}
+
+func (x DeploymentStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DeploymentStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_perdure_admin_v1_admin_proto_enumTypes[4].Descriptor()
+}
+
+func (DeploymentStatus) Type() protoreflect.EnumType {
+	return &file_perdure_admin_v1_admin_proto_enumTypes[4]
+}
+
+func (x DeploymentStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DeploymentStatus.Descriptor instead.
+func (DeploymentStatus) EnumDescriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
 // Error is a coded failure.
 type Error struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -458,6 +512,11 @@ type Invocation struct {
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,25,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	// Entries whose completion wakes it. Empty unless suspended.
 	WaitingFor []uint32 `protobuf:"varint,26,rep,packed,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
+	// The deployment that the newest attempt ran on. Empty for modes that keep no journal, and
+	// before the first attempt.
+	Deployment string `protobuf:"bytes,53,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	// Those that earlier attempts ran on, the one that began the journal first.
+	EarlierDeployments []string `protobuf:"bytes,54,rep,name=earlier_deployments,json=earlierDeployments,proto3" json:"earlier_deployments,omitempty"`
 	// How often the handler has continued as new: each time it began anew with an empty journal.
 	Continuations uint32 `protobuf:"varint,57,opt,name=continuations,proto3" json:"continuations,omitempty"`
 	// The limit that it waits for, queued or to go on. Empty: none.
@@ -684,6 +743,20 @@ func (x *Invocation) GetDeadline() *timestamppb.Timestamp {
 func (x *Invocation) GetWaitingFor() []uint32 {
 	if x != nil {
 		return x.WaitingFor
+	}
+	return nil
+}
+
+func (x *Invocation) GetDeployment() string {
+	if x != nil {
+		return x.Deployment
+	}
+	return ""
+}
+
+func (x *Invocation) GetEarlierDeployments() []string {
+	if x != nil {
+		return x.EarlierDeployments
 	}
 	return nil
 }
@@ -4408,6 +4481,613 @@ func (x *GetLimitResponse) GetAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// Deployment is one build of the handlers.
+type Deployment struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Status DeploymentStatus       `protobuf:"varint,2,opt,name=status,proto3,enum=perdure.admin.v1.DeploymentStatus" json:"status,omitempty"`
+	// The answering node runs it.
+	Current bool `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
+	// Hash of the descriptors of its services.
+	Fingerprint string `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// What the program was built of: a revision, a module's checksum, or the program's own hash.
+	Build string `protobuf:"bytes,5,opt,name=build,proto3" json:"build,omitempty"`
+	// Version of the perdure module in it.
+	PerdureVersion string `protobuf:"bytes,6,opt,name=perdure_version,json=perdureVersion,proto3" json:"perdure_version,omitempty"`
+	// When it was started first, and when it was started after another one last.
+	FirstSeenAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=first_seen_at,json=firstSeenAt,proto3" json:"first_seen_at,omitempty"`
+	LastSeenAt  *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
+	// Full names, sorted.
+	Services []string `protobuf:"bytes,9,rep,name=services,proto3" json:"services,omitempty"`
+	// Breaking changes that an operator has accepted when it was started.
+	AcceptedChanges []string `protobuf:"bytes,10,rep,name=accepted_changes,json=acceptedChanges,proto3" json:"accepted_changes,omitempty"`
+	// Invocations that have not ended and whose journal it has fed last. Of the current one also
+	// those that have not begun, and those that keep no journal: they run on it.
+	InFlight      uint64 `protobuf:"varint,11,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deployment) Reset() {
+	*x = Deployment{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deployment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deployment) ProtoMessage() {}
+
+func (x *Deployment) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deployment.ProtoReflect.Descriptor instead.
+func (*Deployment) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *Deployment) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Deployment) GetStatus() DeploymentStatus {
+	if x != nil {
+		return x.Status
+	}
+	return DeploymentStatus_DEPLOYMENT_STATUS_UNSPECIFIED
+}
+
+func (x *Deployment) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
+func (x *Deployment) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *Deployment) GetBuild() string {
+	if x != nil {
+		return x.Build
+	}
+	return ""
+}
+
+func (x *Deployment) GetPerdureVersion() string {
+	if x != nil {
+		return x.PerdureVersion
+	}
+	return ""
+}
+
+func (x *Deployment) GetFirstSeenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstSeenAt
+	}
+	return nil
+}
+
+func (x *Deployment) GetLastSeenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeenAt
+	}
+	return nil
+}
+
+func (x *Deployment) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *Deployment) GetAcceptedChanges() []string {
+	if x != nil {
+		return x.AcceptedChanges
+	}
+	return nil
+}
+
+func (x *Deployment) GetInFlight() uint64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+type ListDeploymentsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Removed ones too.
+	Removed       bool `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeploymentsRequest) Reset() {
+	*x = ListDeploymentsRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeploymentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeploymentsRequest) ProtoMessage() {}
+
+func (x *ListDeploymentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeploymentsRequest.ProtoReflect.Descriptor instead.
+func (*ListDeploymentsRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *ListDeploymentsRequest) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+type ListDeploymentsResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Deployments []*Deployment          `protobuf:"bytes,1,rep,name=deployments,proto3" json:"deployments,omitempty"`
+	// There are too many invocations to count in the time a call may take: there are more in
+	// flight than it says.
+	MoreInFlight  bool `protobuf:"varint,2,opt,name=more_in_flight,json=moreInFlight,proto3" json:"more_in_flight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeploymentsResponse) Reset() {
+	*x = ListDeploymentsResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeploymentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeploymentsResponse) ProtoMessage() {}
+
+func (x *ListDeploymentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeploymentsResponse.ProtoReflect.Descriptor instead.
+func (*ListDeploymentsResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *ListDeploymentsResponse) GetDeployments() []*Deployment {
+	if x != nil {
+		return x.Deployments
+	}
+	return nil
+}
+
+func (x *ListDeploymentsResponse) GetMoreInFlight() bool {
+	if x != nil {
+		return x.MoreInFlight
+	}
+	return false
+}
+
+type DescribeDeploymentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeDeploymentRequest) Reset() {
+	*x = DescribeDeploymentRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeDeploymentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeDeploymentRequest) ProtoMessage() {}
+
+func (x *DescribeDeploymentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeDeploymentRequest.ProtoReflect.Descriptor instead.
+func (*DescribeDeploymentRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *DescribeDeploymentRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DescribeDeploymentResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Deployment *Deployment            `protobuf:"bytes,1,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	// See ListDeploymentsResponse.
+	MoreInFlight bool `protobuf:"varint,2,opt,name=more_in_flight,json=moreInFlight,proto3" json:"more_in_flight,omitempty"`
+	// By name, those that its descriptors tell of.
+	Services []*Service `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
+	// The deployment that was started before it for the first time. Empty: it was the first.
+	Previous string `protobuf:"bytes,4,opt,name=previous,proto3" json:"previous,omitempty"`
+	// How it differs from that, whatever is kept.
+	Changes       []*DeploymentChange `protobuf:"bytes,5,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeDeploymentResponse) Reset() {
+	*x = DescribeDeploymentResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeDeploymentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeDeploymentResponse) ProtoMessage() {}
+
+func (x *DescribeDeploymentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeDeploymentResponse.ProtoReflect.Descriptor instead.
+func (*DescribeDeploymentResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *DescribeDeploymentResponse) GetDeployment() *Deployment {
+	if x != nil {
+		return x.Deployment
+	}
+	return nil
+}
+
+func (x *DescribeDeploymentResponse) GetMoreInFlight() bool {
+	if x != nil {
+		return x.MoreInFlight
+	}
+	return false
+}
+
+func (x *DescribeDeploymentResponse) GetServices() []*Service {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *DescribeDeploymentResponse) GetPrevious() string {
+	if x != nil {
+		return x.Previous
+	}
+	return ""
+}
+
+func (x *DescribeDeploymentResponse) GetChanges() []*DeploymentChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// DeploymentChange is one difference between two deployments that matters to what is kept, or to
+// callers. What was only added is none.
+type DeploymentChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "breaking" or "warning".
+	Severity string `protobuf:"bytes,1,opt,name=severity,proto3" json:"severity,omitempty"`
+	// Full name of what has changed.
+	Symbol        string `protobuf:"bytes,2,opt,name=symbol,proto3" json:"symbol,omitempty"`
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeploymentChange) Reset() {
+	*x = DeploymentChange{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeploymentChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeploymentChange) ProtoMessage() {}
+
+func (x *DeploymentChange) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeploymentChange.ProtoReflect.Descriptor instead.
+func (*DeploymentChange) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *DeploymentChange) GetSeverity() string {
+	if x != nil {
+		return x.Severity
+	}
+	return ""
+}
+
+func (x *DeploymentChange) GetSymbol() string {
+	if x != nil {
+		return x.Symbol
+	}
+	return ""
+}
+
+func (x *DeploymentChange) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+type DrainDeploymentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Make it active again.
+	Undo          bool `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainDeploymentRequest) Reset() {
+	*x = DrainDeploymentRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainDeploymentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainDeploymentRequest) ProtoMessage() {}
+
+func (x *DrainDeploymentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainDeploymentRequest.ProtoReflect.Descriptor instead.
+func (*DrainDeploymentRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *DrainDeploymentRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DrainDeploymentRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type DrainDeploymentResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Deployment *Deployment            `protobuf:"bytes,1,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	// See ListDeploymentsResponse.
+	MoreInFlight  bool `protobuf:"varint,2,opt,name=more_in_flight,json=moreInFlight,proto3" json:"more_in_flight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainDeploymentResponse) Reset() {
+	*x = DrainDeploymentResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainDeploymentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainDeploymentResponse) ProtoMessage() {}
+
+func (x *DrainDeploymentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainDeploymentResponse.ProtoReflect.Descriptor instead.
+func (*DrainDeploymentResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *DrainDeploymentResponse) GetDeployment() *Deployment {
+	if x != nil {
+		return x.Deployment
+	}
+	return nil
+}
+
+func (x *DrainDeploymentResponse) GetMoreInFlight() bool {
+	if x != nil {
+		return x.MoreInFlight
+	}
+	return false
+}
+
+type RemoveDeploymentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveDeploymentRequest) Reset() {
+	*x = RemoveDeploymentRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveDeploymentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveDeploymentRequest) ProtoMessage() {}
+
+func (x *RemoveDeploymentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveDeploymentRequest.ProtoReflect.Descriptor instead.
+func (*RemoveDeploymentRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *RemoveDeploymentRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RemoveDeploymentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveDeploymentResponse) Reset() {
+	*x = RemoveDeploymentResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveDeploymentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveDeploymentResponse) ProtoMessage() {}
+
+func (x *RemoveDeploymentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveDeploymentResponse.ProtoReflect.Descriptor instead.
+func (*RemoveDeploymentResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+}
+
 type Divergence_Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In words, such as `Run "pay"`.
@@ -4420,7 +5100,7 @@ type Divergence_Step struct {
 
 func (x *Divergence_Step) Reset() {
 	*x = Divergence_Step{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4432,7 +5112,7 @@ func (x *Divergence_Step) String() string {
 func (*Divergence_Step) ProtoMessage() {}
 
 func (x *Divergence_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4473,7 +5153,7 @@ type Divergence_Field struct {
 
 func (x *Divergence_Field) Reset() {
 	*x = Divergence_Field{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4485,7 +5165,7 @@ func (x *Divergence_Field) String() string {
 func (*Divergence_Field) ProtoMessage() {}
 
 func (x *Divergence_Field) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4534,7 +5214,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x06Target\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
-	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xdf\v\n" +
+	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xb0\f\n" +
 	"\n" +
 	"Invocation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -4566,7 +5246,11 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x11restarted_entries\x18\x18 \x01(\rR\x10restartedEntries\x126\n" +
 	"\bdeadline\x18\x19 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x1f\n" +
 	"\vwaiting_for\x18\x1a \x03(\rR\n" +
-	"waitingFor\x12$\n" +
+	"waitingFor\x12\x1e\n" +
+	"\n" +
+	"deployment\x185 \x01(\tR\n" +
+	"deployment\x12/\n" +
+	"\x13earlier_deployments\x186 \x03(\tR\x12earlierDeployments\x12$\n" +
 	"\rcontinuations\x189 \x01(\rR\rcontinuations\x12&\n" +
 	"\x0fwaits_for_limit\x18- \x01(\tR\rwaitsForLimit\x12?\n" +
 	"\rwaiting_since\x18. \x01(\v2\x1a.google.protobuf.TimestampR\fwaitingSince\x12\x16\n" +
@@ -4869,7 +5553,52 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"m\n" +
 	"\x10GetLimitResponse\x12-\n" +
 	"\x05limit\x18\x01 \x01(\v2\x17.perdure.admin.v1.LimitR\x05limit\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at*\xf3\x02\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xb5\x03\n" +
+	"\n" +
+	"Deployment\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12:\n" +
+	"\x06status\x18\x02 \x01(\x0e2\".perdure.admin.v1.DeploymentStatusR\x06status\x12\x18\n" +
+	"\acurrent\x18\x03 \x01(\bR\acurrent\x12 \n" +
+	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\x12\x14\n" +
+	"\x05build\x18\x05 \x01(\tR\x05build\x12'\n" +
+	"\x0fperdure_version\x18\x06 \x01(\tR\x0eperdureVersion\x12>\n" +
+	"\rfirst_seen_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vfirstSeenAt\x12<\n" +
+	"\flast_seen_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastSeenAt\x12\x1a\n" +
+	"\bservices\x18\t \x03(\tR\bservices\x12)\n" +
+	"\x10accepted_changes\x18\n" +
+	" \x03(\tR\x0facceptedChanges\x12\x1b\n" +
+	"\tin_flight\x18\v \x01(\x04R\binFlight\"2\n" +
+	"\x16ListDeploymentsRequest\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\bR\aremoved\"\x7f\n" +
+	"\x17ListDeploymentsResponse\x12>\n" +
+	"\vdeployments\x18\x01 \x03(\v2\x1c.perdure.admin.v1.DeploymentR\vdeployments\x12$\n" +
+	"\x0emore_in_flight\x18\x02 \x01(\bR\fmoreInFlight\"+\n" +
+	"\x19DescribeDeploymentRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x91\x02\n" +
+	"\x1aDescribeDeploymentResponse\x12<\n" +
+	"\n" +
+	"deployment\x18\x01 \x01(\v2\x1c.perdure.admin.v1.DeploymentR\n" +
+	"deployment\x12$\n" +
+	"\x0emore_in_flight\x18\x02 \x01(\bR\fmoreInFlight\x125\n" +
+	"\bservices\x18\x03 \x03(\v2\x19.perdure.admin.v1.ServiceR\bservices\x12\x1a\n" +
+	"\bprevious\x18\x04 \x01(\tR\bprevious\x12<\n" +
+	"\achanges\x18\x05 \x03(\v2\".perdure.admin.v1.DeploymentChangeR\achanges\"`\n" +
+	"\x10DeploymentChange\x12\x1a\n" +
+	"\bseverity\x18\x01 \x01(\tR\bseverity\x12\x16\n" +
+	"\x06symbol\x18\x02 \x01(\tR\x06symbol\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"<\n" +
+	"\x16DrainDeploymentRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"}\n" +
+	"\x17DrainDeploymentResponse\x12<\n" +
+	"\n" +
+	"deployment\x18\x01 \x01(\v2\x1c.perdure.admin.v1.DeploymentR\n" +
+	"deployment\x12$\n" +
+	"\x0emore_in_flight\x18\x02 \x01(\bR\fmoreInFlight\")\n" +
+	"\x17RemoveDeploymentRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x1a\n" +
+	"\x18RemoveDeploymentResponse*\xf3\x02\n" +
 	"\x10InvocationStatus\x12!\n" +
 	"\x1dINVOCATION_STATUS_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bINVOCATION_STATUS_SCHEDULED\x10\x01\x12\x1c\n" +
@@ -4902,7 +5631,12 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x1bTRANSACTION_PHASE_PREPARING\x10\x02\x12\x1e\n" +
 	"\x1aTRANSACTION_PHASE_PREPARED\x10\x03\x12\x1f\n" +
 	"\x1bTRANSACTION_PHASE_COMMITTED\x10\x04\x12\"\n" +
-	"\x1eTRANSACTION_PHASE_ROLLING_BACK\x10\x052\xbb\x0e\n" +
+	"\x1eTRANSACTION_PHASE_ROLLING_BACK\x10\x05*\x92\x01\n" +
+	"\x10DeploymentStatus\x12!\n" +
+	"\x1dDEPLOYMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18DEPLOYMENT_STATUS_ACTIVE\x10\x01\x12\x1e\n" +
+	"\x1aDEPLOYMENT_STATUS_DRAINING\x10\x02\x12\x1d\n" +
+	"\x19DEPLOYMENT_STATUS_REMOVED\x10\x032\xf1\x11\n" +
 	"\fAdminService\x12k\n" +
 	"\x0fListInvocations\x12(.perdure.admin.v1.ListInvocationsRequest\x1a).perdure.admin.v1.ListInvocationsResponse\"\x03\x90\x02\x01\x12e\n" +
 	"\rGetInvocation\x12&.perdure.admin.v1.GetInvocationRequest\x1a'.perdure.admin.v1.GetInvocationResponse\"\x03\x90\x02\x01\x12e\n" +
@@ -4921,7 +5655,11 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"ListLimits\x12#.perdure.admin.v1.ListLimitsRequest\x1a$.perdure.admin.v1.ListLimitsResponse\"\x03\x90\x02\x01\x12V\n" +
 	"\bGetLimit\x12!.perdure.admin.v1.GetLimitRequest\x1a\".perdure.admin.v1.GetLimitResponse\"\x03\x90\x02\x01\x12b\n" +
 	"\fListServices\x12%.perdure.admin.v1.ListServicesRequest\x1a&.perdure.admin.v1.ListServicesResponse\"\x03\x90\x02\x01\x12k\n" +
-	"\x0fDescribeService\x12(.perdure.admin.v1.DescribeServiceRequest\x1a).perdure.admin.v1.DescribeServiceResponse\"\x03\x90\x02\x01\x12S\n" +
+	"\x0fDescribeService\x12(.perdure.admin.v1.DescribeServiceRequest\x1a).perdure.admin.v1.DescribeServiceResponse\"\x03\x90\x02\x01\x12k\n" +
+	"\x0fListDeployments\x12(.perdure.admin.v1.ListDeploymentsRequest\x1a).perdure.admin.v1.ListDeploymentsResponse\"\x03\x90\x02\x01\x12t\n" +
+	"\x12DescribeDeployment\x12+.perdure.admin.v1.DescribeDeploymentRequest\x1a,.perdure.admin.v1.DescribeDeploymentResponse\"\x03\x90\x02\x01\x12f\n" +
+	"\x0fDrainDeployment\x12(.perdure.admin.v1.DrainDeploymentRequest\x1a).perdure.admin.v1.DrainDeploymentResponse\x12i\n" +
+	"\x10RemoveDeployment\x12).perdure.admin.v1.RemoveDeploymentRequest\x1a*.perdure.admin.v1.RemoveDeploymentResponse\x12S\n" +
 	"\aGetNode\x12 .perdure.admin.v1.GetNodeRequest\x1a!.perdure.admin.v1.GetNodeResponse\"\x03\x90\x02\x01B;Z9github.com/perdure/perdure/proto/perdure/admin/v1;adminv1b\x06proto3"
 
 var (
@@ -4936,210 +5674,237 @@ func file_perdure_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_perdure_admin_v1_admin_proto_rawDescData
 }
 
-var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(InvocationStatus)(0),                  // 0: perdure.admin.v1.InvocationStatus
 	(EntryOutcome)(0),                      // 1: perdure.admin.v1.EntryOutcome
 	(InvocationOperation)(0),               // 2: perdure.admin.v1.InvocationOperation
 	(TransactionPhase)(0),                  // 3: perdure.admin.v1.TransactionPhase
-	(*Error)(nil),                          // 4: perdure.admin.v1.Error
-	(*Target)(nil),                         // 5: perdure.admin.v1.Target
-	(*Invocation)(nil),                     // 6: perdure.admin.v1.Invocation
-	(*Divergence)(nil),                     // 7: perdure.admin.v1.Divergence
-	(*Failure)(nil),                        // 8: perdure.admin.v1.Failure
-	(*JournalEntry)(nil),                   // 9: perdure.admin.v1.JournalEntry
-	(*Payload)(nil),                        // 10: perdure.admin.v1.Payload
-	(*ListInvocationsRequest)(nil),         // 11: perdure.admin.v1.ListInvocationsRequest
-	(*ListInvocationsResponse)(nil),        // 12: perdure.admin.v1.ListInvocationsResponse
-	(*GetInvocationRequest)(nil),           // 13: perdure.admin.v1.GetInvocationRequest
-	(*GetInvocationResponse)(nil),          // 14: perdure.admin.v1.GetInvocationResponse
-	(*ExportJournalRequest)(nil),           // 15: perdure.admin.v1.ExportJournalRequest
-	(*ExportJournalResponse)(nil),          // 16: perdure.admin.v1.ExportJournalResponse
-	(*CancelInvocationRequest)(nil),        // 17: perdure.admin.v1.CancelInvocationRequest
-	(*CancelInvocationResponse)(nil),       // 18: perdure.admin.v1.CancelInvocationResponse
-	(*KillInvocationRequest)(nil),          // 19: perdure.admin.v1.KillInvocationRequest
-	(*KillInvocationResponse)(nil),         // 20: perdure.admin.v1.KillInvocationResponse
-	(*PauseInvocationRequest)(nil),         // 21: perdure.admin.v1.PauseInvocationRequest
-	(*PauseInvocationResponse)(nil),        // 22: perdure.admin.v1.PauseInvocationResponse
-	(*ResumeInvocationRequest)(nil),        // 23: perdure.admin.v1.ResumeInvocationRequest
-	(*ResumeInvocationResponse)(nil),       // 24: perdure.admin.v1.ResumeInvocationResponse
-	(*RestartInvocationRequest)(nil),       // 25: perdure.admin.v1.RestartInvocationRequest
-	(*RestartInvocationResponse)(nil),      // 26: perdure.admin.v1.RestartInvocationResponse
-	(*PurgeInvocationRequest)(nil),         // 27: perdure.admin.v1.PurgeInvocationRequest
-	(*PurgeInvocationResponse)(nil),        // 28: perdure.admin.v1.PurgeInvocationResponse
-	(*BatchInvocationsRequest)(nil),        // 29: perdure.admin.v1.BatchInvocationsRequest
-	(*BatchInvocationsResponse)(nil),       // 30: perdure.admin.v1.BatchInvocationsResponse
-	(*BatchFailure)(nil),                   // 31: perdure.admin.v1.BatchFailure
-	(*GetStateRequest)(nil),                // 32: perdure.admin.v1.GetStateRequest
-	(*GetStateResponse)(nil),               // 33: perdure.admin.v1.GetStateResponse
-	(*StateTable)(nil),                     // 34: perdure.admin.v1.StateTable
-	(*StateTableRow)(nil),                  // 35: perdure.admin.v1.StateTableRow
-	(*Transaction)(nil),                    // 36: perdure.admin.v1.Transaction
-	(*TransactionPart)(nil),                // 37: perdure.admin.v1.TransactionPart
-	(*TransactionLock)(nil),                // 38: perdure.admin.v1.TransactionLock
-	(*ListTransactionsRequest)(nil),        // 39: perdure.admin.v1.ListTransactionsRequest
-	(*ListTransactionsResponse)(nil),       // 40: perdure.admin.v1.ListTransactionsResponse
-	(*GetTransactionRequest)(nil),          // 41: perdure.admin.v1.GetTransactionRequest
-	(*GetTransactionResponse)(nil),         // 42: perdure.admin.v1.GetTransactionResponse
-	(*ListServicesRequest)(nil),            // 43: perdure.admin.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),           // 44: perdure.admin.v1.ListServicesResponse
-	(*Service)(nil),                        // 45: perdure.admin.v1.Service
-	(*Method)(nil),                         // 46: perdure.admin.v1.Method
-	(*DescribeServiceRequest)(nil),         // 47: perdure.admin.v1.DescribeServiceRequest
-	(*DescribeServiceResponse)(nil),        // 48: perdure.admin.v1.DescribeServiceResponse
-	(*GetNodeRequest)(nil),                 // 49: perdure.admin.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),                // 50: perdure.admin.v1.GetNodeResponse
-	(*Partition)(nil),                      // 51: perdure.admin.v1.Partition
-	(*Storage)(nil),                        // 52: perdure.admin.v1.Storage
-	(*Limit)(nil),                          // 53: perdure.admin.v1.Limit
-	(*LimitTenant)(nil),                    // 54: perdure.admin.v1.LimitTenant
-	(*LimitMember)(nil),                    // 55: perdure.admin.v1.LimitMember
-	(*ListLimitsRequest)(nil),              // 56: perdure.admin.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),             // 57: perdure.admin.v1.ListLimitsResponse
-	(*GetLimitRequest)(nil),                // 58: perdure.admin.v1.GetLimitRequest
-	(*GetLimitResponse)(nil),               // 59: perdure.admin.v1.GetLimitResponse
-	(*Divergence_Step)(nil),                // 60: perdure.admin.v1.Divergence.Step
-	(*Divergence_Field)(nil),               // 61: perdure.admin.v1.Divergence.Field
-	(v1.Code)(0),                           // 62: perdure.v1.Code
-	(*anypb.Any)(nil),                      // 63: google.protobuf.Any
-	(v1.Mode)(0),                           // 64: perdure.v1.Mode
-	(*timestamppb.Timestamp)(nil),          // 65: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 66: google.protobuf.Duration
-	(v1.Kind)(0),                           // 67: perdure.v1.Kind
-	(*v1.Table)(nil),                       // 68: perdure.v1.Table
-	(*v1.Promise)(nil),                     // 69: perdure.v1.Promise
-	(*v1.HandlerOptions)(nil),              // 70: perdure.v1.HandlerOptions
-	(*descriptorpb.FileDescriptorSet)(nil), // 71: google.protobuf.FileDescriptorSet
-	(*v1.Rate)(nil),                        // 72: perdure.v1.Rate
+	(DeploymentStatus)(0),                  // 4: perdure.admin.v1.DeploymentStatus
+	(*Error)(nil),                          // 5: perdure.admin.v1.Error
+	(*Target)(nil),                         // 6: perdure.admin.v1.Target
+	(*Invocation)(nil),                     // 7: perdure.admin.v1.Invocation
+	(*Divergence)(nil),                     // 8: perdure.admin.v1.Divergence
+	(*Failure)(nil),                        // 9: perdure.admin.v1.Failure
+	(*JournalEntry)(nil),                   // 10: perdure.admin.v1.JournalEntry
+	(*Payload)(nil),                        // 11: perdure.admin.v1.Payload
+	(*ListInvocationsRequest)(nil),         // 12: perdure.admin.v1.ListInvocationsRequest
+	(*ListInvocationsResponse)(nil),        // 13: perdure.admin.v1.ListInvocationsResponse
+	(*GetInvocationRequest)(nil),           // 14: perdure.admin.v1.GetInvocationRequest
+	(*GetInvocationResponse)(nil),          // 15: perdure.admin.v1.GetInvocationResponse
+	(*ExportJournalRequest)(nil),           // 16: perdure.admin.v1.ExportJournalRequest
+	(*ExportJournalResponse)(nil),          // 17: perdure.admin.v1.ExportJournalResponse
+	(*CancelInvocationRequest)(nil),        // 18: perdure.admin.v1.CancelInvocationRequest
+	(*CancelInvocationResponse)(nil),       // 19: perdure.admin.v1.CancelInvocationResponse
+	(*KillInvocationRequest)(nil),          // 20: perdure.admin.v1.KillInvocationRequest
+	(*KillInvocationResponse)(nil),         // 21: perdure.admin.v1.KillInvocationResponse
+	(*PauseInvocationRequest)(nil),         // 22: perdure.admin.v1.PauseInvocationRequest
+	(*PauseInvocationResponse)(nil),        // 23: perdure.admin.v1.PauseInvocationResponse
+	(*ResumeInvocationRequest)(nil),        // 24: perdure.admin.v1.ResumeInvocationRequest
+	(*ResumeInvocationResponse)(nil),       // 25: perdure.admin.v1.ResumeInvocationResponse
+	(*RestartInvocationRequest)(nil),       // 26: perdure.admin.v1.RestartInvocationRequest
+	(*RestartInvocationResponse)(nil),      // 27: perdure.admin.v1.RestartInvocationResponse
+	(*PurgeInvocationRequest)(nil),         // 28: perdure.admin.v1.PurgeInvocationRequest
+	(*PurgeInvocationResponse)(nil),        // 29: perdure.admin.v1.PurgeInvocationResponse
+	(*BatchInvocationsRequest)(nil),        // 30: perdure.admin.v1.BatchInvocationsRequest
+	(*BatchInvocationsResponse)(nil),       // 31: perdure.admin.v1.BatchInvocationsResponse
+	(*BatchFailure)(nil),                   // 32: perdure.admin.v1.BatchFailure
+	(*GetStateRequest)(nil),                // 33: perdure.admin.v1.GetStateRequest
+	(*GetStateResponse)(nil),               // 34: perdure.admin.v1.GetStateResponse
+	(*StateTable)(nil),                     // 35: perdure.admin.v1.StateTable
+	(*StateTableRow)(nil),                  // 36: perdure.admin.v1.StateTableRow
+	(*Transaction)(nil),                    // 37: perdure.admin.v1.Transaction
+	(*TransactionPart)(nil),                // 38: perdure.admin.v1.TransactionPart
+	(*TransactionLock)(nil),                // 39: perdure.admin.v1.TransactionLock
+	(*ListTransactionsRequest)(nil),        // 40: perdure.admin.v1.ListTransactionsRequest
+	(*ListTransactionsResponse)(nil),       // 41: perdure.admin.v1.ListTransactionsResponse
+	(*GetTransactionRequest)(nil),          // 42: perdure.admin.v1.GetTransactionRequest
+	(*GetTransactionResponse)(nil),         // 43: perdure.admin.v1.GetTransactionResponse
+	(*ListServicesRequest)(nil),            // 44: perdure.admin.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),           // 45: perdure.admin.v1.ListServicesResponse
+	(*Service)(nil),                        // 46: perdure.admin.v1.Service
+	(*Method)(nil),                         // 47: perdure.admin.v1.Method
+	(*DescribeServiceRequest)(nil),         // 48: perdure.admin.v1.DescribeServiceRequest
+	(*DescribeServiceResponse)(nil),        // 49: perdure.admin.v1.DescribeServiceResponse
+	(*GetNodeRequest)(nil),                 // 50: perdure.admin.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),                // 51: perdure.admin.v1.GetNodeResponse
+	(*Partition)(nil),                      // 52: perdure.admin.v1.Partition
+	(*Storage)(nil),                        // 53: perdure.admin.v1.Storage
+	(*Limit)(nil),                          // 54: perdure.admin.v1.Limit
+	(*LimitTenant)(nil),                    // 55: perdure.admin.v1.LimitTenant
+	(*LimitMember)(nil),                    // 56: perdure.admin.v1.LimitMember
+	(*ListLimitsRequest)(nil),              // 57: perdure.admin.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),             // 58: perdure.admin.v1.ListLimitsResponse
+	(*GetLimitRequest)(nil),                // 59: perdure.admin.v1.GetLimitRequest
+	(*GetLimitResponse)(nil),               // 60: perdure.admin.v1.GetLimitResponse
+	(*Deployment)(nil),                     // 61: perdure.admin.v1.Deployment
+	(*ListDeploymentsRequest)(nil),         // 62: perdure.admin.v1.ListDeploymentsRequest
+	(*ListDeploymentsResponse)(nil),        // 63: perdure.admin.v1.ListDeploymentsResponse
+	(*DescribeDeploymentRequest)(nil),      // 64: perdure.admin.v1.DescribeDeploymentRequest
+	(*DescribeDeploymentResponse)(nil),     // 65: perdure.admin.v1.DescribeDeploymentResponse
+	(*DeploymentChange)(nil),               // 66: perdure.admin.v1.DeploymentChange
+	(*DrainDeploymentRequest)(nil),         // 67: perdure.admin.v1.DrainDeploymentRequest
+	(*DrainDeploymentResponse)(nil),        // 68: perdure.admin.v1.DrainDeploymentResponse
+	(*RemoveDeploymentRequest)(nil),        // 69: perdure.admin.v1.RemoveDeploymentRequest
+	(*RemoveDeploymentResponse)(nil),       // 70: perdure.admin.v1.RemoveDeploymentResponse
+	(*Divergence_Step)(nil),                // 71: perdure.admin.v1.Divergence.Step
+	(*Divergence_Field)(nil),               // 72: perdure.admin.v1.Divergence.Field
+	(v1.Code)(0),                           // 73: perdure.v1.Code
+	(*anypb.Any)(nil),                      // 74: google.protobuf.Any
+	(v1.Mode)(0),                           // 75: perdure.v1.Mode
+	(*timestamppb.Timestamp)(nil),          // 76: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 77: google.protobuf.Duration
+	(v1.Kind)(0),                           // 78: perdure.v1.Kind
+	(*v1.Table)(nil),                       // 79: perdure.v1.Table
+	(*v1.Promise)(nil),                     // 80: perdure.v1.Promise
+	(*v1.HandlerOptions)(nil),              // 81: perdure.v1.HandlerOptions
+	(*descriptorpb.FileDescriptorSet)(nil), // 82: google.protobuf.FileDescriptorSet
+	(*v1.Rate)(nil),                        // 83: perdure.v1.Rate
 }
 var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
-	62,  // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
-	63,  // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
-	5,   // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
-	64,  // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
+	73,  // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
+	74,  // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
+	6,   // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
+	75,  // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
 	0,   // 4: perdure.admin.v1.Invocation.status:type_name -> perdure.admin.v1.InvocationStatus
-	65,  // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
-	65,  // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
-	65,  // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
-	65,  // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
-	65,  // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
-	4,   // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
-	4,   // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
-	66,  // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
-	8,   // 13: perdure.admin.v1.Invocation.failures:type_name -> perdure.admin.v1.Failure
-	65,  // 14: perdure.admin.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
-	65,  // 15: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
-	7,   // 16: perdure.admin.v1.Invocation.divergence:type_name -> perdure.admin.v1.Divergence
-	60,  // 17: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
-	60,  // 18: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
-	61,  // 19: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
-	4,   // 20: perdure.admin.v1.Failure.error:type_name -> perdure.admin.v1.Error
-	65,  // 21: perdure.admin.v1.Failure.at:type_name -> google.protobuf.Timestamp
-	65,  // 22: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
-	65,  // 23: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
+	76,  // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
+	76,  // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
+	76,  // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
+	76,  // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
+	76,  // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
+	5,   // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
+	5,   // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
+	77,  // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
+	9,   // 13: perdure.admin.v1.Invocation.failures:type_name -> perdure.admin.v1.Failure
+	76,  // 14: perdure.admin.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
+	76,  // 15: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
+	8,   // 16: perdure.admin.v1.Invocation.divergence:type_name -> perdure.admin.v1.Divergence
+	71,  // 17: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
+	71,  // 18: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
+	72,  // 19: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
+	5,   // 20: perdure.admin.v1.Failure.error:type_name -> perdure.admin.v1.Error
+	76,  // 21: perdure.admin.v1.Failure.at:type_name -> google.protobuf.Timestamp
+	76,  // 22: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	76,  // 23: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
 	1,   // 24: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
-	4,   // 25: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
-	10,  // 26: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
-	10,  // 27: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
+	5,   // 25: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
+	11,  // 26: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
+	11,  // 27: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
 	0,   // 28: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
-	65,  // 29: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
-	65,  // 30: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
-	6,   // 31: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
-	6,   // 32: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
-	9,   // 33: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
-	10,  // 34: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
-	10,  // 35: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
+	76,  // 29: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
+	76,  // 30: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
+	7,   // 31: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
+	7,   // 32: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
+	10,  // 33: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
+	11,  // 34: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
+	11,  // 35: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
 	0,   // 36: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
 	0,   // 37: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
 	0,   // 38: perdure.admin.v1.PauseInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
 	0,   // 39: perdure.admin.v1.ResumeInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
 	0,   // 40: perdure.admin.v1.RestartInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
 	2,   // 41: perdure.admin.v1.BatchInvocationsRequest.operation:type_name -> perdure.admin.v1.InvocationOperation
-	11,  // 42: perdure.admin.v1.BatchInvocationsRequest.invocations:type_name -> perdure.admin.v1.ListInvocationsRequest
-	31,  // 43: perdure.admin.v1.BatchInvocationsResponse.failures:type_name -> perdure.admin.v1.BatchFailure
-	65,  // 44: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
-	4,   // 45: perdure.admin.v1.BatchFailure.error:type_name -> perdure.admin.v1.Error
-	34,  // 46: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
-	35,  // 47: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
-	5,   // 48: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
+	12,  // 42: perdure.admin.v1.BatchInvocationsRequest.invocations:type_name -> perdure.admin.v1.ListInvocationsRequest
+	32,  // 43: perdure.admin.v1.BatchInvocationsResponse.failures:type_name -> perdure.admin.v1.BatchFailure
+	76,  // 44: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
+	5,   // 45: perdure.admin.v1.BatchFailure.error:type_name -> perdure.admin.v1.Error
+	35,  // 46: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
+	36,  // 47: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
+	6,   // 48: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
 	3,   // 49: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
-	65,  // 50: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
-	65,  // 51: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
-	65,  // 52: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
-	37,  // 53: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
+	76,  // 50: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
+	76,  // 51: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
+	76,  // 52: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
+	38,  // 53: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
 	3,   // 54: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
-	65,  // 55: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
-	38,  // 56: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
-	38,  // 57: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
-	36,  // 58: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
-	65,  // 59: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
-	36,  // 60: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
-	65,  // 61: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
-	45,  // 62: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
-	67,  // 63: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
-	46,  // 64: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
-	68,  // 65: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
-	69,  // 66: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
-	64,  // 67: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
-	70,  // 68: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
-	45,  // 69: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
-	71,  // 70: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
-	65,  // 71: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	66,  // 72: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	51,  // 73: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
-	52,  // 74: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
-	72,  // 75: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
-	65,  // 76: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
-	54,  // 77: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
-	55,  // 78: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
-	55,  // 79: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
-	65,  // 80: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
-	53,  // 81: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
-	65,  // 82: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
-	53,  // 83: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
-	65,  // 84: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
-	11,  // 85: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
-	13,  // 86: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
-	15,  // 87: perdure.admin.v1.AdminService.ExportJournal:input_type -> perdure.admin.v1.ExportJournalRequest
-	17,  // 88: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
-	19,  // 89: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
-	21,  // 90: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
-	23,  // 91: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
-	25,  // 92: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
-	27,  // 93: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
-	29,  // 94: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
-	32,  // 95: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
-	39,  // 96: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
-	41,  // 97: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
-	56,  // 98: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
-	58,  // 99: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
-	43,  // 100: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
-	47,  // 101: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
-	49,  // 102: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
-	12,  // 103: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
-	14,  // 104: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
-	16,  // 105: perdure.admin.v1.AdminService.ExportJournal:output_type -> perdure.admin.v1.ExportJournalResponse
-	18,  // 106: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
-	20,  // 107: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
-	22,  // 108: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
-	24,  // 109: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
-	26,  // 110: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
-	28,  // 111: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
-	30,  // 112: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
-	33,  // 113: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
-	40,  // 114: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
-	42,  // 115: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
-	57,  // 116: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
-	59,  // 117: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
-	44,  // 118: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
-	48,  // 119: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
-	50,  // 120: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
-	103, // [103:121] is the sub-list for method output_type
-	85,  // [85:103] is the sub-list for method input_type
-	85,  // [85:85] is the sub-list for extension type_name
-	85,  // [85:85] is the sub-list for extension extendee
-	0,   // [0:85] is the sub-list for field type_name
+	76,  // 55: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
+	39,  // 56: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
+	39,  // 57: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
+	37,  // 58: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
+	76,  // 59: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
+	37,  // 60: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
+	76,  // 61: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
+	46,  // 62: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
+	78,  // 63: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
+	47,  // 64: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
+	79,  // 65: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
+	80,  // 66: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
+	75,  // 67: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
+	81,  // 68: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
+	46,  // 69: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
+	82,  // 70: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
+	76,  // 71: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	77,  // 72: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	52,  // 73: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
+	53,  // 74: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
+	83,  // 75: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
+	76,  // 76: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
+	55,  // 77: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
+	56,  // 78: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
+	56,  // 79: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
+	76,  // 80: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
+	54,  // 81: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
+	76,  // 82: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
+	54,  // 83: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
+	76,  // 84: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
+	4,   // 85: perdure.admin.v1.Deployment.status:type_name -> perdure.admin.v1.DeploymentStatus
+	76,  // 86: perdure.admin.v1.Deployment.first_seen_at:type_name -> google.protobuf.Timestamp
+	76,  // 87: perdure.admin.v1.Deployment.last_seen_at:type_name -> google.protobuf.Timestamp
+	61,  // 88: perdure.admin.v1.ListDeploymentsResponse.deployments:type_name -> perdure.admin.v1.Deployment
+	61,  // 89: perdure.admin.v1.DescribeDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
+	46,  // 90: perdure.admin.v1.DescribeDeploymentResponse.services:type_name -> perdure.admin.v1.Service
+	66,  // 91: perdure.admin.v1.DescribeDeploymentResponse.changes:type_name -> perdure.admin.v1.DeploymentChange
+	61,  // 92: perdure.admin.v1.DrainDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
+	12,  // 93: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
+	14,  // 94: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
+	16,  // 95: perdure.admin.v1.AdminService.ExportJournal:input_type -> perdure.admin.v1.ExportJournalRequest
+	18,  // 96: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
+	20,  // 97: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
+	22,  // 98: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
+	24,  // 99: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
+	26,  // 100: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
+	28,  // 101: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
+	30,  // 102: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
+	33,  // 103: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
+	40,  // 104: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
+	42,  // 105: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
+	57,  // 106: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
+	59,  // 107: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
+	44,  // 108: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
+	48,  // 109: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
+	62,  // 110: perdure.admin.v1.AdminService.ListDeployments:input_type -> perdure.admin.v1.ListDeploymentsRequest
+	64,  // 111: perdure.admin.v1.AdminService.DescribeDeployment:input_type -> perdure.admin.v1.DescribeDeploymentRequest
+	67,  // 112: perdure.admin.v1.AdminService.DrainDeployment:input_type -> perdure.admin.v1.DrainDeploymentRequest
+	69,  // 113: perdure.admin.v1.AdminService.RemoveDeployment:input_type -> perdure.admin.v1.RemoveDeploymentRequest
+	50,  // 114: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
+	13,  // 115: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
+	15,  // 116: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
+	17,  // 117: perdure.admin.v1.AdminService.ExportJournal:output_type -> perdure.admin.v1.ExportJournalResponse
+	19,  // 118: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
+	21,  // 119: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
+	23,  // 120: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
+	25,  // 121: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
+	27,  // 122: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
+	29,  // 123: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
+	31,  // 124: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
+	34,  // 125: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
+	41,  // 126: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
+	43,  // 127: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
+	58,  // 128: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
+	60,  // 129: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
+	45,  // 130: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
+	49,  // 131: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
+	63,  // 132: perdure.admin.v1.AdminService.ListDeployments:output_type -> perdure.admin.v1.ListDeploymentsResponse
+	65,  // 133: perdure.admin.v1.AdminService.DescribeDeployment:output_type -> perdure.admin.v1.DescribeDeploymentResponse
+	68,  // 134: perdure.admin.v1.AdminService.DrainDeployment:output_type -> perdure.admin.v1.DrainDeploymentResponse
+	70,  // 135: perdure.admin.v1.AdminService.RemoveDeployment:output_type -> perdure.admin.v1.RemoveDeploymentResponse
+	51,  // 136: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
+	115, // [115:137] is the sub-list for method output_type
+	93,  // [93:115] is the sub-list for method input_type
+	93,  // [93:93] is the sub-list for extension type_name
+	93,  // [93:93] is the sub-list for extension extendee
+	0,   // [0:93] is the sub-list for field type_name
 }
 
 func init() { file_perdure_admin_v1_admin_proto_init() }
@@ -5153,8 +5918,8 @@ func file_perdure_admin_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_admin_v1_admin_proto_rawDesc), len(file_perdure_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   58,
+			NumEnums:      5,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
