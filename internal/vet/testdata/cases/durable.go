@@ -27,6 +27,8 @@ var byKey = map[string]int64{}
 
 // Office has StandingOrder, which is DURABLE, PayRoll and Total, which are TRANSACTIONS.
 type Office struct {
+	bank.UnimplementedBackOfficeHandler // so that the example may grow
+
 	db *sql.DB
 	wg sync.WaitGroup
 }
