@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/perdure/perdure/actor"
@@ -175,9 +176,9 @@ func (p *program) run(at int, step *chaosv1.RunClosure) error {
 	name := fmt.Sprint("closure ", at)
 	id := p.ctx.InvocationID() + name
 	closure := func(context.Context) (int64, error) {
-		before, _ := p.interpreter.failed.LoadOrStore(id, new(int32))
-		if failed := before.(*int32); *failed < step.Failures { // one closure of a name runs at a time
-			*failed++
+		// The closure of an attempt that was given up may still run beside that of the next.
+		failed, _ := p.interpreter.failed.LoadOrStore(id, new(atomic.Int32))
+		if failed.(*atomic.Int32).Add(1) <= step.Failures {
 			return 0, errors.New("fails, as planned")
 		}
 		return step.Value, nil

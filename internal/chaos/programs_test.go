@@ -5,6 +5,7 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -158,7 +159,8 @@ func TestProgramsInMemory(t *testing.T) {
 }
 
 func programsInMemory(t *testing.T, seed uint64, options []cluster.Option) {
-	n := cluster.NewNode(append([]cluster.Option{cluster.WithInMemory(), cluster.WithoutListener(), cluster.WithPartitions(4)}, options...)...)
+	n := cluster.NewNode(append([]cluster.Option{cluster.WithInMemory(), cluster.WithoutListener(), cluster.WithPartitions(4),
+		cluster.WithLogger(slog.New(slog.DiscardHandler))}, options...)...)
 	registerPrograms(n)
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatal(err)
