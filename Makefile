@@ -51,7 +51,7 @@ build: ## Build everything; the programs go to bin/
 	$(GO) build -o bin/ ./cmd/...
 
 .PHONY: test
-test: ## All that continuous integration runs: format, vet, tests, simulation, planted bugs, fuzzing, demo
+test: ## All that continuous integration runs: format, vet, tests, suspensions, simulation, planted bugs, fuzzing, demo
 	@GO='$(GO)' .ci/test
 
 .PHONY: unit

@@ -459,5 +459,5 @@ func TestOptionsOfJournals(t *testing.T) {
 		if !strings.Contains(refused, "is not kept any more") {
 			s.t.Error(refused)
 		}
-	})
+	}, cluster.WithInactivityTimeout(time.Minute))
 }

@@ -29,18 +29,20 @@ type interpreter struct {
 // Interpret runs one program. Whatever goes wrong in a way that the program did not plan is an
 // error of code internal, which ends the program, and the test by its counters.
 func (i *interpreter) Interpret(ctx programs.InterpreterDurableContext, req *chaosv1.InterpretRequest) (*chaosv1.InterpretResponse, error) {
-	p := program{interpreter: i, ctx: ctx}
+	p := program{interpreter: i, ctx: ctx, added: req.Added}
 	for at, step := range req.Steps {
+		if again := step.GetAgain(); again != nil {
+			if err := p.awaitAside(); err != nil {
+				return nil, err
+			}
+			return nil, actor.ContinueAsNew(&chaosv1.InterpretRequest{Steps: again.Steps, Added: p.added})
+		}
 		if err := p.do(at, step); err != nil {
 			return nil, err
 		}
 	}
-	for _, aside := range p.aside {
-		value, err := aside.Await(ctx)
-		if err != nil {
-			return nil, unplanned("a closure beside the program", err)
-		}
-		p.add(value)
+	if err := p.awaitAside(); err != nil {
+		return nil, err
 	}
 	return &chaosv1.InterpretResponse{Added: p.added}, nil
 }
@@ -77,6 +79,18 @@ type program struct {
 func (p *program) add(amount int64) {
 	p.added += amount
 	p.ctx.State().Update(func(s *chaosv1.InterpreterState) { s.Count += amount })
+}
+
+// awaitAside adds what came of the closures beside the program.
+func (p *program) awaitAside() error {
+	for _, aside := range p.aside {
+		value, err := aside.Await(p.ctx)
+		if err != nil {
+			return unplanned("a closure beside the program", err)
+		}
+		p.add(value)
+	}
+	return nil
 }
 
 func (p *program) do(at int, step *chaosv1.Do) error {
@@ -121,6 +135,12 @@ func (p *program) do(at int, step *chaosv1.Do) error {
 			return unplanned(fmt.Sprintf("time out: future %d", winner), err)
 		}
 		p.add(1)
+	case *chaosv1.Do_Version:
+		return p.version(at, s.Version)
+	case *chaosv1.Do_Attach:
+		return p.attach(s.Attach)
+	case *chaosv1.Do_Combine:
+		return p.combine(s.Combine)
 	case *chaosv1.Do_Fail:
 		return actor.Errorf(actor.Aborted, "as planned")
 	default:
@@ -144,13 +164,22 @@ func checkCall(call *chaosv1.CallProgram, response *chaosv1.InterpretResponse, e
 }
 
 func (p *program) together(step *chaosv1.Together) error {
-	futures := make([]actor.Future[*chaosv1.InterpretResponse], len(step.Calls))
-	for i, call := range step.Calls {
+	return p.checkCalls(step.Calls, p.begin(step.Calls))
+}
+
+// begin makes calls side by side.
+func (p *program) begin(calls []*chaosv1.CallProgram) []actor.Future[*chaosv1.InterpretResponse] {
+	futures := make([]actor.Future[*chaosv1.InterpretResponse], len(calls))
+	for i, call := range calls {
 		futures[i] = programs.Interpreter(p.ctx, call.Key).InterpretAsync(p.ctx, &chaosv1.InterpretRequest{Steps: call.Steps})
 	}
+	return futures
+}
+
+func (p *program) checkCalls(calls []*chaosv1.CallProgram, futures []actor.Future[*chaosv1.InterpretResponse]) error {
 	for i, future := range futures {
 		response, err := future.Await(p.ctx)
-		if err := checkCall(step.Calls[i], response, err); err != nil {
+		if err := checkCall(calls[i], response, err); err != nil {
 			return err
 		}
 	}
@@ -227,12 +256,21 @@ func (p *program) flow(step *chaosv1.FlowStep) error {
 	if err := nudge(step.Nudges[:step.Early]); err != nil {
 		return err
 	}
-	result := flow.RunAsync(ctx, &chaosv1.RunFlowRequest{Counter: step.Counter, Nudges: int32(len(step.Nudges))})
+	request := &chaosv1.RunFlowRequest{Counter: step.Counter, Nudges: int32(len(step.Nudges))}
+	var result actor.Future[*chaosv1.RunFlowResponse]
+	if !step.Attach {
+		result = flow.RunAsync(ctx, request)
+	} else if _, err := flow.RunSend(ctx, request); err != nil {
+		return unplanned("send of a flow", err)
+	}
 	if err := nudge(step.Nudges[step.Early:]); err != nil {
 		return err
 	}
 	if _, err := flow.Settle(ctx, &chaosv1.SettleRequest{Amount: step.Settle}); err != nil {
 		return unplanned("settle", err)
+	}
+	if step.Attach {
+		result = actor.Attach[*chaosv1.RunFlowResponse](ctx, actor.IDOf(programs.FlowServiceName, step.Id, "Run", "")).AttachAsync(ctx)
 	}
 	response, err := result.Await(ctx)
 	if err != nil {

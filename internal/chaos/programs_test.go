@@ -170,6 +170,9 @@ func programsInMemory(t *testing.T, seed uint64, options []cluster.Option) {
 			t.Error(err)
 		}
 	}()
+	// More than every timeout and every retry takes.
+	patience, giveUp := context.WithTimeout(t.Context(), 3*never)
+	defer giveUp()
 	random := rand.New(rand.NewPCG(seed, 1))
 	expected := counts{}
 	var callers sync.WaitGroup
@@ -183,7 +186,7 @@ func programsInMemory(t *testing.T, seed uint64, options []cluster.Option) {
 		}
 		callers.Go(func() {
 			for _, program := range written {
-				response, err := programs.Interpreter(n.Client(), program.Key).Interpret(t.Context(), &chaosv1.InterpretRequest{Steps: program.Steps})
+				response, err := programs.Interpreter(n.Client(), program.Key).Interpret(patience, &chaosv1.InterpretRequest{Steps: program.Steps})
 				if err := checkCall(program, response, err); err != nil {
 					t.Errorf("program on %s: %v\n%v", program.Key, err, program.Steps)
 				}

@@ -236,8 +236,10 @@ func TestRunIsGatedByDurability(t *testing.T) {
 }
 
 func TestRunRetriesInsideItself(t *testing.T) {
+	patient := quiet()
+	patient.InactivityTimeout = -1 // one attempt, also in `make suspend`
 	tries := 0
-	durably(t, quiet(), nil, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
+	durably(t, patient, nil, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
 		began := time.Now()
 		_, err := actor.Run(ctx, "flaky", func(context.Context) (int, error) {
 			if tries++; tries < 4 {

@@ -25,6 +25,65 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Combination int32
+
+const (
+	Combination_COMBINATION_UNSPECIFIED Combination = 0
+	// Any of the calls.
+	Combination_COMBINATION_ANY Combination = 1
+	// All of them, whether they fail or not.
+	Combination_COMBINATION_SETTLED Combination = 2
+	// All of them, until one fails, with a timeout that is never reached.
+	Combination_COMBINATION_ALL Combination = 3
+	// Any of them with a timeout that is never reached, and something that never comes with one.
+	Combination_COMBINATION_NESTED Combination = 4
+)
+
+// Enum value maps for Combination.
+var (
+	Combination_name = map[int32]string{
+		0: "COMBINATION_UNSPECIFIED",
+		1: "COMBINATION_ANY",
+		2: "COMBINATION_SETTLED",
+		3: "COMBINATION_ALL",
+		4: "COMBINATION_NESTED",
+	}
+	Combination_value = map[string]int32{
+		"COMBINATION_UNSPECIFIED": 0,
+		"COMBINATION_ANY":         1,
+		"COMBINATION_SETTLED":     2,
+		"COMBINATION_ALL":         3,
+		"COMBINATION_NESTED":      4,
+	}
+)
+
+func (x Combination) Enum() *Combination {
+	p := new(Combination)
+	*p = x
+	return p
+}
+
+func (x Combination) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Combination) Descriptor() protoreflect.EnumDescriptor {
+	return file_chaos_v1_programs_proto_enumTypes[0].Descriptor()
+}
+
+func (Combination) Type() protoreflect.EnumType {
+	return &file_chaos_v1_programs_proto_enumTypes[0]
+}
+
+func (x Combination) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Combination.Descriptor instead.
+func (Combination) EnumDescriptor() ([]byte, []int) {
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{0}
+}
+
 type InterpreterState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Count         int64                  `protobuf:"varint,1,opt,name=count" json:"count,omitempty"`
@@ -70,9 +129,11 @@ func (x *InterpreterState) GetCount() int64 {
 }
 
 type InterpretRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           string                 `protobuf:"bytes,1,opt,name=key" json:"key,omitempty"`
-	Steps         []*Do                  `protobuf:"bytes,2,rep,name=steps" json:"steps,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   string                 `protobuf:"bytes,1,opt,name=key" json:"key,omitempty"`
+	Steps []*Do                  `protobuf:"bytes,2,rep,name=steps" json:"steps,omitempty"`
+	// What the program has added before it began anew.
+	Added         int64 `protobuf:"varint,3,opt,name=added" json:"added,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -121,9 +182,16 @@ func (x *InterpretRequest) GetSteps() []*Do {
 	return nil
 }
 
+func (x *InterpretRequest) GetAdded() int64 {
+	if x != nil {
+		return x.Added
+	}
+	return 0
+}
+
 type InterpretResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the program's own adds came to.
+	// What the program's own adds came to, from its very beginning.
 	Added         int64 `protobuf:"varint,1,opt,name=added" json:"added,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -183,6 +251,10 @@ type Do struct {
 	//	*Do_TimeOutMs
 	//	*Do_Together
 	//	*Do_Fail
+	//	*Do_Version
+	//	*Do_Attach
+	//	*Do_Combine
+	//	*Do_Again
 	Step          isDo_Step `protobuf_oneof:"step"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -333,6 +405,42 @@ func (x *Do) GetFail() bool {
 	return false
 }
 
+func (x *Do) GetVersion() *VersionStep {
+	if x != nil {
+		if x, ok := x.Step.(*Do_Version); ok {
+			return x.Version
+		}
+	}
+	return nil
+}
+
+func (x *Do) GetAttach() *AttachProgram {
+	if x != nil {
+		if x, ok := x.Step.(*Do_Attach); ok {
+			return x.Attach
+		}
+	}
+	return nil
+}
+
+func (x *Do) GetCombine() *Combine {
+	if x != nil {
+		if x, ok := x.Step.(*Do_Combine); ok {
+			return x.Combine
+		}
+	}
+	return nil
+}
+
+func (x *Do) GetAgain() *Again {
+	if x != nil {
+		if x, ok := x.Step.(*Do_Again); ok {
+			return x.Again
+		}
+	}
+	return nil
+}
+
 type isDo_Step interface {
 	isDo_Step()
 }
@@ -389,6 +497,23 @@ type Do_Fail struct {
 	Fail bool `protobuf:"varint,12,opt,name=fail,oneof"`
 }
 
+type Do_Version struct {
+	Version *VersionStep `protobuf:"bytes,13,opt,name=version,oneof"`
+}
+
+type Do_Attach struct {
+	Attach *AttachProgram `protobuf:"bytes,14,opt,name=attach,oneof"`
+}
+
+type Do_Combine struct {
+	Combine *Combine `protobuf:"bytes,15,opt,name=combine,oneof"`
+}
+
+type Do_Again struct {
+	// Begin anew with an empty journal and these steps. It is the last step.
+	Again *Again `protobuf:"bytes,16,opt,name=again,oneof"`
+}
+
 func (*Do_Add) isDo_Step() {}
 
 func (*Do_Call) isDo_Step() {}
@@ -412,6 +537,14 @@ func (*Do_TimeOutMs) isDo_Step() {}
 func (*Do_Together) isDo_Step() {}
 
 func (*Do_Fail) isDo_Step() {}
+
+func (*Do_Version) isDo_Step() {}
+
+func (*Do_Attach) isDo_Step() {}
+
+func (*Do_Combine) isDo_Step() {}
+
+func (*Do_Again) isDo_Step() {}
 
 // CallProgram waits for a program of another object; that it fails if its last step is fail is
 // expected.
@@ -728,8 +861,10 @@ type FlowStep struct {
 	// What each signal brings.
 	Nudges []int64 `protobuf:"varint,3,rep,packed,name=nudges" json:"nudges,omitempty"`
 	// How many of them are sent before the run is started.
-	Early         int32 `protobuf:"varint,4,opt,name=early" json:"early,omitempty"`
-	Settle        int64 `protobuf:"varint,5,opt,name=settle" json:"settle,omitempty"`
+	Early  int32 `protobuf:"varint,4,opt,name=early" json:"early,omitempty"`
+	Settle int64 `protobuf:"varint,5,opt,name=settle" json:"settle,omitempty"`
+	// Wait for the run by the workflow's key instead of with the call's own future.
+	Attach        bool `protobuf:"varint,6,opt,name=attach" json:"attach,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -799,6 +934,236 @@ func (x *FlowStep) GetSettle() int64 {
 	return 0
 }
 
+func (x *FlowStep) GetAttach() bool {
+	if x != nil {
+		return x.Attach
+	}
+	return false
+}
+
+// VersionStep adds an amount by code that is another one in every attempt.
+type VersionStep struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Amount int64                  `protobuf:"varint,1,opt,name=amount" json:"amount,omitempty"`
+	// The first attempt's code does not ask for the version.
+	Later         bool `protobuf:"varint,2,opt,name=later" json:"later,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VersionStep) Reset() {
+	*x = VersionStep{}
+	mi := &file_chaos_v1_programs_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VersionStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VersionStep) ProtoMessage() {}
+
+func (x *VersionStep) ProtoReflect() protoreflect.Message {
+	mi := &file_chaos_v1_programs_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VersionStep.ProtoReflect.Descriptor instead.
+func (*VersionStep) Descriptor() ([]byte, []int) {
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *VersionStep) GetAmount() int64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+func (x *VersionStep) GetLater() bool {
+	if x != nil {
+		return x.Later
+	}
+	return false
+}
+
+// AttachProgram sends a program to another object, and waits for it by its id.
+type AttachProgram struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   string                 `protobuf:"bytes,1,opt,name=key" json:"key,omitempty"`
+	Steps []*Do                  `protobuf:"bytes,2,rep,name=steps" json:"steps,omitempty"`
+	// Send it twice with this key, and find it by the key; empty: send it once.
+	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AttachProgram) Reset() {
+	*x = AttachProgram{}
+	mi := &file_chaos_v1_programs_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachProgram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachProgram) ProtoMessage() {}
+
+func (x *AttachProgram) ProtoReflect() protoreflect.Message {
+	mi := &file_chaos_v1_programs_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachProgram.ProtoReflect.Descriptor instead.
+func (*AttachProgram) Descriptor() ([]byte, []int) {
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AttachProgram) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *AttachProgram) GetSteps() []*Do {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *AttachProgram) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+// Combine makes calls side by side and waits for a combination of them; what was not waited for
+// happens all the same.
+type Combine struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Combination Combination            `protobuf:"varint,1,opt,name=combination,enum=chaos.v1.Combination" json:"combination,omitempty"`
+	Calls       []*CallProgram         `protobuf:"bytes,2,rep,name=calls" json:"calls,omitempty"`
+	// When what never comes times out.
+	TimeoutMs     int64 `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Combine) Reset() {
+	*x = Combine{}
+	mi := &file_chaos_v1_programs_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Combine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Combine) ProtoMessage() {}
+
+func (x *Combine) ProtoReflect() protoreflect.Message {
+	mi := &file_chaos_v1_programs_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Combine.ProtoReflect.Descriptor instead.
+func (*Combine) Descriptor() ([]byte, []int) {
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Combine) GetCombination() Combination {
+	if x != nil {
+		return x.Combination
+	}
+	return Combination_COMBINATION_UNSPECIFIED
+}
+
+func (x *Combine) GetCalls() []*CallProgram {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+func (x *Combine) GetTimeoutMs() int64 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type Again struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Steps         []*Do                  `protobuf:"bytes,1,rep,name=steps" json:"steps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Again) Reset() {
+	*x = Again{}
+	mi := &file_chaos_v1_programs_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Again) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Again) ProtoMessage() {}
+
+func (x *Again) ProtoReflect() protoreflect.Message {
+	mi := &file_chaos_v1_programs_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Again.ProtoReflect.Descriptor instead.
+func (*Again) Descriptor() ([]byte, []int) {
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Again) GetSteps() []*Do {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
 type Together struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Calls         []*CallProgram         `protobuf:"bytes,1,rep,name=calls" json:"calls,omitempty"`
@@ -808,7 +1173,7 @@ type Together struct {
 
 func (x *Together) Reset() {
 	*x = Together{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[10]
+	mi := &file_chaos_v1_programs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +1185,7 @@ func (x *Together) String() string {
 func (*Together) ProtoMessage() {}
 
 func (x *Together) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[10]
+	mi := &file_chaos_v1_programs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +1198,7 @@ func (x *Together) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Together.ProtoReflect.Descriptor instead.
 func (*Together) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{10}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Together) GetCalls() []*CallProgram {
@@ -853,7 +1218,7 @@ type AddRequest struct {
 
 func (x *AddRequest) Reset() {
 	*x = AddRequest{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[11]
+	mi := &file_chaos_v1_programs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +1230,7 @@ func (x *AddRequest) String() string {
 func (*AddRequest) ProtoMessage() {}
 
 func (x *AddRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[11]
+	mi := &file_chaos_v1_programs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +1243,7 @@ func (x *AddRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRequest.ProtoReflect.Descriptor instead.
 func (*AddRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{11}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AddRequest) GetKey() string {
@@ -904,7 +1269,7 @@ type AddResponse struct {
 
 func (x *AddResponse) Reset() {
 	*x = AddResponse{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[12]
+	mi := &file_chaos_v1_programs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1281,7 @@ func (x *AddResponse) String() string {
 func (*AddResponse) ProtoMessage() {}
 
 func (x *AddResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[12]
+	mi := &file_chaos_v1_programs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1294,7 @@ func (x *AddResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddResponse.ProtoReflect.Descriptor instead.
 func (*AddResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{12}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AddResponse) GetCount() int64 {
@@ -948,7 +1313,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[13]
+	mi := &file_chaos_v1_programs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1325,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[13]
+	mi := &file_chaos_v1_programs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1338,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{13}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CountRequest) GetKey() string {
@@ -992,7 +1357,7 @@ type CountResponse struct {
 
 func (x *CountResponse) Reset() {
 	*x = CountResponse{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[14]
+	mi := &file_chaos_v1_programs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1369,7 @@ func (x *CountResponse) String() string {
 func (*CountResponse) ProtoMessage() {}
 
 func (x *CountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[14]
+	mi := &file_chaos_v1_programs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1382,7 @@ func (x *CountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountResponse.ProtoReflect.Descriptor instead.
 func (*CountResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{14}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CountResponse) GetCount() int64 {
@@ -1039,7 +1404,7 @@ type MoveRequest struct {
 
 func (x *MoveRequest) Reset() {
 	*x = MoveRequest{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[15]
+	mi := &file_chaos_v1_programs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1416,7 @@ func (x *MoveRequest) String() string {
 func (*MoveRequest) ProtoMessage() {}
 
 func (x *MoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[15]
+	mi := &file_chaos_v1_programs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1429,7 @@ func (x *MoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
 func (*MoveRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{15}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *MoveRequest) GetKeys() []string {
@@ -1096,7 +1461,7 @@ type MoveResponse struct {
 
 func (x *MoveResponse) Reset() {
 	*x = MoveResponse{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[16]
+	mi := &file_chaos_v1_programs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1108,7 +1473,7 @@ func (x *MoveResponse) String() string {
 func (*MoveResponse) ProtoMessage() {}
 
 func (x *MoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[16]
+	mi := &file_chaos_v1_programs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1121,7 +1486,7 @@ func (x *MoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveResponse.ProtoReflect.Descriptor instead.
 func (*MoveResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{16}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{20}
 }
 
 type FlowState struct {
@@ -1133,7 +1498,7 @@ type FlowState struct {
 
 func (x *FlowState) Reset() {
 	*x = FlowState{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[17]
+	mi := &file_chaos_v1_programs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1510,7 @@ func (x *FlowState) String() string {
 func (*FlowState) ProtoMessage() {}
 
 func (x *FlowState) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[17]
+	mi := &file_chaos_v1_programs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1523,7 @@ func (x *FlowState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowState.ProtoReflect.Descriptor instead.
 func (*FlowState) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{17}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FlowState) GetSum() int64 {
@@ -1177,7 +1542,7 @@ type Settled struct {
 
 func (x *Settled) Reset() {
 	*x = Settled{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[18]
+	mi := &file_chaos_v1_programs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1554,7 @@ func (x *Settled) String() string {
 func (*Settled) ProtoMessage() {}
 
 func (x *Settled) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[18]
+	mi := &file_chaos_v1_programs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1567,7 @@ func (x *Settled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settled.ProtoReflect.Descriptor instead.
 func (*Settled) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{18}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Settled) GetAmount() int64 {
@@ -1223,7 +1588,7 @@ type RunFlowRequest struct {
 
 func (x *RunFlowRequest) Reset() {
 	*x = RunFlowRequest{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[19]
+	mi := &file_chaos_v1_programs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1600,7 @@ func (x *RunFlowRequest) String() string {
 func (*RunFlowRequest) ProtoMessage() {}
 
 func (x *RunFlowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[19]
+	mi := &file_chaos_v1_programs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1613,7 @@ func (x *RunFlowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunFlowRequest.ProtoReflect.Descriptor instead.
 func (*RunFlowRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{19}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RunFlowRequest) GetId() string {
@@ -1281,7 +1646,7 @@ type RunFlowResponse struct {
 
 func (x *RunFlowResponse) Reset() {
 	*x = RunFlowResponse{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[20]
+	mi := &file_chaos_v1_programs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1658,7 @@ func (x *RunFlowResponse) String() string {
 func (*RunFlowResponse) ProtoMessage() {}
 
 func (x *RunFlowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[20]
+	mi := &file_chaos_v1_programs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1671,7 @@ func (x *RunFlowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunFlowResponse.ProtoReflect.Descriptor instead.
 func (*RunFlowResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{20}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RunFlowResponse) GetSum() int64 {
@@ -1326,7 +1691,7 @@ type NudgeRequest struct {
 
 func (x *NudgeRequest) Reset() {
 	*x = NudgeRequest{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[21]
+	mi := &file_chaos_v1_programs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1703,7 @@ func (x *NudgeRequest) String() string {
 func (*NudgeRequest) ProtoMessage() {}
 
 func (x *NudgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[21]
+	mi := &file_chaos_v1_programs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1716,7 @@ func (x *NudgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NudgeRequest.ProtoReflect.Descriptor instead.
 func (*NudgeRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{21}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NudgeRequest) GetId() string {
@@ -1376,7 +1741,7 @@ type NudgeResponse struct {
 
 func (x *NudgeResponse) Reset() {
 	*x = NudgeResponse{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[22]
+	mi := &file_chaos_v1_programs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1753,7 @@ func (x *NudgeResponse) String() string {
 func (*NudgeResponse) ProtoMessage() {}
 
 func (x *NudgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[22]
+	mi := &file_chaos_v1_programs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1766,7 @@ func (x *NudgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NudgeResponse.ProtoReflect.Descriptor instead.
 func (*NudgeResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{22}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{26}
 }
 
 type SettleRequest struct {
@@ -1414,7 +1779,7 @@ type SettleRequest struct {
 
 func (x *SettleRequest) Reset() {
 	*x = SettleRequest{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[23]
+	mi := &file_chaos_v1_programs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1791,7 @@ func (x *SettleRequest) String() string {
 func (*SettleRequest) ProtoMessage() {}
 
 func (x *SettleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[23]
+	mi := &file_chaos_v1_programs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1804,7 @@ func (x *SettleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
 func (*SettleRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{23}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SettleRequest) GetId() string {
@@ -1464,7 +1829,7 @@ type SettleResponse struct {
 
 func (x *SettleResponse) Reset() {
 	*x = SettleResponse{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[24]
+	mi := &file_chaos_v1_programs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1841,7 @@ func (x *SettleResponse) String() string {
 func (*SettleResponse) ProtoMessage() {}
 
 func (x *SettleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[24]
+	mi := &file_chaos_v1_programs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1854,7 @@ func (x *SettleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
 func (*SettleResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{24}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{28}
 }
 
 var File_chaos_v1_programs_proto protoreflect.FileDescriptor
@@ -1498,12 +1863,13 @@ const file_chaos_v1_programs_proto_rawDesc = "" +
 	"\n" +
 	"\x17chaos/v1/programs.proto\x12\bchaos.v1\x1a\x18perdure/v1/options.proto\"(\n" +
 	"\x10InterpreterState\x12\x14\n" +
-	"\x05count\x18\x01 \x01(\x03R\x05count\"P\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\"f\n" +
 	"\x10InterpretRequest\x12\x18\n" +
 	"\x03key\x18\x01 \x01(\tB\x06Ҁ$\x02\b\x01R\x03key\x12\"\n" +
-	"\x05steps\x18\x02 \x03(\v2\f.chaos.v1.DoR\x05steps\")\n" +
+	"\x05steps\x18\x02 \x03(\v2\f.chaos.v1.DoR\x05steps\x12\x14\n" +
+	"\x05added\x18\x03 \x01(\x03R\x05added\")\n" +
 	"\x11InterpretResponse\x12\x14\n" +
-	"\x05added\x18\x01 \x01(\x03R\x05added\"\xd4\x03\n" +
+	"\x05added\x18\x01 \x01(\x03R\x05added\"\x92\x05\n" +
 	"\x02Do\x12\x12\n" +
 	"\x03add\x18\x01 \x01(\x03H\x00R\x03add\x12+\n" +
 	"\x04call\x18\x02 \x01(\v2\x15.chaos.v1.CallProgramH\x00R\x04call\x12+\n" +
@@ -1517,7 +1883,11 @@ const file_chaos_v1_programs_proto_rawDesc = "" +
 	"\vtime_out_ms\x18\n" +
 	" \x01(\x03H\x00R\ttimeOutMs\x120\n" +
 	"\btogether\x18\v \x01(\v2\x12.chaos.v1.TogetherH\x00R\btogether\x12\x14\n" +
-	"\x04fail\x18\f \x01(\bH\x00R\x04failB\x06\n" +
+	"\x04fail\x18\f \x01(\bH\x00R\x04fail\x121\n" +
+	"\aversion\x18\r \x01(\v2\x15.chaos.v1.VersionStepH\x00R\aversion\x121\n" +
+	"\x06attach\x18\x0e \x01(\v2\x17.chaos.v1.AttachProgramH\x00R\x06attach\x12-\n" +
+	"\acombine\x18\x0f \x01(\v2\x11.chaos.v1.CombineH\x00R\acombine\x12'\n" +
+	"\x05again\x18\x10 \x01(\v2\x0f.chaos.v1.AgainH\x00R\x05againB\x06\n" +
 	"\x04step\"C\n" +
 	"\vCallProgram\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\"\n" +
@@ -1539,13 +1909,28 @@ const file_chaos_v1_programs_proto_rawDesc = "" +
 	"\x04Wake\x12!\n" +
 	"\fawakeable_id\x18\x01 \x01(\tR\vawakeableId\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value\x12\x16\n" +
-	"\x06reject\x18\x03 \x01(\bR\x06reject\"z\n" +
+	"\x06reject\x18\x03 \x01(\bR\x06reject\"\x92\x01\n" +
 	"\bFlowStep\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\acounter\x18\x02 \x01(\tR\acounter\x12\x16\n" +
 	"\x06nudges\x18\x03 \x03(\x03R\x06nudges\x12\x14\n" +
 	"\x05early\x18\x04 \x01(\x05R\x05early\x12\x16\n" +
-	"\x06settle\x18\x05 \x01(\x03R\x06settle\"7\n" +
+	"\x06settle\x18\x05 \x01(\x03R\x06settle\x12\x16\n" +
+	"\x06attach\x18\x06 \x01(\bR\x06attach\";\n" +
+	"\vVersionStep\x12\x16\n" +
+	"\x06amount\x18\x01 \x01(\x03R\x06amount\x12\x14\n" +
+	"\x05later\x18\x02 \x01(\bR\x05later\"n\n" +
+	"\rAttachProgram\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\"\n" +
+	"\x05steps\x18\x02 \x03(\v2\f.chaos.v1.DoR\x05steps\x12'\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"\x8e\x01\n" +
+	"\aCombine\x127\n" +
+	"\vcombination\x18\x01 \x01(\x0e2\x15.chaos.v1.CombinationR\vcombination\x12+\n" +
+	"\x05calls\x18\x02 \x03(\v2\x15.chaos.v1.CallProgramR\x05calls\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x03 \x01(\x03R\ttimeoutMs\"+\n" +
+	"\x05Again\x12\"\n" +
+	"\x05steps\x18\x01 \x03(\v2\f.chaos.v1.DoR\x05steps\"7\n" +
 	"\bTogether\x12+\n" +
 	"\x05calls\x18\x01 \x03(\v2\x15.chaos.v1.CallProgramR\x05calls\">\n" +
 	"\n" +
@@ -1580,7 +1965,13 @@ const file_chaos_v1_programs_proto_rawDesc = "" +
 	"\rSettleRequest\x12\x16\n" +
 	"\x02id\x18\x01 \x01(\tB\x06Ҁ$\x02\b\x01R\x02id\x12\x16\n" +
 	"\x06amount\x18\x02 \x01(\x03R\x06amount\"\x10\n" +
-	"\x0eSettleResponse2\xf2\x01\n" +
+	"\x0eSettleResponse*\x85\x01\n" +
+	"\vCombination\x12\x1b\n" +
+	"\x17COMBINATION_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fCOMBINATION_ANY\x10\x01\x12\x17\n" +
+	"\x13COMBINATION_SETTLED\x10\x02\x12\x13\n" +
+	"\x0fCOMBINATION_ALL\x10\x03\x12\x16\n" +
+	"\x12COMBINATION_NESTED\x10\x042\xf2\x01\n" +
 	"\x12InterpreterService\x12L\n" +
 	"\tInterpret\x12\x1a.chaos.v1.InterpretRequest\x1a\x1b.chaos.v1.InterpretResponse\"\x06Ҁ$\x02\b\x01\x122\n" +
 	"\x03Add\x12\x14.chaos.v1.AddRequest\x1a\x15.chaos.v1.AddResponse\x12@\n" +
@@ -1605,66 +1996,80 @@ func file_chaos_v1_programs_proto_rawDescGZIP() []byte {
 	return file_chaos_v1_programs_proto_rawDescData
 }
 
-var file_chaos_v1_programs_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_chaos_v1_programs_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_chaos_v1_programs_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_chaos_v1_programs_proto_goTypes = []any{
-	(*InterpreterState)(nil),  // 0: chaos.v1.InterpreterState
-	(*InterpretRequest)(nil),  // 1: chaos.v1.InterpretRequest
-	(*InterpretResponse)(nil), // 2: chaos.v1.InterpretResponse
-	(*Do)(nil),                // 3: chaos.v1.Do
-	(*CallProgram)(nil),       // 4: chaos.v1.CallProgram
-	(*SendProgram)(nil),       // 5: chaos.v1.SendProgram
-	(*RunClosure)(nil),        // 6: chaos.v1.RunClosure
-	(*Awaken)(nil),            // 7: chaos.v1.Awaken
-	(*Wake)(nil),              // 8: chaos.v1.Wake
-	(*FlowStep)(nil),          // 9: chaos.v1.FlowStep
-	(*Together)(nil),          // 10: chaos.v1.Together
-	(*AddRequest)(nil),        // 11: chaos.v1.AddRequest
-	(*AddResponse)(nil),       // 12: chaos.v1.AddResponse
-	(*CountRequest)(nil),      // 13: chaos.v1.CountRequest
-	(*CountResponse)(nil),     // 14: chaos.v1.CountResponse
-	(*MoveRequest)(nil),       // 15: chaos.v1.MoveRequest
-	(*MoveResponse)(nil),      // 16: chaos.v1.MoveResponse
-	(*FlowState)(nil),         // 17: chaos.v1.FlowState
-	(*Settled)(nil),           // 18: chaos.v1.Settled
-	(*RunFlowRequest)(nil),    // 19: chaos.v1.RunFlowRequest
-	(*RunFlowResponse)(nil),   // 20: chaos.v1.RunFlowResponse
-	(*NudgeRequest)(nil),      // 21: chaos.v1.NudgeRequest
-	(*NudgeResponse)(nil),     // 22: chaos.v1.NudgeResponse
-	(*SettleRequest)(nil),     // 23: chaos.v1.SettleRequest
-	(*SettleResponse)(nil),    // 24: chaos.v1.SettleResponse
+	(Combination)(0),          // 0: chaos.v1.Combination
+	(*InterpreterState)(nil),  // 1: chaos.v1.InterpreterState
+	(*InterpretRequest)(nil),  // 2: chaos.v1.InterpretRequest
+	(*InterpretResponse)(nil), // 3: chaos.v1.InterpretResponse
+	(*Do)(nil),                // 4: chaos.v1.Do
+	(*CallProgram)(nil),       // 5: chaos.v1.CallProgram
+	(*SendProgram)(nil),       // 6: chaos.v1.SendProgram
+	(*RunClosure)(nil),        // 7: chaos.v1.RunClosure
+	(*Awaken)(nil),            // 8: chaos.v1.Awaken
+	(*Wake)(nil),              // 9: chaos.v1.Wake
+	(*FlowStep)(nil),          // 10: chaos.v1.FlowStep
+	(*VersionStep)(nil),       // 11: chaos.v1.VersionStep
+	(*AttachProgram)(nil),     // 12: chaos.v1.AttachProgram
+	(*Combine)(nil),           // 13: chaos.v1.Combine
+	(*Again)(nil),             // 14: chaos.v1.Again
+	(*Together)(nil),          // 15: chaos.v1.Together
+	(*AddRequest)(nil),        // 16: chaos.v1.AddRequest
+	(*AddResponse)(nil),       // 17: chaos.v1.AddResponse
+	(*CountRequest)(nil),      // 18: chaos.v1.CountRequest
+	(*CountResponse)(nil),     // 19: chaos.v1.CountResponse
+	(*MoveRequest)(nil),       // 20: chaos.v1.MoveRequest
+	(*MoveResponse)(nil),      // 21: chaos.v1.MoveResponse
+	(*FlowState)(nil),         // 22: chaos.v1.FlowState
+	(*Settled)(nil),           // 23: chaos.v1.Settled
+	(*RunFlowRequest)(nil),    // 24: chaos.v1.RunFlowRequest
+	(*RunFlowResponse)(nil),   // 25: chaos.v1.RunFlowResponse
+	(*NudgeRequest)(nil),      // 26: chaos.v1.NudgeRequest
+	(*NudgeResponse)(nil),     // 27: chaos.v1.NudgeResponse
+	(*SettleRequest)(nil),     // 28: chaos.v1.SettleRequest
+	(*SettleResponse)(nil),    // 29: chaos.v1.SettleResponse
 }
 var file_chaos_v1_programs_proto_depIdxs = []int32{
-	3,  // 0: chaos.v1.InterpretRequest.steps:type_name -> chaos.v1.Do
-	4,  // 1: chaos.v1.Do.call:type_name -> chaos.v1.CallProgram
-	5,  // 2: chaos.v1.Do.send:type_name -> chaos.v1.SendProgram
-	15, // 3: chaos.v1.Do.move:type_name -> chaos.v1.MoveRequest
-	6,  // 4: chaos.v1.Do.run:type_name -> chaos.v1.RunClosure
-	7,  // 5: chaos.v1.Do.awaken:type_name -> chaos.v1.Awaken
-	8,  // 6: chaos.v1.Do.wake:type_name -> chaos.v1.Wake
-	9,  // 7: chaos.v1.Do.flow:type_name -> chaos.v1.FlowStep
-	10, // 8: chaos.v1.Do.together:type_name -> chaos.v1.Together
-	3,  // 9: chaos.v1.CallProgram.steps:type_name -> chaos.v1.Do
-	3,  // 10: chaos.v1.SendProgram.steps:type_name -> chaos.v1.Do
-	4,  // 11: chaos.v1.Together.calls:type_name -> chaos.v1.CallProgram
-	1,  // 12: chaos.v1.InterpreterService.Interpret:input_type -> chaos.v1.InterpretRequest
-	11, // 13: chaos.v1.InterpreterService.Add:input_type -> chaos.v1.AddRequest
-	13, // 14: chaos.v1.InterpreterService.Count:input_type -> chaos.v1.CountRequest
-	15, // 15: chaos.v1.MoverService.Move:input_type -> chaos.v1.MoveRequest
-	19, // 16: chaos.v1.FlowService.Run:input_type -> chaos.v1.RunFlowRequest
-	21, // 17: chaos.v1.FlowService.Nudge:input_type -> chaos.v1.NudgeRequest
-	23, // 18: chaos.v1.FlowService.Settle:input_type -> chaos.v1.SettleRequest
-	2,  // 19: chaos.v1.InterpreterService.Interpret:output_type -> chaos.v1.InterpretResponse
-	12, // 20: chaos.v1.InterpreterService.Add:output_type -> chaos.v1.AddResponse
-	14, // 21: chaos.v1.InterpreterService.Count:output_type -> chaos.v1.CountResponse
-	16, // 22: chaos.v1.MoverService.Move:output_type -> chaos.v1.MoveResponse
-	20, // 23: chaos.v1.FlowService.Run:output_type -> chaos.v1.RunFlowResponse
-	22, // 24: chaos.v1.FlowService.Nudge:output_type -> chaos.v1.NudgeResponse
-	24, // 25: chaos.v1.FlowService.Settle:output_type -> chaos.v1.SettleResponse
-	19, // [19:26] is the sub-list for method output_type
-	12, // [12:19] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	4,  // 0: chaos.v1.InterpretRequest.steps:type_name -> chaos.v1.Do
+	5,  // 1: chaos.v1.Do.call:type_name -> chaos.v1.CallProgram
+	6,  // 2: chaos.v1.Do.send:type_name -> chaos.v1.SendProgram
+	20, // 3: chaos.v1.Do.move:type_name -> chaos.v1.MoveRequest
+	7,  // 4: chaos.v1.Do.run:type_name -> chaos.v1.RunClosure
+	8,  // 5: chaos.v1.Do.awaken:type_name -> chaos.v1.Awaken
+	9,  // 6: chaos.v1.Do.wake:type_name -> chaos.v1.Wake
+	10, // 7: chaos.v1.Do.flow:type_name -> chaos.v1.FlowStep
+	15, // 8: chaos.v1.Do.together:type_name -> chaos.v1.Together
+	11, // 9: chaos.v1.Do.version:type_name -> chaos.v1.VersionStep
+	12, // 10: chaos.v1.Do.attach:type_name -> chaos.v1.AttachProgram
+	13, // 11: chaos.v1.Do.combine:type_name -> chaos.v1.Combine
+	14, // 12: chaos.v1.Do.again:type_name -> chaos.v1.Again
+	4,  // 13: chaos.v1.CallProgram.steps:type_name -> chaos.v1.Do
+	4,  // 14: chaos.v1.SendProgram.steps:type_name -> chaos.v1.Do
+	4,  // 15: chaos.v1.AttachProgram.steps:type_name -> chaos.v1.Do
+	0,  // 16: chaos.v1.Combine.combination:type_name -> chaos.v1.Combination
+	5,  // 17: chaos.v1.Combine.calls:type_name -> chaos.v1.CallProgram
+	4,  // 18: chaos.v1.Again.steps:type_name -> chaos.v1.Do
+	5,  // 19: chaos.v1.Together.calls:type_name -> chaos.v1.CallProgram
+	2,  // 20: chaos.v1.InterpreterService.Interpret:input_type -> chaos.v1.InterpretRequest
+	16, // 21: chaos.v1.InterpreterService.Add:input_type -> chaos.v1.AddRequest
+	18, // 22: chaos.v1.InterpreterService.Count:input_type -> chaos.v1.CountRequest
+	20, // 23: chaos.v1.MoverService.Move:input_type -> chaos.v1.MoveRequest
+	24, // 24: chaos.v1.FlowService.Run:input_type -> chaos.v1.RunFlowRequest
+	26, // 25: chaos.v1.FlowService.Nudge:input_type -> chaos.v1.NudgeRequest
+	28, // 26: chaos.v1.FlowService.Settle:input_type -> chaos.v1.SettleRequest
+	3,  // 27: chaos.v1.InterpreterService.Interpret:output_type -> chaos.v1.InterpretResponse
+	17, // 28: chaos.v1.InterpreterService.Add:output_type -> chaos.v1.AddResponse
+	19, // 29: chaos.v1.InterpreterService.Count:output_type -> chaos.v1.CountResponse
+	21, // 30: chaos.v1.MoverService.Move:output_type -> chaos.v1.MoveResponse
+	25, // 31: chaos.v1.FlowService.Run:output_type -> chaos.v1.RunFlowResponse
+	27, // 32: chaos.v1.FlowService.Nudge:output_type -> chaos.v1.NudgeResponse
+	29, // 33: chaos.v1.FlowService.Settle:output_type -> chaos.v1.SettleResponse
+	27, // [27:34] is the sub-list for method output_type
+	20, // [20:27] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_chaos_v1_programs_proto_init() }
@@ -1685,19 +2090,24 @@ func file_chaos_v1_programs_proto_init() {
 		(*Do_TimeOutMs)(nil),
 		(*Do_Together)(nil),
 		(*Do_Fail)(nil),
+		(*Do_Version)(nil),
+		(*Do_Attach)(nil),
+		(*Do_Combine)(nil),
+		(*Do_Again)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chaos_v1_programs_proto_rawDesc), len(file_chaos_v1_programs_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   25,
+			NumEnums:      1,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
 		GoTypes:           file_chaos_v1_programs_proto_goTypes,
 		DependencyIndexes: file_chaos_v1_programs_proto_depIdxs,
+		EnumInfos:         file_chaos_v1_programs_proto_enumTypes,
 		MessageInfos:      file_chaos_v1_programs_proto_msgTypes,
 	}.Build()
 	File_chaos_v1_programs_proto = out.File
