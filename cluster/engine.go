@@ -19,6 +19,7 @@ import (
 	"github.com/perdure/perdure/internal/invoker/inprocess"
 	"github.com/perdure/perdure/internal/partition"
 	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/telemetry"
 	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/badgerstore"
@@ -189,6 +190,7 @@ func (e *partitions) replicas(config Config, at *layout) replica.Config {
 		Log: e.log, Store: e.store, NodeID: at.identity.raftID, Groups: groups, Logger: config.Logger,
 		MaxBacklogBytes: int(clamp(config.MemoryBytes/8, 16<<20, 256<<20)),
 		MaxApplyBytes:   64 << 20, // as much as the store takes
+		Once:            func(_ replica.GroupID, key []byte) bool { return table.Once(key) },
 	}
 }
 

@@ -36,6 +36,7 @@ type applier struct {
 	bytes   int            // of the records in ops, before they were merged
 	writes  int            // likewise
 	at      map[string]int // key → its write in ops; keys alias arena
+	born    []bool         // of ops: the first of its writes that were merged is a put
 	arena   []byte
 	touched []*Group
 	notices []applyNotice
@@ -178,7 +179,7 @@ func (a *applier) take(timer *time.Timer) bool {
 // the store takes at once.
 func (a *applier) merge() {
 	a.batch.Reset()
-	a.ops = a.ops[:0]
+	a.ops, a.born = a.ops[:0], a.born[:0]
 	clear(a.at)
 	a.arena = a.arena[:0]
 	a.bytes, a.writes = 0, 0
@@ -216,9 +217,11 @@ func (a *applier) merge() {
 		a.work = a.work[:rest]
 	}
 	for i := range a.ops {
-		if op := &a.ops[i]; op.Delete {
+		switch op := &a.ops[i]; {
+		case op.Key == nil: // It was put and deleted.
+		case op.Delete:
 			a.batch.Delete(op.Key)
-		} else {
+		default:
 			a.batch.Put(op.Key, op.Value)
 		}
 	}
@@ -276,16 +279,22 @@ func (a *applier) apply(item *applyItem, entry *pb.Entry) (full bool, err error)
 		return false, nil
 	}
 	prefix := keyPrefix(g.id, st.generation)
+	once := a.host.cfg.Once
 	return false, storage.DecodeBatch(r.payload, func(op storage.Op) {
+		short := op.Key
 		op.Key = a.key(prefix, op.Key)
 		// The map's keys alias the arena, which nobody writes to before the map is cleared.
 		name := unsafe.String(&op.Key[0], len(op.Key))
 		if at, ok := a.at[name]; ok {
 			a.ops[at] = op
+			if op.Delete && a.born[at] && once != nil && once(g.id, short) {
+				a.ops[at] = storage.Op{}
+				delete(a.at, name)
+			}
 			return
 		}
 		a.at[name] = len(a.ops)
-		a.ops = append(a.ops, op)
+		a.ops, a.born = append(a.ops, op), append(a.born, !op.Delete)
 	})
 }
 

@@ -69,6 +69,10 @@ type Config struct {
 	// a broken sequence, campaign again, and the longest one between attempts to commit to a full
 	// store. Defaults to 1 s.
 	RetryDelay time.Duration
+	// Once, if set, names keys that are never put again before they are deleted: one that is put
+	// and deleted within one store batch leaves nothing there, not even the mark of a deletion. It
+	// is called on the host's goroutines.
+	Once func(group GroupID, key []byte) bool
 	// OnAppend and OnCommit, if set, are told how long each append to the log and each commit
 	// of the store took, failed ones too. They are called on the host's goroutines and must
 	// not block.

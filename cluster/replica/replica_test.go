@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -216,6 +217,60 @@ func TestMergeIsBounded(t *testing.T) {
 			t.Errorf("last is %q, %v", value, err)
 		}
 		s.Release()
+	}
+}
+
+// writesOf counts what a store is asked to write.
+type writesOf struct {
+	storage.Store
+	mu   sync.Mutex
+	keys map[string]int
+}
+
+func (s *writesOf) Commit(batch *storage.Batch) error {
+	s.mu.Lock()
+	for _, op := range batch.Ops() {
+		s.keys[string(op.Key[prefixBytes:])]++
+	}
+	s.mu.Unlock()
+	return s.Store.Commit(batch)
+}
+
+func TestWhatIsWrittenOnceAndDeletedLeavesNothing(t *testing.T) {
+	store := &writesOf{Store: newStore(), keys: map[string]int{}}
+	cfg := config(newMemLog(), store, 1)
+	cfg.MaxApplyDelay = time.Hour
+	cfg.Once = func(group GroupID, key []byte) bool {
+		if group != 1 {
+			t.Errorf("asked about group %d", group)
+		}
+		return strings.HasPrefix(string(key), "once")
+	}
+	n := start(t, cfg)
+	w := n.watchers[1]
+	epoch := w.lead()
+	w.propose(epoch, 1, "once/old", "1", "often", "1")
+	w.waitCommitted(epoch, 1)
+	n.stop() // It is in the store: what is deleted from here on was there.
+	n = start(t, cfg)
+	w = n.watchers[1]
+	epoch = w.lead()
+	store.mu.Lock()
+	clear(store.keys)
+	store.mu.Unlock()
+	w.propose(epoch, 1, "once/a", "1", "once/b", "1", "often", "2", "once/old", "-")
+	w.propose(epoch, 2, "once/a", "-", "often", "-", "once/old", "2")
+	w.propose(epoch, 3, "once/b", "-", "once/b", "2", "once/c", "1", "once/old", "-")
+	w.propose(epoch, 4, "once/c", "-")
+	w.waitCommitted(epoch, 4)
+	n.stop()
+	if got, want := contents(t, w.group.Snapshot()), "once/b=2"; got != want {
+		t.Errorf("the store holds %q, want %q", got, want)
+	}
+	for key, want := range map[string]int{"once/a": 0, "once/b": 1, "once/c": 0, "once/old": 1, "often": 1} {
+		if got := store.keys[key]; got != want {
+			t.Errorf("%s was written %d times, want %d", key, got, want)
+		}
 	}
 }
 

@@ -223,6 +223,12 @@ func ParsePrepared(key []byte) (root invocation.ID, sequence uint64, err error) 
 	return invocation.ID(key[1 : 1+invocation.IDBytes]), binary.BigEndian.Uint64(key[1+invocation.IDBytes:]), nil
 }
 
+// Once reports whether a row of this key is never written again before it is deleted: promises,
+// decisions and messages, which are nearly always deleted at once.
+func Once(key []byte) bool {
+	return len(key) > 0 && (key[0] == tablePrepared || key[0] == tableDecision || key[0] == tableOutbox)
+}
+
 // PreparedAll is the range of all promises.
 func PreparedAll() (lower, upper []byte) { return []byte{tablePrepared}, []byte{tablePrepared + 1} }
 
