@@ -94,6 +94,13 @@ type Tell struct {
 	Peer *recordv1.Peer
 	// Promise: it may be said only when everything evaluated so far is durable.
 	Promise bool
+	told    Told
+}
+
+// Event is what the other partition is given. It shares the message.
+func (e *Tell) Event() *Told {
+	e.told.Peer = e.Peer
+	return &e.told
 }
 
 // Hide keeps READ handlers from an object: a transaction that will write it may have committed

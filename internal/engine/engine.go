@@ -120,6 +120,12 @@ type Engine struct {
 	unreadable map[transaction.ID]bool
 	// told are messages from this partition to itself, for the event in progress.
 	told []*recordv1.Peer
+	// name is the last transaction that was written of.
+	name named
+	// committedWord is the message of every Committed, and applied is whom the writes of a
+	// transaction's calls are applied for, whose target changes.
+	committedWord *recordv1.Peer_Committed
+	applied       *live
 	// Tokens to answer when an invocation completes; only while there are any.
 	waiters map[invocation.ID][]Token
 	// Sequence of the newest message to each partition, once it was needed.
@@ -210,6 +216,9 @@ func New(config Config, view View, epoch uint64) *Engine {
 		sent:       map[uint32]uint64{},
 		acked:      map[uint32]uint64{},
 		index:      map[string]int{},
+
+		committedWord: &recordv1.Peer_Committed{Committed: &recordv1.Committed{From: config.Partition}},
+		applied:       &live{row: &recordv1.Invocation{Mode: uint32(invocation.ModeTransaction)}},
 	}
 }
 

@@ -40,8 +40,8 @@ type call struct {
 	// members and undone are what its own calls have added.
 	members []*recordv1.Member
 	undone  []transaction.Path
-	// answer once it has ended.
-	answer *recordv1.Joined
+	// answer once it has ended: a Joined.
+	answer *recordv1.Peer
 }
 
 // called notes a partition that the handler calls, whose leadership is not known yet.
@@ -57,6 +57,7 @@ func (e *Engine) hear(peer *recordv1.Peer, now int64) error {
 	if !ok {
 		return nil
 	}
+	e.name = named{id, peer.Id}
 	switch m := peer.Message.(type) {
 	case *recordv1.Peer_Join:
 		return e.joinTransaction(id, m.Join, now)
@@ -200,20 +201,28 @@ func (e *Engine) joinTransaction(id transaction.ID, join *recordv1.Join, now int
 		e.writes(b)
 	}
 	target := targetOf(in.Target)
-	l := &live{
-		id: callID(id, path, target), target: target,
-		row: &recordv1.Invocation{
-			Target: in.Target, Mode: in.Mode, CreatedAt: now, Traceparent: in.Traceparent, DeadlineAt: in.DeadlineAt,
-			Input: in.Input, StepTimeoutMs: in.StepTimeoutMs, Chain: in.Chain, Attempt: join.Try - 1,
-			Flow: flowOf(in.Flow), // For what it sends; its limits don't count, its root has begun.
-		},
-		call: &call{branch: b, path: path, join: join},
-	}
+	l, row := newCall()
+	l.id, l.target = callID(id, path, target), target
+	l.call.branch, l.call.path, l.call.join = b, path, join
+	row.Target, row.Mode, row.CreatedAt, row.Traceparent, row.DeadlineAt = in.Target, in.Mode, now, in.Traceparent, in.DeadlineAt
+	row.Input, row.StepTimeoutMs, row.Chain, row.Attempt = in.Input, in.StepTimeoutMs, in.Chain, join.Try-1
+	row.Flow = flowOf(in.Flow) // For what it sends; its limits don't count, its root has begun.
 	b.calls[path] = l
 	if !join.Reserve {
 		e.live[l.id] = l
 	}
 	return e.seekKey(b, l, now)
+}
+
+// newCall is a call that is part of a transaction, with its row: one allocation.
+func newCall() (*live, *recordv1.Invocation) {
+	var all struct {
+		live live
+		call call
+		row  recordv1.Invocation
+	}
+	all.live.call, all.live.row = &all.call, &all.row
+	return &all.live, &all.row
 }
 
 // callID names a call of a try. Nobody asks for it by that: it ends with the try.
@@ -310,26 +319,32 @@ func (e *Engine) finishCall(l *live, result *recordv1.Result, entries []*recordv
 		undone = []transaction.Path{c.path}
 		c.branch.Undo(undone)
 	}
-	c.answer = &recordv1.Joined{
-		From: e.config.Partition, Caller: c.join.Caller, Attempt: c.join.Attempt, Index: c.join.Index, Result: result,
-		Members: append(knownMembers(c.members), &recordv1.Member{Partition: e.config.Partition, Epoch: c.branch.number, Writes: c.branch.Writes()}),
-		Undone:  transaction.RecordPaths(undone),
-	}
-	e.answer(l)
+	envelope, answer, own := newJoined()
+	own.Partition, own.Epoch, own.Writes = e.config.Partition, c.branch.number, c.branch.Writes()
+	answer.From, answer.Caller, answer.Attempt, answer.Index, answer.Result = e.config.Partition, c.join.Caller, c.join.Attempt, c.join.Index, result
+	answer.Members = append(appendKnown(answer.Members, c.members), own)
+	answer.Undone = transaction.RecordPaths(undone)
+	c.answer = &envelope.peer
+	e.post(c.join.From, c.branch.ID, false, envelope)
 	if c.hold.Running == any(l) {
 		c.hold.Running = nil
 	}
 	return e.next(c.branch, c.hold, now)
 }
 
-// knownMembers leaves out those that have not answered: their calls came to nothing.
-func knownMembers(members []*recordv1.Member) []*recordv1.Member {
-	return slices.DeleteFunc(slices.Clone(members), func(m *recordv1.Member) bool { return m.Epoch == 0 })
+// appendKnown leaves out those that have not answered: their calls came to nothing.
+func appendKnown(to, members []*recordv1.Member) []*recordv1.Member {
+	for _, m := range members {
+		if m.Epoch != 0 {
+			to = append(to, m)
+		}
+	}
+	return to
 }
 
 func (e *Engine) answer(l *live) {
 	c := l.call
-	e.tell(c.join.From, c.branch.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Joined{Joined: c.answer}})
+	e.tell(c.join.From, c.branch.ID, false, c.answer)
 }
 
 // breakOff says that a try can't commit. It keeps its keys until the coordinator takes it
@@ -393,13 +408,13 @@ func inOrder(a, b transaction.ID) int {
 func (e *Engine) Busy() bool { return len(e.roots) > 0 || len(e.branches) > 0 || len(e.decisions) > 0 }
 
 // tooMuch refuses what one transaction wants to write in this partition if it would not fit a
-// record.
-func (e *Engine) tooMuch(target string, bytes, writes int) *recordv1.Error {
+// record. of says who writes; it is called only then.
+func (e *Engine) tooMuch(of func() string, bytes, writes int) *recordv1.Error {
 	switch {
 	case bytes > e.config.MaxWriteBytes:
-		return failure(codeResourceExhausted, "%s: the transaction writes %d bytes to objects of one partition, more than the %d that fit one record: split it", target, bytes, e.config.MaxWriteBytes).Error
+		return failure(codeResourceExhausted, "%s: the transaction writes %d bytes to objects of one partition, more than the %d that fit one record: split it", of(), bytes, e.config.MaxWriteBytes).Error
 	case writes > e.config.MaxWrites:
-		return failure(codeResourceExhausted, "%s: the transaction makes %d writes and sends in one partition, more than the %d that fit one record: split it", target, writes, e.config.MaxWrites).Error
+		return failure(codeResourceExhausted, "%s: the transaction makes %d writes and sends in one partition, more than the %d that fit one record: split it", of(), writes, e.config.MaxWrites).Error
 	}
 	return nil
 }

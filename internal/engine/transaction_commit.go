@@ -6,7 +6,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/transaction"
@@ -48,7 +47,7 @@ func (e *Engine) finishRoot(l *live, result *recordv1.Result, entries []*recordv
 			more, moreWrites := own.size()
 			bytes, writes = bytes+more, writes+moreWrites
 		}
-		if refused := e.tooMuch(l.target.String(), bytes+proto.Size(result), writes); refused != nil {
+		if refused := e.tooMuch(l.target.String, bytes+proto.Size(result), writes); refused != nil {
 			result = &recordv1.Result{Error: refused}
 		}
 	}
@@ -130,7 +129,7 @@ func (e *Engine) askToPrepare(l *live) {
 		e.hideOwn(l, own)
 	}
 	l.root.Prepare(e.config.Partition, func(partition uint32, prepare *recordv1.Prepare) {
-		e.tell(partition, l.root.ID, final && (own != nil || l.lock != nil), &recordv1.Peer{Message: &recordv1.Peer_Prepare{Prepare: prepare}})
+		e.post(partition, l.root.ID, final && (own != nil || l.lock != nil), newPrepare(prepare))
 	})
 }
 
@@ -138,10 +137,9 @@ func (e *Engine) askToPrepare(l *live) {
 func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) error {
 	b := e.branches[id]
 	coordinator := id.Root.Partition(e.config.Partitions)
-	vote := &recordv1.Vote{From: e.config.Partition, Final: m.Final}
-	say := func() {
-		e.tell(coordinator, id, vote.Yes, &recordv1.Peer{Message: &recordv1.Peer_Vote{Vote: vote}})
-	}
+	envelope, vote := newVote()
+	vote.From, vote.Final = e.config.Partition, m.Final
+	say := func() { e.post(coordinator, id, vote.Yes, envelope) }
 	if m.Alone && (b == nil || b.number != m.Epoch) && uint32(m.Epoch>>32) != uint32(e.epoch) {
 		vote.Refused = failure(codeUnavailable, "partition %d lost its leader while it was asked to commit, and can't say whether it had; nothing else took effect", e.config.Partition).Error
 	}
@@ -173,7 +171,7 @@ func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) erro
 	}
 	vote.Yes = true
 	bytes, writes := b.size()
-	refused := e.tooMuch(fmt.Sprint("partition ", e.config.Partition), bytes, writes)
+	refused := e.tooMuch(func() string { return fmt.Sprint("partition ", e.config.Partition) }, bytes, writes)
 	switch {
 	case m.Discard || !b.Writes() && !b.Torn:
 		vote.Reader = true
@@ -212,15 +210,14 @@ func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) erro
 // so, whatever happens to this leadership. After an error it is as it was, but for what waits.
 func (e *Engine) promise(b *branch, now int64) error {
 	b.Since = now
-	for _, hold := range slices.Clone(b.Holds) {
+	b.Holds = slices.DeleteFunc(b.Holds, func(hold *transaction.Hold) bool {
 		if hold.Request.Waiting() { // For a call whose caller has failed.
 			e.locks.Withdraw(&hold.Request)
-			if !hold.Request.Held() {
-				b.Drop(hold)
-			}
+			return !hold.Request.Held()
 		}
-	}
-	if err := e.putMessage(table.Prepared(b.ID.Root, b.ID.Sequence), b.Record()); err != nil {
+		return false
+	})
+	if err := e.putMessage(table.Prepared(b.ID.Root, b.ID.Sequence), b.Record(e.nameOf(b.ID))); err != nil {
 		return err
 	}
 	b.Phase = transaction.Prepared
@@ -321,13 +318,13 @@ func (e *Engine) announce(id transaction.ID, writers []uint32, now int64) error 
 	}
 	e.decisions[id] = &decision{at: now, waiting: writers, told: now}
 	e.tellCommit(id, writers)
-	return e.putMessage(table.Decision(id.Root, id.Sequence), &recordv1.Decision{Id: id.Record(), At: now, Participants: writers})
+	return e.putMessage(table.Decision(id.Root, id.Sequence), &recordv1.Decision{Id: e.nameOf(id), At: now, Participants: writers})
 }
 
 // tellCommit is gated: nobody may hear of a decision that is not durable.
 func (e *Engine) tellCommit(id transaction.ID, participants []uint32) {
 	for _, partition := range participants {
-		e.tell(partition, id, true, &recordv1.Peer{Message: &recordv1.Peer_Commit{Commit: &recordv1.Commit{}}})
+		e.post(partition, id, true, newCommit())
 	}
 }
 
@@ -340,7 +337,7 @@ func (e *Engine) commitBranch(id transaction.ID, now int64) error {
 		return fmt.Errorf("transaction %s has committed, and what partition %d promised to write can't be read", id, e.config.Partition)
 	}
 	e.out.Lazy = true
-	e.tell(id.Root.Partition(e.config.Partitions), id, true, &recordv1.Peer{Message: &recordv1.Peer_Committed{Committed: &recordv1.Committed{From: e.config.Partition}}})
+	e.post(id.Root.Partition(e.config.Partitions), id, true, e.newCommitted())
 	if b == nil {
 		return nil
 	}
@@ -394,9 +391,9 @@ func (e *Engine) rollBackBranch(b *branch, now int64) error {
 // applyBranch writes what the calls of a try want to write here.
 func (e *Engine) applyBranch(b *branch, now int64) error {
 	for _, hold := range b.Holds {
-		of := &live{target: targetOf(hold.Target), row: &recordv1.Invocation{Mode: uint32(invocation.ModeTransaction)}}
+		e.applied.target = targetOf(hold.Target)
 		for _, entry := range hold.Entries() {
-			if err := e.apply(of, 0, entry, now); err != nil {
+			if err := e.apply(e.applied, 0, entry, now); err != nil {
 				return err
 			}
 		}

@@ -55,9 +55,22 @@ func (ev *Call) evaluate(e *Engine, now int64) error {
 		return nil
 	}
 	writes := invocation.Mode(in.Mode) != invocation.ModeRead
-	join := &recordv1.Join{
-		From: e.config.Partition, Caller: l.id[:], Attempt: ev.Attempt, Index: ev.Index, Invoke: in, Outer: outer,
+	var age *transaction.Age
+	if l.call != nil {
+		age = &l.call.branch.Age
+	} else {
+		if l.root == nil {
+			e.begin(l, now)
+		}
+		if age = &l.root.Age; age.Reader && writes {
+			age.Reader = false
+			if len(l.root.Members()) > 0 {
+				e.tellMembers(l, &recordv1.Peer{Message: &recordv1.Peer_Writes{Writes: &recordv1.Writes{}}})
+			}
+		}
 	}
+	envelope, join, kept := newJoin(age)
+	join.From, join.Caller, join.Attempt, join.Index, join.Invoke, join.Outer = e.config.Partition, l.id[:], ev.Attempt, ev.Index, in, outer
 	to := e.config.Partition
 	if target.Key != "" {
 		to = invocation.PartitionOf(target.Hash(), e.config.Partitions)
@@ -65,33 +78,26 @@ func (ev *Call) evaluate(e *Engine, now int64) error {
 	var id transaction.ID
 	if c := l.call; c != nil {
 		id = c.branch.ID
-		join.Age, join.Wounded, join.Try, join.Part = c.branch.Age.Record(), c.branch.Wounded, c.join.Try, c.branch.number
+		join.Wounded, join.Try, join.Part = c.branch.Wounded, c.join.Try, c.branch.number
 		join.Path = []byte(c.path.Child(ev.Index))
 		// What was undone before this call began, the callee may meet too.
 		join.Undone = transaction.RecordPaths(transaction.AddPaths(c.undone, c.join.Undone))
 		c.called(to)
 	} else {
-		if l.root == nil {
-			e.begin(l, now)
-		}
 		c := l.root
-		if c.Age.Reader && writes {
-			c.Age.Reader = false
-			e.tellMembers(l, &recordv1.Peer{Message: &recordv1.Peer_Writes{Writes: &recordv1.Writes{}}})
-		}
 		c.Called(to)
 		id = c.ID
-		join.Age, join.Wounded, join.Try = c.Age.Record(), c.Wounded, l.row.Attempt
+		join.Wounded, join.Try = c.Wounded, l.row.Attempt
 		join.Path, join.Undone = []byte(transaction.Path("").Child(ev.Index)), transaction.RecordPaths(c.Undone())
 		in.DeadlineAt = earlier(in.DeadlineAt, l.since+e.limit(l))
 	}
 	in.DeadlineAt = earlier(in.DeadlineAt, l.row.DeadlineAt)
-	peer := &recordv1.Peer{Message: &recordv1.Peer_Join{Join: join}}
 	if l.calls == nil {
 		l.calls = map[uint32]*outgoing{}
 	}
-	l.calls[ev.Index] = &outgoing{to, peer, now}
-	e.tell(to, id, false, peer)
+	*kept = outgoing{to, &envelope.peer, now}
+	l.calls[ev.Index] = kept
+	e.post(to, id, false, envelope)
 	return e.settle(now)
 }
 
@@ -146,18 +152,6 @@ func (e *Engine) newTry(l *live, reader bool, now int64) {
 	}
 }
 
-// tell takes a message to a partition: at once, if it is this one.
-func (e *Engine) tell(to uint32, id transaction.ID, promise bool, peer *recordv1.Peer) {
-	if peer.Id == nil { // else it is told again, and somebody may be reading it
-		peer.Id = id.Record()
-	}
-	if to == e.config.Partition {
-		e.told = append(e.told, peer)
-		return
-	}
-	e.effect(&Tell{To: to, Peer: peer, Promise: promise})
-}
-
 // tellMembers takes a message to everybody whom a transaction has called.
 func (e *Engine) tellMembers(l *live, peer *recordv1.Peer) {
 	for _, partition := range l.root.Members() {
@@ -208,7 +202,13 @@ func (e *Engine) answered(id transaction.ID, answer *recordv1.Joined, now int64)
 	if answer.Index == 0 {
 		return e.reserved(l, now)
 	}
-	e.effect(&Notify{ID: l.id, Completion: &recordv1.Completion{Entry: answer.Index, Result: answer.Result, At: now}})
+	var told struct {
+		effect     Notify
+		completion recordv1.Completion
+	}
+	told.completion.Entry, told.completion.Result, told.completion.At = answer.Index, answer.Result, now
+	told.effect.ID, told.effect.Completion = l.id, &told.completion
+	e.effect(&told.effect)
 	return nil
 }
 
@@ -323,12 +323,12 @@ func (e *Engine) reserve(l *live, now int64) error {
 		mode = invocation.ModeRead
 	}
 	l.root.Called(to)
-	peer := &recordv1.Peer{Message: &recordv1.Peer_Join{Join: &recordv1.Join{
-		Age: l.root.Age.Record(), From: e.config.Partition, Caller: l.id[:], Path: []byte(transaction.Path("").Child(0)), Try: l.row.Attempt + 1,
-		Invoke: &recordv1.Invoke{Target: blocked.Blocked, Mode: uint32(mode)}, Reserve: true,
-	}}}
-	l.calls = map[uint32]*outgoing{0: {to, peer, now}}
-	e.tell(to, l.root.ID, false, peer)
+	envelope, join, kept := newJoin(&l.root.Age)
+	join.From, join.Caller, join.Path, join.Try = e.config.Partition, l.id[:], []byte(transaction.Path("").Child(0)), l.row.Attempt+1
+	join.Invoke, join.Reserve = &recordv1.Invoke{Target: blocked.Blocked, Mode: uint32(mode)}, true
+	*kept = outgoing{to, &envelope.peer, now}
+	l.calls = map[uint32]*outgoing{0: kept}
+	e.post(to, l.root.ID, false, envelope)
 	return e.settle(now)
 }
 

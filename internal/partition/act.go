@@ -48,7 +48,7 @@ func (p *Partition) act(l *leadership, effect engine.Effect) {
 	case *engine.Ack:
 		p.toPartition(e.To, &engine.Acked{By: p.id, Sequence: e.Sequence})
 	case *engine.Tell:
-		p.toPartition(e.To, &engine.Told{Peer: e.Peer})
+		p.toPartition(e.To, e.Event())
 		if !l.ticking {
 			l.ticking = true
 			l.checkAt(time.Now().Add(checkEvery))

@@ -20,6 +20,11 @@ type Coordinator struct {
 	Alone bool
 
 	members []*member
+	// few is the memory of the first members.
+	few struct {
+		members [2]member
+		list    [2]*member
+	}
 	// nested: a call has made other partitions part of the transaction.
 	nested bool
 	undone []Path
@@ -72,9 +77,19 @@ func (c *Coordinator) member(partition uint32) *member {
 
 // Called notes that a call is on its way to a partition.
 func (c *Coordinator) Called(partition uint32) {
-	if c.member(partition) == nil {
-		c.members = append(c.members, &member{partition: partition})
+	if c.member(partition) != nil {
+		return
 	}
+	n := len(c.members)
+	if n == 0 {
+		c.members = c.few.list[:0]
+	}
+	m := &member{}
+	if n < len(c.few.members) {
+		m = &c.few.members[n]
+	}
+	m.partition = partition
+	c.members = append(c.members, m)
 }
 
 // Answered notes whom a call has made part of the transaction. It reports false if one of them

@@ -53,7 +53,9 @@ func TestAge(t *testing.T) {
 				t.Errorf("%v before %v is %t", a, b, got)
 			}
 		}
-		if got := transaction.AgeOf(a.Record()); got != a {
+		record := &recordv1.TransactionAge{}
+		a.Fill(record)
+		if got := transaction.AgeOf(record); got != a {
 			t.Errorf("%v was read as %v", a, got)
 		}
 	}

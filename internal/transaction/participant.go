@@ -80,11 +80,6 @@ func (p *Participant) Want(target *recordv1.Target, shared bool) *Hold {
 	return h
 }
 
-// Drop forgets a hold that was not granted.
-func (p *Participant) Drop(h *Hold) {
-	p.Holds = slices.DeleteFunc(p.Holds, func(o *Hold) bool { return o == h })
-}
-
 // Write adds what a call that has succeeded wants to write.
 func (h *Hold) Write(path Path, entries []*recordv1.Entry) {
 	if len(entries) > 0 {
@@ -184,13 +179,25 @@ func (p *Participant) Undo(paths []Path) {
 	}
 }
 
-// Record is the promise as a row has it.
-func (p *Participant) Record() *recordv1.Prepared {
-	row := &recordv1.Prepared{Id: p.ID.Record(), Age: p.Age.Record(), At: p.Since}
-	for _, h := range p.Holds {
-		row.Objects = append(row.Objects, &recordv1.PreparedObject{Target: h.Target, Entries: h.Entries(), Shared: h.Request.Shared})
+// Record is the promise as a row has it; name is that of its ID.
+func (p *Participant) Record(name *recordv1.TransactionID) *recordv1.Prepared {
+	var all struct { // One allocation for what most have.
+		row  recordv1.Prepared
+		age  recordv1.TransactionAge
+		one  recordv1.PreparedObject
+		list [1]*recordv1.PreparedObject
 	}
-	return row
+	p.Age.Fill(&all.age)
+	all.row.Id, all.row.Age, all.row.At, all.row.Objects = name, &all.age, p.Since, all.list[:0]
+	for i, h := range p.Holds {
+		object := &all.one
+		if i > 0 {
+			object = &recordv1.PreparedObject{}
+		}
+		object.Target, object.Entries, object.Shared = h.Target, h.Entries(), h.Request.Shared
+		all.row.Objects = append(all.row.Objects, object)
+	}
+	return &all.row
 }
 
 // Restore makes the participant that Record wrote down. Its keys must be acquired.

@@ -105,7 +105,7 @@ func TestPromise(t *testing.T) {
 	wanted(p, "a").Write(path(1), []*recordv1.Entry{set("1"), put("x")})
 	wanted(p, "only read")
 	wanted(p, "b").Write(path(2), []*recordv1.Entry{set("2")})
-	data, err := proto.Marshal(p.Record())
+	data, err := proto.Marshal(p.Record(p.ID.Record()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -102,9 +102,9 @@ func (a Age) Before(b Age) bool {
 	return bytes.Compare(a.Root[:], b.Root[:]) < 0
 }
 
-// Record is the age as a message has it.
-func (a Age) Record() *recordv1.TransactionAge {
-	return &recordv1.TransactionAge{At: a.At, Root: a.Root[:], Reader: a.Reader}
+// Fill makes a message say the age. It shares the memory of Root, which never changes.
+func (a *Age) Fill(r *recordv1.TransactionAge) {
+	r.At, r.Root, r.Reader = a.At, a.Root[:], a.Reader
 }
 
 // AgeOf reads what Record made.
