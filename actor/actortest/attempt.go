@@ -154,6 +154,16 @@ func (a *attempt) Complete(own *invoker.Attempt, index uint32, result *recordv1.
 	a.say(fmt.Sprintf(" records what entry %d returned", index), func() { a.host.Complete(own, index, result) })
 }
 
+// Part implements invoker.Host.
+func (a *attempt) Part(own *invoker.Attempt, index, number uint32, part []byte) {
+	a.say(fmt.Sprintf(" records part %d of what entry %d returned", number, index), func() { a.host.Part(own, index, number, part) })
+}
+
+// CompleteParts implements invoker.Host.
+func (a *attempt) CompleteParts(own *invoker.Attempt, index uint32, parts *recordv1.Parts) {
+	a.say(fmt.Sprintf(" records that entry %d returned %d parts", index, parts.GetCount()), func() { a.host.CompleteParts(own, index, parts) })
+}
+
 // Finish implements invoker.Host.
 func (a *attempt) Finish(own *invoker.Attempt, outcome *invoker.Outcome) {
 	text := " ends"

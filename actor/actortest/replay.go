@@ -204,6 +204,12 @@ func (*replayed) AwaitDurable(*invoker.Attempt, func()) {}
 // Complete implements invoker.Host.
 func (*replayed) Complete(*invoker.Attempt, uint32, *recordv1.Result) {}
 
+// Part implements invoker.Host.
+func (*replayed) Part(*invoker.Attempt, uint32, uint32, []byte) {}
+
+// CompleteParts implements invoker.Host.
+func (*replayed) CompleteParts(*invoker.Attempt, uint32, *recordv1.Parts) {}
+
 // Finish implements invoker.Host.
 func (r *replayed) Finish(_ *invoker.Attempt, outcome *invoker.Outcome) {
 	r.mu.Lock()

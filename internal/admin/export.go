@@ -20,7 +20,7 @@ const (
 	// JournalFormat is the newest version of an exported journal.
 	JournalFormat = 1
 	// maxExportBytes is what journal and rows of an export may take, before they are JSON.
-	maxExportBytes = 16 << 20
+	maxExportBytes = routing.MaxValueBytes
 )
 
 func (s *Service) exportJournal(ctx context.Context, request *adminv1.ExportJournalRequest) (*adminv1.ExportJournalResponse, error) {
@@ -84,6 +84,9 @@ func recorded(ctx context.Context, router routing.Router, id invocation.ID) (*re
 			out.Entries = append(out.Entries, entry)
 			budget -= proto.Size(entry)
 			if completion := page.Completions[after]; completion != nil {
+				if completion, err = whole(ctx, router, id, completion); err != nil {
+					return nil, err
+				}
 				out.Completions = append(out.Completions, completion)
 				budget -= proto.Size(completion)
 			}
@@ -94,6 +97,25 @@ func recorded(ctx context.Context, router routing.Router, id invocation.ID) (*re
 		more = page.More && len(page.Journal) > 0
 	}
 	return out, withObject(ctx, router, out, budget)
+}
+
+// whole is a completion with its value, which is in a page of its own if it is in parts.
+func whole(ctx context.Context, router routing.Router, id invocation.ID, completion *recordv1.Completion) (*recordv1.Completion, error) {
+	parts := completion.GetParts()
+	if parts == nil {
+		return completion, nil
+	}
+	if parts.GetBytes() <= maxExportBytes {
+		page, err := router.Journal(ctx, id, completion.GetEntry()-1, 1)
+		if err != nil {
+			return nil, err
+		}
+		if completion := page.Completions[completion.GetEntry()]; completion.GetResult() != nil {
+			return completion, nil
+		}
+	}
+	return nil, routing.Errorf(routing.CodeResourceExhausted, "entry %d of %s has a result of %s, and a journal can be exported that has at most %s: the invocation can't be exported",
+		completion.GetEntry(), id, size(int(parts.GetBytes())), size(maxExportBytes))
 }
 
 // withObject adds the object's state and as many of its rows as there is room for.

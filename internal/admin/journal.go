@@ -109,7 +109,10 @@ func (s *Service) entry(own *recordv1.Target, index uint32, entry *recordv1.Entr
 			return out
 		}
 		out.Outcome = adminv1.EntryOutcome_ENTRY_OUTCOME_SUCCEEDED
-		if result != nil {
+		switch parts := completion.GetParts(); {
+		case parts != nil:
+			out.Result = &adminv1.Payload{Note: tooLarge(int(parts.GetBytes()), maxEntryBytes), SizeBytes: parts.GetBytes()}
+		case result != nil:
 			out.Result = result(completion.GetResult().GetValue())
 		}
 	case waits:

@@ -1,9 +1,11 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,7 +75,27 @@ type program struct {
 	interpreter *interpreter
 	ctx         programs.InterpreterDurableContext
 	added       int64
-	aside       []actor.Future[int64]
+	aside       []aside
+}
+
+type aside struct {
+	step   *chaosv1.RunClosure
+	future actor.Future[*chaosv1.ClosureValue]
+}
+
+// filling is so many bytes that follow from a seed.
+func filling(seed int64, size int32) []byte {
+	data := make([]byte, size)
+	random := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
+	_, _ = random.Read(data) // It does not fail.
+	return data
+}
+
+func checkClosure(step *chaosv1.RunClosure, value *chaosv1.ClosureValue, err error) error {
+	if err == nil && (value.Value != step.Value || !bytes.Equal(value.Filling, filling(step.Value, step.Bytes))) {
+		return fmt.Errorf("a closure of %d and %d bytes gave %d and %d, or others", step.Value, step.Bytes, value.Value, len(value.Filling))
+	}
+	return err
 }
 
 func (p *program) add(amount int64) {
@@ -84,11 +106,11 @@ func (p *program) add(amount int64) {
 // awaitAside adds what came of the closures beside the program.
 func (p *program) awaitAside() error {
 	for _, aside := range p.aside {
-		value, err := aside.Await(p.ctx)
-		if err != nil {
+		value, err := aside.future.Await(p.ctx)
+		if err = checkClosure(aside.step, value, err); err != nil {
 			return unplanned("a closure beside the program", err)
 		}
-		p.add(value)
+		p.add(value.Value)
 	}
 	return nil
 }
@@ -204,24 +226,24 @@ func (p *program) send(step *chaosv1.SendProgram) error {
 func (p *program) run(at int, step *chaosv1.RunClosure) error {
 	name := fmt.Sprint("closure ", at)
 	id := p.ctx.InvocationID() + name
-	closure := func(context.Context) (int64, error) {
+	closure := func(context.Context) (*chaosv1.ClosureValue, error) {
 		// The closure of an attempt that was given up may still run beside that of the next.
 		failed, _ := p.interpreter.failed.LoadOrStore(id, new(atomic.Int32))
 		if failed.(*atomic.Int32).Add(1) <= step.Failures {
-			return 0, errors.New("fails, as planned")
+			return nil, errors.New("fails, as planned")
 		}
-		return step.Value, nil
+		return &chaosv1.ClosureValue{Value: step.Value, Filling: filling(step.Value, step.Bytes)}, nil
 	}
 	policy := actor.RunRetry(actor.RunPolicy{InitialInterval: time.Millisecond, MaxInterval: 10 * time.Millisecond, MaxAttempts: 1_000})
 	if step.Aside {
-		p.aside = append(p.aside, actor.RunAsync(p.ctx, name, closure, policy))
+		p.aside = append(p.aside, aside{step, actor.RunAsync(p.ctx, name, closure, policy)})
 		return nil
 	}
 	value, err := actor.Run(p.ctx, name, closure, policy)
-	if err != nil {
+	if err = checkClosure(step, value, err); err != nil {
 		return unplanned(name, err)
 	}
-	p.add(value)
+	p.add(value.Value)
 	return nil
 }
 

@@ -72,9 +72,11 @@ func (a *author) step(layer int) *chaosv1.Do {
 	case 2:
 		return &chaosv1.Do{Step: &chaosv1.Do_SleepMs{SleepMs: a.millis(20)}}
 	case 3, 4:
-		return &chaosv1.Do{Step: &chaosv1.Do_Run{Run: &chaosv1.RunClosure{
-			Failures: int32(max(0, a.random.IntN(5)-2)), Value: a.amount(), Aside: a.random.IntN(3) == 0,
-		}}}
+		run := &chaosv1.RunClosure{Failures: int32(max(0, a.random.IntN(5)-2)), Value: a.amount(), Aside: a.random.IntN(3) == 0}
+		if run.Failures == 0 && run.Value == 9 { // Not by chance: kept seeds would be other programs.
+			run.Bytes = 2_000_000
+		}
+		return &chaosv1.Do{Step: &chaosv1.Do_Run{Run: run}}
 	case 5:
 		return &chaosv1.Do{Step: &chaosv1.Do_TimeOutMs{TimeOutMs: a.millis(20)}}
 	case 6:

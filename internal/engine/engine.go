@@ -171,8 +171,9 @@ type live struct {
 	receives bool
 	// writes: the journal has a write to the object.
 	writes bool
-	// tried are the Run entries that have a row of their tries.
-	tried map[uint32]bool
+	// tried are the Run entries that have a row of their tries, each with the number of parts that
+	// there may be of its value.
+	tried map[uint32]uint32
 	// lock is its hold on its object's key, or its place in the inbox; nil without either. That of
 	// a journaled one is not part of this struct, which a suspended one does not keep.
 	lock *transaction.Request

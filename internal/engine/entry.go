@@ -35,12 +35,11 @@ func (ev *CompleteRun) evaluate(e *Engine, now int64) error {
 	if l == nil {
 		return nil
 	}
-	if l.tried[ev.Index] {
-		delete(l.tried, ev.Index)
-		e.delete(table.Tries(l.id, ev.Index))
+	if err := e.settleTries(l, ev); err != nil {
+		return err
 	}
 	// The attempt has the result already: it is told nothing.
-	return e.putMessage(table.Completion(l.id, ev.Index), &recordv1.Completion{Entry: ev.Index, Result: ev.Result, At: now})
+	return e.putMessage(table.Completion(l.id, ev.Index), &recordv1.Completion{Entry: ev.Index, Result: ev.Result, Parts: ev.Parts, At: now})
 }
 
 // apply does what an entry asks for. index is 0 for an entry of a TRANSACTION.

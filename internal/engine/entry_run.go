@@ -14,11 +14,63 @@ func (ev *RetryRun) evaluate(e *Engine, _ int64) error {
 	if l == nil {
 		return nil
 	}
-	if l.tried == nil {
-		l.tried, e.changed = map[uint32]bool{}, true
+	tries := ev.Tries
+	if parts := l.tried[ev.Index]; parts > 0 { // of an attempt that got as far as a value
+		tries = proto.CloneOf(tries) // The attempt reads it.
+		tries.Parts = parts
 	}
-	l.tried[ev.Index] = true
-	return e.putMessage(table.Tries(l.id, ev.Index), ev.Tries)
+	e.noteTries(l, ev.Index, tries.Parts)
+	return e.putMessage(table.Tries(l.id, ev.Index), tries)
+}
+
+func (e *Engine) noteTries(l *live, index, parts uint32) {
+	if l.tried == nil {
+		l.tried = map[uint32]uint32{}
+	}
+	l.tried[index], e.changed = parts, true
+}
+
+// A part is written over that of an earlier attempt. The row of the entry's tries says how many
+// there may be, so that none is left when the entry completes or goes.
+func (ev *RunPart) evaluate(e *Engine, _ int64) error {
+	l := e.attempt(ev.ID, ev.Attempt)
+	if l == nil {
+		return nil
+	}
+	if parts, known := l.tried[ev.Index]; ev.Number >= parts {
+		tries := &recordv1.RunTries{}
+		if known {
+			if _, err := e.getMessage(table.Tries(l.id, ev.Index), tries); err != nil {
+				return err
+			}
+		}
+		tries.Parts = ev.Number + 1
+		e.noteTries(l, ev.Index, tries.Parts)
+		if err := e.putMessage(table.Tries(l.id, ev.Index), tries); err != nil {
+			return err
+		}
+	}
+	e.put(table.Part(l.id, ev.Index, ev.Number), ev.Value)
+	return nil
+}
+
+// settleTries removes what was kept of a Run until it completed, and the parts that an earlier
+// attempt wrote and this one did not.
+func (e *Engine) settleTries(l *live, ev *CompleteRun) error {
+	parts, known := l.tried[ev.Index]
+	if ev.Parts.GetCount() > parts {
+		return fmt.Errorf("invocation %s: the result of entry %d is in %d parts, of which %d came", ev.ID, ev.Index, ev.Parts.GetCount(), parts)
+	}
+	if !known {
+		return nil
+	}
+	e.changed = true
+	delete(l.tried, ev.Index)
+	e.delete(table.Tries(l.id, ev.Index))
+	for number := ev.Parts.GetCount(); number < parts; number++ {
+		e.delete(table.Part(l.id, ev.Index, number))
+	}
+	return nil
 }
 
 // loadTries reads how often Runs of a journal have failed that have no result yet.
@@ -38,9 +90,9 @@ func (e *Engine) loadTries(l *live) (map[uint32]*recordv1.RunTries, error) {
 			return false
 		}
 		if all == nil {
-			all, l.tried = map[uint32]*recordv1.RunTries{}, map[uint32]bool{}
+			all, l.tried = map[uint32]*recordv1.RunTries{}, map[uint32]uint32{}
 		}
-		all[index], l.tried[index] = tries, true
+		all[index], l.tried[index] = tries, tries.Parts
 		return true
 	})
 	if err == nil {

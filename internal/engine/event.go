@@ -76,12 +76,23 @@ type Append struct {
 	Entry   *recordv1.Entry
 }
 
-// CompleteRun records the result of a Run entry.
+// RunPart records a part of what the closure of a Run entry returned, which is larger than a record.
+// It counts once a CompleteRun says that there are all.
+type RunPart struct {
+	ID      invocation.ID
+	Attempt uint32
+	Index   uint32
+	Number  uint32
+	Value   []byte
+}
+
+// CompleteRun records the result of a Run entry, or, instead of a Result, that it is in Parts.
 type CompleteRun struct {
 	ID      invocation.ID
 	Attempt uint32
 	Index   uint32
 	Result  *recordv1.Result
+	Parts   *recordv1.Parts
 }
 
 // RetryRun records that the closure of a Run entry has failed and will be tried again.

@@ -65,22 +65,14 @@ func (e *Engine) goOnPurging(l *live, next uint32, now int64) error {
 	return e.putEnded(l)
 }
 
-// dropEntries removes the entries lower ≤ index < upper with their completions and tries, at most so many
-// rows. next is the first of which something is left, 0 if nothing is.
+// dropEntries removes the entries lower ≤ index < upper with their completions, parts of values and
+// tries, about so many rows at most. next is the first of which something is left, 0 if nothing is.
 func (e *Engine) dropEntries(id invocation.ID, lower, upper uint32, most int) (next uint32, left int, err error) {
 	keys, next, err := pages.Keys(overlaid{e}, id, lower, upper, most/2, purgeBytes)
 	for _, key := range keys {
 		e.delete(key)
 	}
-	if err != nil {
-		return next, most - len(keys), err
-	}
-	to := upper
-	if next != 0 {
-		to = next
-	}
-	tries, err := e.deleteRange(table.Tries(id, lower), table.Tries(id, to), most)
-	return next, most - len(keys) - tries, err
+	return next, most - len(keys), err
 }
 
 // deleteRange deletes the first rows of a range, at most so many.
@@ -119,7 +111,7 @@ func (ev *ContinueAsNew) evaluate(e *Engine, now int64) error {
 	l.row.Continuations++
 	l.row.JournalStart, l.row.ContinuedAt = l.entries+1, max(now, l.row.ContinuedAt)
 	l.row.Failures, l.row.LastFailure, l.row.Divergence = 0, nil, nil
-	l.row.Entries, l.row.JournalWrites = 0, 0
+	l.row.Entries, l.row.JournalWrites, l.tried = 0, 0, nil
 	l.input = &recordv1.Input{Value: ev.Input}
 	entry := &recordv1.Entry{At: now, Entry: &recordv1.Entry_Input{Input: l.input}}
 	if err := e.putMessage(table.Journal(l.id, l.row.JournalStart), entry); err != nil {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/schedule"
 	"github.com/perdure/perdure/internal/table"
@@ -202,7 +203,15 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 	case "append":
 		return &Append{ID: id, Attempt: attempt, Index: uint32(a.number("index")), Entry: s.entry(t, a)}
 	case "run-done":
-		return &CompleteRun{ID: id, Attempt: attempt, Index: uint32(a.number("index")), Result: result(a)}
+		done := &CompleteRun{ID: id, Attempt: attempt, Index: uint32(a.number("index"))}
+		if count := a.number("parts"); count > 0 {
+			done.Parts = &recordv1.Parts{Bytes: uint64(count) * journal.PartBytes, Count: uint32(count)}
+		} else {
+			done.Result = result(a)
+		}
+		return done
+	case "run-part":
+		return &RunPart{ID: id, Attempt: attempt, Index: uint32(a.number("index")), Number: uint32(a.number("number")), Value: []byte(a["value"])}
 	case "run-failed":
 		return &RetryRun{ID: id, Attempt: attempt, Index: uint32(a.number("index")), Tries: &recordv1.RunTries{Failed: uint32(a.number("failed")), NextAt: a.number("next")}}
 	case "finish":
@@ -481,7 +490,21 @@ func (s *script) value(key, value []byte) string {
 	case 'c':
 		c := &recordv1.Completion{}
 		_ = proto.Unmarshal(value, c)
+		if c.Parts != nil {
+			return fmt.Sprintf("in %d parts", c.Parts.Count)
+		}
 		return resultText(c.Result)
+	case 'u':
+		tries := &recordv1.RunTries{}
+		_ = proto.Unmarshal(value, tries)
+		text := ""
+		if tries.Failed > 0 {
+			text = fmt.Sprintf("failed=%d", tries.Failed)
+		}
+		if tries.Parts > 0 {
+			text += fmt.Sprintf(" parts=%d", tries.Parts)
+		}
+		return text
 	case 'm', 'd', 'n':
 		n, _ := table.ParseNumber(value)
 		return strconv.FormatUint(n, 10)
@@ -495,7 +518,7 @@ func (s *script) value(key, value []byte) string {
 		row := &recordv1.WaitRow{}
 		_ = proto.Unmarshal(value, row)
 		return s.names[invocation.ID(row.InvocationId)]
-	case 's', 't', 'g':
+	case 's', 't', 'g', 'v':
 		return strconv.Quote(string(value))
 	}
 	row, ok := m.(*recordv1.Invocation)

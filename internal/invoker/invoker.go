@@ -68,11 +68,15 @@ type Attempt struct {
 	Journal []*recordv1.Entry
 	Entries uint32
 	// Completions of Journal's entries, by index. Those of entries after Known are read by
-	// Host.Journal, if Known is not the last entry of Journal.
+	// Host.Journal, if Known is not the last entry of Journal; so is one whose value is in Parts.
 	Completions map[uint32]*recordv1.Completion
 	Known       uint32
 	// LookAhead: the entries after Journal may write to the object.
 	LookAhead bool
+	// EntryBytes is what one entry, or one completion, takes; a Run may return ResultBytes, which
+	// go in parts. 0: nothing goes in parts.
+	EntryBytes  int
+	ResultBytes int
 	// Tries of Run entries without a completion that have failed.
 	Tries map[uint32]*recordv1.RunTries
 	// Deployment is the build of the handlers that is to run it, if it has a journal. An Invoker
@@ -118,6 +122,11 @@ type Host interface {
 	Retry(attempt *Attempt, index uint32, tries *recordv1.RunTries)
 	// Complete records the result of the Run entry index.
 	Complete(attempt *Attempt, index uint32, result *recordv1.Result)
+	// Part records a part of the value of the Run entry index, numbered from 0. The host keeps it.
+	// Whoever sends many should let AwaitDurable go between some of them.
+	Part(attempt *Attempt, index, number uint32, part []byte)
+	// CompleteParts is Complete for a value that is in parts, all of which were sent.
+	CompleteParts(attempt *Attempt, index uint32, parts *recordv1.Parts)
 	// Journal reads what was recorded of the attempt's invocation.
 	Journal(attempt *Attempt) Journal
 	// Finish ends the attempt. Exactly one Finish is sent by an attempt that was not aborted.
@@ -177,9 +186,9 @@ type Journal interface {
 	// Entries returns the entries from index on: at least one, and not more than fit some memory.
 	Entries(index uint32) ([]*recordv1.Entry, error)
 	// Completions returns those of the entries first to last that are there, up to known: there
-	// may be more than fit some memory.
+	// may be more than fit some memory. One whose value is in Parts is without it.
 	Completions(first, last uint32) (completions map[uint32]*recordv1.Completion, known uint32, err error)
-	// Completion returns that of one entry, nil while there is none.
+	// Completion returns that of one entry with its value, nil while there is none.
 	Completion(index uint32) (*recordv1.Completion, error)
 }
 

@@ -35,6 +35,9 @@ func Keep(start uint32, journal []*recordv1.Entry, completions map[uint32]*recor
 		case entry.GetSleep() != nil: // Its timer is set again.
 		case Completes(entry) && completions[index] == nil:
 			return fmt.Errorf("entry %d (%s) has no result, which a replay would need: keep the entries before it, up to %d", index, Describe(entry), index-1)
+		case completions[index].GetParts() != nil:
+			return fmt.Errorf("entry %d (%s) has a result of %d bytes, which is larger than a record and is not copied: keep the entries before it, up to %d",
+				index, Describe(entry), completions[index].GetParts().GetBytes(), index-1)
 		case wait.GetOutcome() == recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED || wait.GetCancelHeard():
 			return fmt.Errorf("with entry %d its handler heard that it was cancelled, and would again: keep the entries before it, up to %d", index, index-1)
 		}

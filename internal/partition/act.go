@@ -128,6 +128,8 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Entries:         e.Entries,
 		Known:           e.Known,
 		LookAhead:       e.LookAhead,
+		EntryBytes:      min(p.config.MaxEntryBytes, maxWholeBytes),
+		ResultBytes:     p.config.MaxResultBytes,
 		Tries:           e.Tries,
 		CancelRequested: e.CancelRequested,
 		Origins:         row.Origins,
@@ -229,6 +231,10 @@ func (h host) tooMany(a *invoker.Attempt, writes int) *recordv1.Error {
 		"%s made %d writes and sends, more than the %d that fit one record: split it over several calls", a.Target, writes, most)}
 }
 
+// maxWholeBytes is what a Run returns at once even if a record could take more, so that nobody waits
+// for long behind it.
+const maxWholeBytes = 7 << 18
+
 // tooLarge refuses what would not fit a record.
 func (h host) tooLarge(a *invoker.Attempt, bytes int) *recordv1.Error {
 	most := h.partition.config.MaxEntryBytes
@@ -290,6 +296,16 @@ func (h host) Complete(a *invoker.Attempt, index uint32, result *recordv1.Result
 		return
 	}
 	h.post(item{event: &engine.CompleteRun{ID: a.ID, Attempt: a.Number, Index: index, Result: result}})
+}
+
+// Part implements invoker.Host.
+func (h host) Part(a *invoker.Attempt, index, number uint32, part []byte) {
+	h.post(item{event: &engine.RunPart{ID: a.ID, Attempt: a.Number, Index: index, Number: number, Value: part}})
+}
+
+// CompleteParts implements invoker.Host.
+func (h host) CompleteParts(a *invoker.Attempt, index uint32, parts *recordv1.Parts) {
+	h.post(item{event: &engine.CompleteRun{ID: a.ID, Attempt: a.Number, Index: index, Parts: parts}})
 }
 
 // Finish implements invoker.Host.

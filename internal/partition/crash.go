@@ -19,6 +19,12 @@ func (p *Partition) crash(l *leadership, event engine.Event) bool {
 	return true
 }
 
+// partAt is an entry whose value is in parts.
+type partAt struct {
+	id    invocation.ID
+	index uint32
+}
+
 // crashAfter replaces an attempt that has just recorded something.
 func (p *Partition) crashAfter(l *leadership, event engine.Event) {
 	switch ev := event.(type) {
@@ -26,6 +32,19 @@ func (p *Partition) crashAfter(l *leadership, event engine.Event) {
 		if !p.crashes(ev.ID, ev.Attempt, ev.Index) {
 			return
 		}
+		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt})
+	case *engine.RunPart:
+		// The closure runs again and its value begins with the first part: it would never get
+		// further if it died there each time.
+		at := partAt{ev.ID, ev.Index}
+		a := l.attempts[ev.ID]
+		if a == nil || a.number != ev.Attempt || ev.Number < l.crashed[at] || !p.crashes(ev.ID, ev.Attempt, ev.Index) {
+			return
+		}
+		if l.crashed == nil {
+			l.crashed = map[partAt]uint32{}
+		}
+		l.crashed[at] = ev.Number + 1
 		p.evaluate(l, &engine.Restart{ID: ev.ID, Attempt: ev.Attempt})
 	case *engine.CompleteRun:
 		if !p.crashes(ev.ID, ev.Attempt, ev.Index) {

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -9,17 +10,38 @@ import (
 
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
+	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/storage/memstore"
 	"github.com/perdure/perdure/storage/nodelog"
 	"github.com/perdure/perdure/storage/vfs"
 )
 
 // large is an invoker with handlers that write more than one record of the log takes.
-type large struct{ adder }
+type large struct {
+	adder
+	checked chan error
+}
 
-func (large) Start(a *invoker.Attempt) invoker.Running {
+// check reads a value that is in parts as an attempt does.
+func (l large) check(j invoker.Journal, value []byte) error {
+	found, _, err := j.Completions(1, 2)
+	if err == nil && (found[1].GetParts() == nil || found[2] != nil) {
+		err = fmt.Errorf("a page has the completions %v", found)
+	}
+	if err != nil {
+		return err
+	}
+	completion, err := j.Completion(1)
+	if err == nil && !bytes.Equal(completion.GetResult().GetValue(), value) {
+		err = fmt.Errorf("the value has %d bytes, not the %d that were written", len(completion.GetResult().GetValue()), len(value))
+	}
+	return err
+}
+
+func (l large) Start(a *invoker.Attempt) invoker.Running {
 	switch a.Target.Key {
 	case "long journal":
 		go func() {
@@ -27,6 +49,36 @@ func (large) Start(a *invoker.Attempt) invoker.Running {
 				a.Host.Append(a, uint32(i+1), &recordv1.Entry{Entry: &recordv1.Entry_Awakeable{Awakeable: &recordv1.Awakeable{}}})
 			}
 			a.Host.Finish(a, &invoker.Outcome{Result: &recordv1.Result{}})
+		}()
+		return adder{}
+	case "in parts":
+		// A first attempt dies behind the last part of a longer value, which the second does not
+		// have; and one Run never completes.
+		go func() {
+			run := &recordv1.Entry{Entry: &recordv1.Entry_Run{Run: &recordv1.Run{Name: "big"}}}
+			count := uint32(11)
+			if a.Number == 1 {
+				a.Host.Append(a, 1, run)
+			} else {
+				count = 9
+				a.Host.Append(a, 2, run)
+				a.Host.Part(a, 2, 0, []byte("of a Run that was cancelled"))
+			}
+			value := bytes.Repeat([]byte("0123456789abcdef"), int(count)*journal.PartBytes/16-1)
+			for number, part := range journal.Split(value) {
+				a.Host.Part(a, 1, number, part)
+			}
+			if a.Number == 1 {
+				a.Host.Finish(a, &invoker.Outcome{Retry: &recordv1.Error{Message: "crash"}, RetryAfter: 1})
+				return
+			}
+			a.Host.CompleteParts(a, 1, journal.PartsOf(value))
+			a.Host.AwaitDurable(a, func() {
+				go func() {
+					l.checked <- l.check(a.Host.Journal(a), value)
+					a.Host.Finish(a, &invoker.Outcome{Result: &recordv1.Result{}})
+				}()
+			})
 		}()
 		return adder{}
 	case "many rows":
@@ -41,11 +93,15 @@ func (large) Start(a *invoker.Attempt) invoker.Running {
 }
 
 func startLarge(t *testing.T) *node {
+	return startLargeWith(t, large{})
+}
+
+func startLargeWith(t *testing.T, inv invoker.Invoker) *node {
 	log, err := nodelog.Open(nodelog.Options{Dir: "/log", FS: vfs.NewMem()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := startOn(t, log, memstore.New(memstore.Options{}), 1, large{}, func() { _ = log.Close() })
+	n := startOn(t, log, memstore.New(memstore.Options{}), 1, inv, func() { _ = log.Close() })
 	t.Cleanup(n.stop)
 	return n
 }
@@ -73,6 +129,55 @@ func TestPurgeOfALongJournal(t *testing.T) {
 			t.Fatal(err)
 		}
 		return
+	}
+}
+
+// A value in parts is read back while it is on its way and from the store, one page of the journal
+// has it whole, and no part is left once the journal is gone: neither those of an attempt that died
+// nor those of a Run that never completed.
+func TestPartsOfAValue(t *testing.T) {
+	inv := large{checked: make(chan error, 1)}
+	n := startLargeWith(t, inv)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	in := request("in parts", 1, invocation.ModeDurable)
+	in.RetentionMs = time.Hour.Milliseconds()
+	if _, err := n.Call(ctx, in); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-inv.checked; err != nil {
+		t.Error(err)
+	}
+	id := invocation.ID(in.InvocationId)
+	rows := func() (count int) {
+		s, err := n.of(id).pin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.release()
+		lower, upper := table.PartsOf(id)
+		if err := s.Scan(lower, upper, func(_, _ []byte) bool { count++; return true }); err != nil {
+			t.Error(err)
+		}
+		return count
+	}
+	if got := rows(); got != 9+1 {
+		t.Errorf("%d parts are kept of a value of 9, and of a Run that did not complete and had 1", got)
+	}
+	for limit, whole := range map[int]bool{1: true, 2: false} {
+		page, err := n.Journal(ctx, id, 0, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := page.Completions[1]; (len(c.GetResult().GetValue()) > 8*journal.PartBytes) != whole || (c.GetParts() == nil) != whole {
+			t.Errorf("a page of %d has %d bytes of the value", limit, len(c.GetResult().GetValue()))
+		}
+	}
+	if err := n.Purge(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	if got := rows(); got != 0 {
+		t.Errorf("%d parts are left of an invocation that is gone", got)
 	}
 }
 

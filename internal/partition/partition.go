@@ -117,6 +117,8 @@ type leadership struct {
 	retryAt time.Time
 
 	attempts map[invocation.ID]*attempt
+	// crashed is how many parts of values crashAfter has crashed after.
+	crashed map[partAt]uint32
 	// host is how its attempts talk to the partition.
 	host invoker.Host
 	// event is the one being evaluated: why an attempt ends.

@@ -120,6 +120,8 @@ func spokenFor(event engine.Event) (id invocation.ID, ok bool) {
 	switch ev := event.(type) {
 	case *engine.Append:
 		return ev.ID, true
+	case *engine.RunPart:
+		return ev.ID, true
 	case *engine.CompleteRun:
 		return ev.ID, true
 	case *engine.RetryRun:

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/journal/pages"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/table"
@@ -62,6 +63,14 @@ func (r *Router) Journal(_ context.Context, id invocation.ID, after uint32, limi
 	}
 	if err := readJournal(s, detail, pageLimit(limit)); err != nil {
 		return nil, damaged(id, err)
+	}
+	if limit == 1 {
+		index := detail.After + 1
+		if c := detail.Completions[index]; c.GetParts() != nil && c.Parts.Bytes <= routing.MaxValueBytes {
+			if detail.Completions[index], err = pages.Joined(s, id, c); err != nil {
+				return nil, damaged(id, fmt.Errorf("completion of entry %d: %w", index, err))
+			}
+		}
 	}
 	return detail, nil
 }

@@ -36,6 +36,9 @@ type Config struct {
 	// may write. A record may need twice that and must fit the store's batch. Defaults to
 	// 1.75 MiB.
 	MaxEntryBytes int
+	// MaxResultBytes bounds what one Run of a DURABLE or RUN handler may return: beyond
+	// MaxEntryBytes it takes several records. Defaults to 64 MiB.
+	MaxResultBytes int
 	// MaxEntryWrites bounds the writes and sends of one TRANSACTION. A record may need five
 	// times as many rows and must fit the store's batch. Defaults to 5,000.
 	MaxEntryWrites int
@@ -85,6 +88,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxEntryWrites <= 0 {
 		c.MaxEntryWrites = 5000
+	}
+	if c.MaxResultBytes <= 0 {
+		c.MaxResultBytes = 64 << 20
 	}
 	if c.MaxEntryBytes <= 0 {
 		c.MaxEntryBytes = 7 << 18

@@ -171,7 +171,7 @@ func (v *view) put(sequence uint64, mutations []engine.Mutation) error {
 		return errViewClosed
 	}
 	for _, m := range mutations {
-		if v.mu.chunked {
+		if v.mu.chunked && !table.IsPart(m.Key) {
 			if err := v.dropChunksLocked(sequence, m.Key); err != nil {
 				return err
 			}

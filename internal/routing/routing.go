@@ -56,7 +56,8 @@ type Router interface {
 	Invocation(ctx context.Context, id invocation.ID) (*InvocationDetail, error)
 	// Journal reads one invocation with its input and a page of its journal: up to limit
 	// entries after the entry after, fewer if they are large. A limit of 0 reads no entries; a
-	// negative one, or one above MaxPage, is MaxPage. Fails with not_found.
+	// negative one, or one above MaxPage, is MaxPage. A value that is in parts is only in a page
+	// with a limit of 1, and only up to MaxValueBytes. Fails with not_found.
 	Journal(ctx context.Context, id invocation.ID, after uint32, limit int) (*InvocationDetail, error)
 	// InvocationsPage lists a page of invocations, in the order of their ids. It looks at a
 	// bounded number of them, so a page may be empty though there are more.
@@ -74,6 +75,9 @@ type Router interface {
 
 // DefaultMaxAttempts is how often a DURABLE or RUN handler is tried whose policy does not say.
 const DefaultMaxAttempts = 30
+
+// MaxValueBytes is the largest value in parts that a page of a journal has.
+const MaxValueBytes = 16 << 20
 
 // MaxPage is the most entries, invocations or rows of a table that one page has.
 const MaxPage = 1000

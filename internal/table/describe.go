@@ -15,6 +15,7 @@ var tableNames = map[byte]string{
 	tableState: "state", tableRow: "row", tableTimer: "timer",
 	tableLimit: "limit", tableWait: "wait",
 	tableTries:    "tries",
+	tablePart:     "part of completion",
 	tablePrepared: "promise of transaction",
 	tableDecision: "decision of transaction",
 	tableSchedule: "schedule", tableScheduling: "schedule state",
@@ -58,11 +59,14 @@ func Describe(key []byte) string {
 		if len(rest) == 24 {
 			return fmt.Sprintf("%s %x", name, rest)
 		}
-	case tableActive, tableInvocation, tableJournal, tableCompletion, tableTries:
+	case tableActive, tableInvocation, tableJournal, tableCompletion, tableTries, tablePart:
 		if id, err := ParseID(key[:min(len(key), 1+24)]); err == nil {
 			parts, rest = append(parts, id.String()), rest[24:]
 		}
 		number(4)
+		if key[0] == tablePart {
+			number(4)
+		}
 	case tableState, tableRow, tableRowCount, tablePromise, tableSignal, tableReceive:
 		text()
 		text()

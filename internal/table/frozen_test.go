@@ -62,6 +62,7 @@ func TestKeysAreFrozen(t *testing.T) {
 		{"timer limit", Timer{At: 1, Kind: TimerLimit, ID: id}.Key()},
 		{"timer wake", Timer{At: 1, Kind: TimerWake, ID: id}.Key()},
 		{"tries", Tries(id, 5)},
+		{"part of completion", Part(id, 5, 1<<20)},
 	}
 	var got strings.Builder
 	for _, row := range rows {

@@ -33,6 +33,7 @@ const (
 	tableState      = 's' // object → state message
 	tableRow        = 't' // object, table, key → message
 	tableTries      = 'u' // id, entry → recordv1.RunTries: a Run that has failed and is to be tried again
+	tablePart       = 'v' // id, entry, number → part of the value that a Run returned
 	tableTimer      = 'w' // instant, kind, id, entry → nothing
 	tablePrepared   = 'x' // root, sequence → recordv1.Prepared: what a participant has promised
 	tableDecision   = 'y' // root, sequence → recordv1.Decision: a transaction that has committed
@@ -145,6 +146,21 @@ func TriesOf(id invocation.ID) (lower, upper []byte) {
 	lower = byID(tableTries, id, 0)
 	return lower, Successor(lower)
 }
+
+// Part is the key of part number of what the Run entry returned.
+func Part(id invocation.ID, entry, number uint32) []byte {
+	key := binary.BigEndian.AppendUint32(byID(tablePart, id, 8), entry)
+	return binary.BigEndian.AppendUint32(key, number)
+}
+
+// PartsOf is the range of all parts of what an invocation's Runs returned.
+func PartsOf(id invocation.ID) (lower, upper []byte) {
+	lower = byID(tablePart, id, 0)
+	return lower, Successor(lower)
+}
+
+// IsPart reports whether a key is one that Part made: its value is small enough for any store.
+func IsPart(key []byte) bool { return len(key) > 0 && key[0] == tablePart }
 
 // ParseEntry returns the entry of a Journal, Completion or Tries key.
 func ParseEntry(key []byte) (uint32, error) {

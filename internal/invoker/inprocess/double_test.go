@@ -1,6 +1,7 @@
 package inprocess_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"log/slog"
@@ -91,6 +92,8 @@ type double struct {
 	onAppend func(index uint32, entry *recordv1.Entry)
 	// traceparent of whoever made the call.
 	traceparent string
+	// entryBytes is what a completion takes that is not in parts; 0: anything.
+	entryBytes int
 	// maxAttempts ends a test that would go on for ever; 0: 300.
 	maxAttempts uint32
 
@@ -105,7 +108,8 @@ type double struct {
 		journal     [][]byte
 		completions map[uint32][]byte
 		tries       map[uint32][]byte
-		calls       []*recordv1.Invoke // of the current attempt at a TRANSACTION
+		parts       map[uint32][][]byte // by entry, of all attempts
+		calls       []*recordv1.Invoke  // of the current attempt at a TRANSACTION
 		state       []byte
 		hasState    bool
 		tables      map[string]map[string][]byte
@@ -231,7 +235,7 @@ func (d *double) startLocked() {
 		Chain:           []*recordv1.Target{{Service: d.mu.target.Service, Key: d.mu.target.Key}},
 		StartedAt:       d.mu.createdAt, Traceparent: d.traceparent,
 		Writes: d.writes, Promise: d.peek,
-		Host: d,
+		Host: d, EntryBytes: d.entryBytes, ResultBytes: 2 << 20,
 	}
 	inv := d.inv
 	if d.swap != nil && d.mu.number > 1 {
@@ -262,20 +266,28 @@ func (p pages) Entries(index uint32) ([]*recordv1.Entry, error) {
 
 func (p pages) Completions(first, last uint32) (map[uint32]*recordv1.Completion, uint32, error) {
 	found := map[uint32]*recordv1.Completion{}
-	completion, err := p.Completion(first)
-	if completion != nil {
-		found[first] = completion
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	if data := p.d.mu.completions[first]; data != nil {
+		found[first] = decode(p.d.t, data, new(recordv1.Completion))
 	}
-	return found, min(first, last), err
+	return found, min(first, last), nil
 }
 
 func (p pages) Completion(index uint32) (*recordv1.Completion, error) {
 	p.d.mu.Lock()
 	defer p.d.mu.Unlock()
-	if data := p.d.mu.completions[index]; data != nil {
-		return decode(p.d.t, data, new(recordv1.Completion)), nil
+	data := p.d.mu.completions[index]
+	if data == nil {
+		return nil, nil
 	}
-	return nil, nil
+	completion := decode(p.d.t, data, new(recordv1.Completion))
+	if parts := completion.GetParts(); parts != nil {
+		value, err := journal.Join(parts, func(number uint32) ([]byte, bool, error) { return p.d.mu.parts[index][number], true, nil })
+		completion = &recordv1.Completion{Entry: index, Result: &recordv1.Result{Value: value}, At: completion.GetAt()}
+		return completion, err
+	}
+	return completion, nil
 }
 
 func (d *double) endLocked(outcome *invoker.Outcome) {
@@ -534,6 +546,33 @@ func (d *double) Complete(attempt *invoker.Attempt, index uint32, result *record
 		return
 	}
 	d.mu.completions[index] = encode(d.t, &recordv1.Completion{Entry: index, Result: result, At: time.Now().UnixMilli()})
+	d.crashLocked()
+}
+
+func (d *double) Part(attempt *invoker.Attempt, index, number uint32, part []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if attempt != d.mu.current {
+		return
+	}
+	if d.mu.parts == nil {
+		d.mu.parts = map[uint32][][]byte{}
+	}
+	if int(number) < len(d.mu.parts[index]) {
+		d.mu.parts[index][number] = bytes.Clone(part)
+		return // It got as far before: it has crashed here.
+	}
+	d.mu.parts[index] = append(d.mu.parts[index], bytes.Clone(part))
+	d.crashLocked()
+}
+
+func (d *double) CompleteParts(attempt *invoker.Attempt, index uint32, parts *recordv1.Parts) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if attempt != d.mu.current {
+		return
+	}
+	d.mu.completions[index] = encode(d.t, &recordv1.Completion{Entry: index, Parts: parts, At: time.Now().UnixMilli()})
 	d.crashLocked()
 }
 

@@ -31,7 +31,12 @@ func (d *durable) beginJournal() {
 		d.cursor = journal.CursorFrom(attempt.Start, attempt.Journal)
 	}
 	d.mu.completions = maps.Clone(attempt.Completions)
-	for _, completion := range attempt.Completions {
+	for index, completion := range attempt.Completions {
+		if completion.GetParts() != nil {
+			delete(d.mu.completions, index)
+			d.mu.away.add(index - attempt.Start)
+			continue
+		}
 		d.held.Add(heldBytes(completion))
 	}
 	if attempt.Known > attempt.Start {
@@ -81,6 +86,10 @@ func (d *durable) page(index uint32) []*recordv1.Entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for at, completion := range completions {
+		if completion.GetParts() != nil {
+			d.mu.away.add(at - d.attempt.Start)
+			continue
+		}
 		d.completeLocked(at, completion)
 	}
 	d.unknownLocked(known, last)

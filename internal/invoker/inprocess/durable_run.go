@@ -88,10 +88,11 @@ func (d *durable) runHere(c *closure) error {
 	d.steps.Add(1)
 	switch {
 	case result != nil && !(canceled && actor.Code(result.GetError().GetCode()) == actor.Canceled):
-		d.attempt.Host.Complete(d.attempt, c.index, result)
-		d.mu.Lock()
-		d.completeLocked(c.index, &recordv1.Completion{Entry: c.index, Result: result})
-		d.mu.Unlock()
+		if d.complete(c, result) {
+			d.mu.Lock()
+			d.completeLocked(c.index, &recordv1.Completion{Entry: c.index, Result: result})
+			d.mu.Unlock()
+		}
 		d.unwindIfStopped()
 		d.settle(c.index)
 		return nil
@@ -149,7 +150,9 @@ func (d *durable) completeAside(c *closure, result *recordv1.Result) {
 		result = errorResult(errorRecord(contextError(c.ctx)))
 	}
 	// The host first: the handler may record at once that this future won.
-	d.attempt.Host.Complete(d.attempt, c.index, result)
+	if !d.complete(c, result) {
+		return
+	}
 	d.mu.Lock()
 	d.completeLocked(c.index, &recordv1.Completion{Entry: c.index, Result: result})
 	d.mu.Unlock()

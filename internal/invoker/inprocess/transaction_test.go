@@ -291,12 +291,14 @@ func TestRegisterRefuses(t *testing.T) {
 // idle is a host that tells a benchmark of the end.
 type idleHost struct{ finished chan *invoker.Outcome }
 
-func (idleHost) Journal(*invoker.Attempt) invoker.Journal            { return nil }
-func (idleHost) Append(*invoker.Attempt, uint32, *recordv1.Entry)    {}
-func (idleHost) Call(*invoker.Attempt, uint32, *recordv1.Invoke)     {}
-func (idleHost) AwaitDurable(_ *invoker.Attempt, granted func())     { granted() }
-func (idleHost) Retry(*invoker.Attempt, uint32, *recordv1.RunTries)  {}
-func (idleHost) Complete(*invoker.Attempt, uint32, *recordv1.Result) {}
+func (idleHost) Part(*invoker.Attempt, uint32, uint32, []byte)           {}
+func (idleHost) CompleteParts(*invoker.Attempt, uint32, *recordv1.Parts) {}
+func (idleHost) Journal(*invoker.Attempt) invoker.Journal                { return nil }
+func (idleHost) Append(*invoker.Attempt, uint32, *recordv1.Entry)        {}
+func (idleHost) Call(*invoker.Attempt, uint32, *recordv1.Invoke)         {}
+func (idleHost) AwaitDurable(_ *invoker.Attempt, granted func())         { granted() }
+func (idleHost) Retry(*invoker.Attempt, uint32, *recordv1.RunTries)      {}
+func (idleHost) Complete(*invoker.Attempt, uint32, *recordv1.Result)     {}
 func (h idleHost) Finish(_ *invoker.Attempt, outcome *invoker.Outcome) {
 	h.finished <- outcome
 }

@@ -2,24 +2,36 @@ package pages
 
 import (
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/journal"
 	"github.com/perdure/perdure/internal/table"
 )
 
-// Keys are the keys of the entries lower ≤ index < upper and of their completions, of so many
-// entries at most, and as many as have about so many bytes. next is the first entry of which a key
-// is left out, 0 if none is.
+// Keys are the keys of the entries lower ≤ index < upper, of their completions, of the parts of
+// those and of the tries of Runs: about so many of each kind at most, and as many as have about so
+// many bytes. next is the first entry of which a key is left out, 0 if none is.
 func Keys(rows Rows, id invocation.ID, lower, upper uint32, most, bytes int) (keys [][]byte, next uint32, err error) {
-	collect := func(of func(invocation.ID, uint32) []byte, to uint32) error {
+	collect := func(of func(invocation.ID, uint32) []byte, partsIn func([]byte) (uint32, error)) error {
 		found := 0
 		var parseErr error
-		err := rows.Scan(of(id, lower), of(id, to), func(key, value []byte) bool {
-			if found == most || bytes <= 0 && found > 0 {
-				next, parseErr = table.ParseEntry(key)
+		err := rows.Scan(of(id, lower), of(id, upper), func(key, value []byte) bool {
+			var index, parts uint32
+			if index, parseErr = table.ParseEntry(key); parseErr != nil {
+				return false
+			}
+			if found >= most || bytes <= 0 && found > 0 {
+				next, upper = index, index
 				return false
 			}
 			bytes -= len(value)
 			found++
 			keys = append(keys, append([]byte(nil), key...))
+			if partsIn != nil {
+				parts, _ = partsIn(value) // Of one that is damaged nothing is known.
+			}
+			for number := range parts { // They are not read: that would take as long as to write them.
+				keys = append(keys, table.Part(id, index, number))
+			}
+			found += int(parts)
 			return true
 		})
 		if err == nil {
@@ -27,11 +39,11 @@ func Keys(rows Rows, id invocation.ID, lower, upper uint32, most, bytes int) (ke
 		}
 		return err
 	}
-	if err := collect(table.Journal, upper); err != nil {
+	if err := collect(table.Journal, nil); err != nil {
 		return keys, 0, err
 	}
-	if next != 0 {
-		upper = next
+	if err := collect(table.Completion, journal.PartsIn); err != nil {
+		return keys, 0, err
 	}
-	return keys, next, collect(table.Completion, upper)
+	return keys, next, collect(table.Tries, journal.PartsTried)
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
@@ -119,6 +120,9 @@ func (j *Journal) Completion(index uint32) (*recordv1.Completion, error) {
 	if err == nil && ok {
 		err = proto.Unmarshal(value, completion)
 	}
+	if err == nil {
+		completion, err = Joined(j.rows, j.id, completion)
+	}
 	if err != nil {
 		return nil, j.failed(fmt.Errorf("completion %d of %s: %w", index, j.id, err))
 	}
@@ -126,6 +130,21 @@ func (j *Journal) Completion(index uint32) (*recordv1.Completion, error) {
 		return nil, nil
 	}
 	return completion, nil
+}
+
+// Joined is a completion with its value, if that is in parts; another as it is.
+func Joined(rows Rows, id invocation.ID, completion *recordv1.Completion) (*recordv1.Completion, error) {
+	parts := completion.GetParts()
+	if parts == nil {
+		return completion, nil
+	}
+	value, err := journal.Join(parts, func(number uint32) ([]byte, bool, error) {
+		return rows.Get(table.Part(id, completion.GetEntry(), number))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &recordv1.Completion{Entry: completion.GetEntry(), Result: &recordv1.Result{Value: value}, At: completion.GetAt()}, nil
 }
 
 func (j *Journal) failed(err error) error {

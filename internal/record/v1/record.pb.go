@@ -2805,8 +2805,11 @@ type RunTries struct {
 	// Tries that have failed.
 	Failed uint32 `protobuf:"varint,1,opt,name=failed" json:"failed,omitempty"`
 	// When the next one begins, in milliseconds since 1970 UTC.
-	NextAt        int64  `protobuf:"varint,2,opt,name=next_at,json=nextAt" json:"next_at,omitempty"`
-	LastFailure   *Error `protobuf:"bytes,3,opt,name=last_failure,json=lastFailure" json:"last_failure,omitempty"`
+	NextAt      int64  `protobuf:"varint,2,opt,name=next_at,json=nextAt" json:"next_at,omitempty"`
+	LastFailure *Error `protobuf:"bytes,3,opt,name=last_failure,json=lastFailure" json:"last_failure,omitempty"`
+	// Parts that were written of a value whose completion is not: what an attempt leaves that dies
+	// between the two. Set without any failure too.
+	Parts         uint32 `protobuf:"varint,4,opt,name=parts" json:"parts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2860,6 +2863,13 @@ func (x *RunTries) GetLastFailure() *Error {
 		return x.LastFailure
 	}
 	return nil
+}
+
+func (x *RunTries) GetParts() uint32 {
+	if x != nil {
+		return x.Parts
+	}
+	return 0
 }
 
 // Divergence is a handler that did not make the step that its journal has.
@@ -3066,10 +3076,12 @@ func (x *DivergentField) GetMade() string {
 
 // Completion is the later result of an entry.
 type Completion struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Entry         uint32                 `protobuf:"varint,1,opt,name=entry" json:"entry,omitempty"`
-	Result        *Result                `protobuf:"bytes,2,opt,name=result" json:"result,omitempty"`
-	At            int64                  `protobuf:"varint,3,opt,name=at" json:"at,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Entry  uint32                 `protobuf:"varint,1,opt,name=entry" json:"entry,omitempty"`
+	Result *Result                `protobuf:"bytes,2,opt,name=result" json:"result,omitempty"`
+	At     int64                  `protobuf:"varint,3,opt,name=at" json:"at,omitempty"`
+	// Set instead of result if that is a value in parts, which are rows of their own.
+	Parts         *Parts `protobuf:"bytes,4,opt,name=parts" json:"parts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3125,6 +3137,76 @@ func (x *Completion) GetAt() int64 {
 	return 0
 }
 
+func (x *Completion) GetParts() *Parts {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// Parts describes a value that is larger than a record and was written part by part.
+type Parts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Bytes uint64                 `protobuf:"varint,1,opt,name=bytes" json:"bytes,omitempty"`
+	// How many parts there are, numbered from 0.
+	Count uint32 `protobuf:"varint,2,opt,name=count" json:"count,omitempty"`
+	// CRC-32C of the whole value.
+	Checksum      uint32 `protobuf:"fixed32,3,opt,name=checksum" json:"checksum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Parts) Reset() {
+	*x = Parts{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Parts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Parts) ProtoMessage() {}
+
+func (x *Parts) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Parts.ProtoReflect.Descriptor instead.
+func (*Parts) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Parts) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Parts) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Parts) GetChecksum() uint32 {
+	if x != nil {
+		return x.Checksum
+	}
+	return 0
+}
+
 // Promise is the row of a durable promise of a workflow.
 type Promise struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3137,7 +3219,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3149,7 +3231,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3162,7 +3244,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{35}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Promise) GetResult() *Result {
@@ -3202,7 +3284,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3214,7 +3296,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3227,7 +3309,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Message) GetMessage() isMessage_Message {
@@ -3419,7 +3501,7 @@ type AttachCaller struct {
 
 func (x *AttachCaller) Reset() {
 	*x = AttachCaller{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3431,7 +3513,7 @@ func (x *AttachCaller) String() string {
 func (*AttachCaller) ProtoMessage() {}
 
 func (x *AttachCaller) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3444,7 +3526,7 @@ func (x *AttachCaller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachCaller.ProtoReflect.Descriptor instead.
 func (*AttachCaller) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AttachCaller) GetInvocationId() []byte {
@@ -3482,7 +3564,7 @@ type ScheduledEnd struct {
 
 func (x *ScheduledEnd) Reset() {
 	*x = ScheduledEnd{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3494,7 +3576,7 @@ func (x *ScheduledEnd) String() string {
 func (*ScheduledEnd) ProtoMessage() {}
 
 func (x *ScheduledEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3507,7 +3589,7 @@ func (x *ScheduledEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduledEnd.ProtoReflect.Descriptor instead.
 func (*ScheduledEnd) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{38}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ScheduledEnd) GetCall() *ScheduledCall {
@@ -3558,7 +3640,7 @@ type CancelCall struct {
 
 func (x *CancelCall) Reset() {
 	*x = CancelCall{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3570,7 +3652,7 @@ func (x *CancelCall) String() string {
 func (*CancelCall) ProtoMessage() {}
 
 func (x *CancelCall) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3583,7 +3665,7 @@ func (x *CancelCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelCall.ProtoReflect.Descriptor instead.
 func (*CancelCall) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{39}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CancelCall) GetInvocationId() []byte {
@@ -3619,7 +3701,7 @@ type Complete struct {
 
 func (x *Complete) Reset() {
 	*x = Complete{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3631,7 +3713,7 @@ func (x *Complete) String() string {
 func (*Complete) ProtoMessage() {}
 
 func (x *Complete) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3644,7 +3726,7 @@ func (x *Complete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complete.ProtoReflect.Descriptor instead.
 func (*Complete) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{40}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Complete) GetInvocationId() []byte {
@@ -3677,7 +3759,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3689,7 +3771,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3702,7 +3784,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{41}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Cancel) GetInvocationId() []byte {
@@ -3726,7 +3808,7 @@ type TransactionID struct {
 
 func (x *TransactionID) Reset() {
 	*x = TransactionID{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3738,7 +3820,7 @@ func (x *TransactionID) String() string {
 func (*TransactionID) ProtoMessage() {}
 
 func (x *TransactionID) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3751,7 +3833,7 @@ func (x *TransactionID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionID.ProtoReflect.Descriptor instead.
 func (*TransactionID) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{42}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *TransactionID) GetRoot() []byte {
@@ -3975,11 +4057,12 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x06Peeked\x121\n" +
 	"\x06result\x18\x01 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\"!\n" +
 	"\tStopTimer\x12\x14\n" +
-	"\x05entry\x18\x01 \x01(\rR\x05entry\"x\n" +
+	"\x05entry\x18\x01 \x01(\rR\x05entry\"\x8e\x01\n" +
 	"\bRunTries\x12\x16\n" +
 	"\x06failed\x18\x01 \x01(\rR\x06failed\x12\x17\n" +
 	"\anext_at\x18\x02 \x01(\x03R\x06nextAt\x12;\n" +
-	"\flast_failure\x18\x03 \x01(\v2\x18.perdure.record.v1.ErrorR\vlastFailure\"\x8b\x02\n" +
+	"\flast_failure\x18\x03 \x01(\v2\x18.perdure.record.v1.ErrorR\vlastFailure\x12\x14\n" +
+	"\x05parts\x18\x04 \x01(\rR\x05parts\"\x8b\x02\n" +
 	"\n" +
 	"Divergence\x12\x14\n" +
 	"\x05entry\x18\x01 \x01(\rR\x05entry\x12\x18\n" +
@@ -3996,12 +4079,17 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x0eDivergentField\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\brecorded\x18\x02 \x01(\tR\brecorded\x12\x12\n" +
-	"\x04made\x18\x03 \x01(\tR\x04made\"e\n" +
+	"\x04made\x18\x03 \x01(\tR\x04made\"\x95\x01\n" +
 	"\n" +
 	"Completion\x12\x14\n" +
 	"\x05entry\x18\x01 \x01(\rR\x05entry\x121\n" +
 	"\x06result\x18\x02 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\x12\x0e\n" +
-	"\x02at\x18\x03 \x01(\x03R\x02at\"q\n" +
+	"\x02at\x18\x03 \x01(\x03R\x02at\x12.\n" +
+	"\x05parts\x18\x04 \x01(\v2\x18.perdure.record.v1.PartsR\x05parts\"O\n" +
+	"\x05Parts\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\x12\x1a\n" +
+	"\bchecksum\x18\x03 \x01(\aR\bchecksum\"q\n" +
 	"\aPromise\x121\n" +
 	"\x06result\x18\x01 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\x123\n" +
 	"\awaiters\x18\x02 \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\"\xcb\x05\n" +
@@ -4090,7 +4178,7 @@ func file_perdure_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_perdure_record_v1_record_proto_goTypes = []any{
 	(Status)(0),               // 0: perdure.record.v1.Status
 	(JournalWrites)(0),        // 1: perdure.record.v1.JournalWrites
@@ -4131,22 +4219,23 @@ var file_perdure_record_v1_record_proto_goTypes = []any{
 	(*DivergentStep)(nil),     // 36: perdure.record.v1.DivergentStep
 	(*DivergentField)(nil),    // 37: perdure.record.v1.DivergentField
 	(*Completion)(nil),        // 38: perdure.record.v1.Completion
-	(*Promise)(nil),           // 39: perdure.record.v1.Promise
-	(*Message)(nil),           // 40: perdure.record.v1.Message
-	(*AttachCaller)(nil),      // 41: perdure.record.v1.AttachCaller
-	(*ScheduledEnd)(nil),      // 42: perdure.record.v1.ScheduledEnd
-	(*CancelCall)(nil),        // 43: perdure.record.v1.CancelCall
-	(*Complete)(nil),          // 44: perdure.record.v1.Complete
-	(*Cancel)(nil),            // 45: perdure.record.v1.Cancel
-	(*TransactionID)(nil),     // 46: perdure.record.v1.TransactionID
-	(*anypb.Any)(nil),         // 47: google.protobuf.Any
-	(*Flow)(nil),              // 48: perdure.record.v1.Flow
-	(*Acquire)(nil),           // 49: perdure.record.v1.Acquire
-	(*Permit)(nil),            // 50: perdure.record.v1.Permit
-	(*Release)(nil),           // 51: perdure.record.v1.Release
+	(*Parts)(nil),             // 39: perdure.record.v1.Parts
+	(*Promise)(nil),           // 40: perdure.record.v1.Promise
+	(*Message)(nil),           // 41: perdure.record.v1.Message
+	(*AttachCaller)(nil),      // 42: perdure.record.v1.AttachCaller
+	(*ScheduledEnd)(nil),      // 43: perdure.record.v1.ScheduledEnd
+	(*CancelCall)(nil),        // 44: perdure.record.v1.CancelCall
+	(*Complete)(nil),          // 45: perdure.record.v1.Complete
+	(*Cancel)(nil),            // 46: perdure.record.v1.Cancel
+	(*TransactionID)(nil),     // 47: perdure.record.v1.TransactionID
+	(*anypb.Any)(nil),         // 48: google.protobuf.Any
+	(*Flow)(nil),              // 49: perdure.record.v1.Flow
+	(*Acquire)(nil),           // 50: perdure.record.v1.Acquire
+	(*Permit)(nil),            // 51: perdure.record.v1.Permit
+	(*Release)(nil),           // 52: perdure.record.v1.Release
 }
 var file_perdure_record_v1_record_proto_depIdxs = []int32{
-	47, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
+	48, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
 	5,  // 1: perdure.record.v1.Result.error:type_name -> perdure.record.v1.Error
 	4,  // 2: perdure.record.v1.Invocation.target:type_name -> perdure.record.v1.Target
 	0,  // 3: perdure.record.v1.Invocation.status:type_name -> perdure.record.v1.Status
@@ -4160,7 +4249,7 @@ var file_perdure_record_v1_record_proto_depIdxs = []int32{
 	35, // 11: perdure.record.v1.Invocation.divergence:type_name -> perdure.record.v1.Divergence
 	9,  // 12: perdure.record.v1.Invocation.failed:type_name -> perdure.record.v1.Failure
 	10, // 13: perdure.record.v1.Invocation.origins:type_name -> perdure.record.v1.RestartOrigin
-	48, // 14: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
+	49, // 14: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
 	17, // 15: perdure.record.v1.Invocation.scheduled:type_name -> perdure.record.v1.ScheduledCall
 	1,  // 16: perdure.record.v1.Invocation.journal_writes:type_name -> perdure.record.v1.JournalWrites
 	5,  // 17: perdure.record.v1.Failure.error:type_name -> perdure.record.v1.Error
@@ -4187,7 +4276,7 @@ var file_perdure_record_v1_record_proto_depIdxs = []int32{
 	7,  // 38: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
 	11, // 39: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
 	4,  // 40: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
-	48, // 41: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
+	49, // 41: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
 	17, // 42: perdure.record.v1.Invoke.scheduled:type_name -> perdure.record.v1.ScheduledCall
 	6,  // 43: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
 	4,  // 44: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
@@ -4202,30 +4291,31 @@ var file_perdure_record_v1_record_proto_depIdxs = []int32{
 	36, // 53: perdure.record.v1.Divergence.made:type_name -> perdure.record.v1.DivergentStep
 	37, // 54: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
 	6,  // 55: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
-	6,  // 56: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
-	7,  // 57: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
-	16, // 58: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
-	44, // 59: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
-	45, // 60: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
-	24, // 61: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	26, // 62: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	41, // 63: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
-	43, // 64: perdure.record.v1.Message.cancel_call:type_name -> perdure.record.v1.CancelCall
-	49, // 65: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
-	50, // 66: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
-	51, // 67: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
-	42, // 68: perdure.record.v1.Message.scheduled_end:type_name -> perdure.record.v1.ScheduledEnd
-	7,  // 69: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
-	17, // 70: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
-	0,  // 71: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
-	5,  // 72: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
-	7,  // 73: perdure.record.v1.CancelCall.caller:type_name -> perdure.record.v1.Caller
-	38, // 74: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
-	75, // [75:75] is the sub-list for method output_type
-	75, // [75:75] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	39, // 56: perdure.record.v1.Completion.parts:type_name -> perdure.record.v1.Parts
+	6,  // 57: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
+	7,  // 58: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
+	16, // 59: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
+	45, // 60: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
+	46, // 61: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
+	24, // 62: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	26, // 63: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	42, // 64: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
+	44, // 65: perdure.record.v1.Message.cancel_call:type_name -> perdure.record.v1.CancelCall
+	50, // 66: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
+	51, // 67: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
+	52, // 68: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
+	43, // 69: perdure.record.v1.Message.scheduled_end:type_name -> perdure.record.v1.ScheduledEnd
+	7,  // 70: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
+	17, // 71: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
+	0,  // 72: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
+	5,  // 73: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
+	7,  // 74: perdure.record.v1.CancelCall.caller:type_name -> perdure.record.v1.Caller
+	38, // 75: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
+	76, // [76:76] is the sub-list for method output_type
+	76, // [76:76] is the sub-list for method input_type
+	76, // [76:76] is the sub-list for extension type_name
+	76, // [76:76] is the sub-list for extension extendee
+	0,  // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_record_proto_init() }
@@ -4253,7 +4343,7 @@ func file_perdure_record_v1_record_proto_init() {
 		(*Entry_Attach)(nil),
 		(*Entry_StopTimer)(nil),
 	}
-	file_perdure_record_v1_record_proto_msgTypes[36].OneofWrappers = []any{
+	file_perdure_record_v1_record_proto_msgTypes[37].OneofWrappers = []any{
 		(*Message_Invoke)(nil),
 		(*Message_Complete)(nil),
 		(*Message_Cancel)(nil),
@@ -4272,7 +4362,7 @@ func file_perdure_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_record_v1_record_proto_rawDesc), len(file_perdure_record_v1_record_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   43,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

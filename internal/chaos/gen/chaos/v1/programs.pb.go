@@ -676,7 +676,9 @@ type RunClosure struct {
 	// What it returns, to be added.
 	Value int64 `protobuf:"varint,2,opt,name=value" json:"value,omitempty"`
 	// Run it beside the next steps, and wait at the end of the program.
-	Aside         bool `protobuf:"varint,3,opt,name=aside" json:"aside,omitempty"`
+	Aside bool `protobuf:"varint,3,opt,name=aside" json:"aside,omitempty"`
+	// How many bytes it returns beside the value: more than a record takes go in parts.
+	Bytes         int32 `protobuf:"varint,4,opt,name=bytes" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -732,6 +734,67 @@ func (x *RunClosure) GetAside() bool {
 	return false
 }
 
+func (x *RunClosure) GetBytes() int32 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// ClosureValue is what a closure returns.
+type ClosureValue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Value int64                  `protobuf:"varint,1,opt,name=value" json:"value,omitempty"`
+	// As many as were asked for, which follow from the value.
+	Filling       []byte `protobuf:"bytes,2,opt,name=filling" json:"filling,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClosureValue) Reset() {
+	*x = ClosureValue{}
+	mi := &file_chaos_v1_programs_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClosureValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClosureValue) ProtoMessage() {}
+
+func (x *ClosureValue) ProtoReflect() protoreflect.Message {
+	mi := &file_chaos_v1_programs_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClosureValue.ProtoReflect.Descriptor instead.
+func (*ClosureValue) Descriptor() ([]byte, []int) {
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ClosureValue) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *ClosureValue) GetFilling() []byte {
+	if x != nil {
+		return x.Filling
+	}
+	return nil
+}
+
 // Awaken makes an awakeable, has another object resolve it with a value to be added, or reject it.
 type Awaken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -744,7 +807,7 @@ type Awaken struct {
 
 func (x *Awaken) Reset() {
 	*x = Awaken{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[7]
+	mi := &file_chaos_v1_programs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +819,7 @@ func (x *Awaken) String() string {
 func (*Awaken) ProtoMessage() {}
 
 func (x *Awaken) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[7]
+	mi := &file_chaos_v1_programs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +832,7 @@ func (x *Awaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Awaken.ProtoReflect.Descriptor instead.
 func (*Awaken) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{7}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Awaken) GetBy() string {
@@ -804,7 +867,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[8]
+	mi := &file_chaos_v1_programs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +879,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[8]
+	mi := &file_chaos_v1_programs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +892,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{8}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Wake) GetAwakeableId() string {
@@ -871,7 +934,7 @@ type FlowStep struct {
 
 func (x *FlowStep) Reset() {
 	*x = FlowStep{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[9]
+	mi := &file_chaos_v1_programs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +946,7 @@ func (x *FlowStep) String() string {
 func (*FlowStep) ProtoMessage() {}
 
 func (x *FlowStep) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[9]
+	mi := &file_chaos_v1_programs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +959,7 @@ func (x *FlowStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowStep.ProtoReflect.Descriptor instead.
 func (*FlowStep) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{9}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FlowStep) GetId() string {
@@ -953,7 +1016,7 @@ type VersionStep struct {
 
 func (x *VersionStep) Reset() {
 	*x = VersionStep{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[10]
+	mi := &file_chaos_v1_programs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1028,7 @@ func (x *VersionStep) String() string {
 func (*VersionStep) ProtoMessage() {}
 
 func (x *VersionStep) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[10]
+	mi := &file_chaos_v1_programs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1041,7 @@ func (x *VersionStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionStep.ProtoReflect.Descriptor instead.
 func (*VersionStep) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{10}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *VersionStep) GetAmount() int64 {
@@ -1008,7 +1071,7 @@ type AttachProgram struct {
 
 func (x *AttachProgram) Reset() {
 	*x = AttachProgram{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[11]
+	mi := &file_chaos_v1_programs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1083,7 @@ func (x *AttachProgram) String() string {
 func (*AttachProgram) ProtoMessage() {}
 
 func (x *AttachProgram) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[11]
+	mi := &file_chaos_v1_programs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1096,7 @@ func (x *AttachProgram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachProgram.ProtoReflect.Descriptor instead.
 func (*AttachProgram) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{11}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AttachProgram) GetKey() string {
@@ -1071,7 +1134,7 @@ type Combine struct {
 
 func (x *Combine) Reset() {
 	*x = Combine{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[12]
+	mi := &file_chaos_v1_programs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1146,7 @@ func (x *Combine) String() string {
 func (*Combine) ProtoMessage() {}
 
 func (x *Combine) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[12]
+	mi := &file_chaos_v1_programs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1159,7 @@ func (x *Combine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Combine.ProtoReflect.Descriptor instead.
 func (*Combine) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{12}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Combine) GetCombination() Combination {
@@ -1129,7 +1192,7 @@ type Again struct {
 
 func (x *Again) Reset() {
 	*x = Again{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[13]
+	mi := &file_chaos_v1_programs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1204,7 @@ func (x *Again) String() string {
 func (*Again) ProtoMessage() {}
 
 func (x *Again) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[13]
+	mi := &file_chaos_v1_programs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1217,7 @@ func (x *Again) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Again.ProtoReflect.Descriptor instead.
 func (*Again) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{13}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Again) GetSteps() []*Do {
@@ -1173,7 +1236,7 @@ type Together struct {
 
 func (x *Together) Reset() {
 	*x = Together{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[14]
+	mi := &file_chaos_v1_programs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1248,7 @@ func (x *Together) String() string {
 func (*Together) ProtoMessage() {}
 
 func (x *Together) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[14]
+	mi := &file_chaos_v1_programs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1261,7 @@ func (x *Together) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Together.ProtoReflect.Descriptor instead.
 func (*Together) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{14}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Together) GetCalls() []*CallProgram {
@@ -1218,7 +1281,7 @@ type AddRequest struct {
 
 func (x *AddRequest) Reset() {
 	*x = AddRequest{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[15]
+	mi := &file_chaos_v1_programs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1293,7 @@ func (x *AddRequest) String() string {
 func (*AddRequest) ProtoMessage() {}
 
 func (x *AddRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[15]
+	mi := &file_chaos_v1_programs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1306,7 @@ func (x *AddRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddRequest.ProtoReflect.Descriptor instead.
 func (*AddRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{15}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AddRequest) GetKey() string {
@@ -1269,7 +1332,7 @@ type AddResponse struct {
 
 func (x *AddResponse) Reset() {
 	*x = AddResponse{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[16]
+	mi := &file_chaos_v1_programs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1344,7 @@ func (x *AddResponse) String() string {
 func (*AddResponse) ProtoMessage() {}
 
 func (x *AddResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[16]
+	mi := &file_chaos_v1_programs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1357,7 @@ func (x *AddResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddResponse.ProtoReflect.Descriptor instead.
 func (*AddResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{16}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AddResponse) GetCount() int64 {
@@ -1313,7 +1376,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[17]
+	mi := &file_chaos_v1_programs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1388,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[17]
+	mi := &file_chaos_v1_programs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1401,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{17}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CountRequest) GetKey() string {
@@ -1357,7 +1420,7 @@ type CountResponse struct {
 
 func (x *CountResponse) Reset() {
 	*x = CountResponse{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[18]
+	mi := &file_chaos_v1_programs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1432,7 @@ func (x *CountResponse) String() string {
 func (*CountResponse) ProtoMessage() {}
 
 func (x *CountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[18]
+	mi := &file_chaos_v1_programs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1445,7 @@ func (x *CountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountResponse.ProtoReflect.Descriptor instead.
 func (*CountResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{18}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CountResponse) GetCount() int64 {
@@ -1404,7 +1467,7 @@ type MoveRequest struct {
 
 func (x *MoveRequest) Reset() {
 	*x = MoveRequest{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[19]
+	mi := &file_chaos_v1_programs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1479,7 @@ func (x *MoveRequest) String() string {
 func (*MoveRequest) ProtoMessage() {}
 
 func (x *MoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[19]
+	mi := &file_chaos_v1_programs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1492,7 @@ func (x *MoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
 func (*MoveRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{19}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *MoveRequest) GetKeys() []string {
@@ -1461,7 +1524,7 @@ type MoveResponse struct {
 
 func (x *MoveResponse) Reset() {
 	*x = MoveResponse{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[20]
+	mi := &file_chaos_v1_programs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1536,7 @@ func (x *MoveResponse) String() string {
 func (*MoveResponse) ProtoMessage() {}
 
 func (x *MoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[20]
+	mi := &file_chaos_v1_programs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1549,7 @@ func (x *MoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveResponse.ProtoReflect.Descriptor instead.
 func (*MoveResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{20}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{21}
 }
 
 type FlowState struct {
@@ -1498,7 +1561,7 @@ type FlowState struct {
 
 func (x *FlowState) Reset() {
 	*x = FlowState{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[21]
+	mi := &file_chaos_v1_programs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1573,7 @@ func (x *FlowState) String() string {
 func (*FlowState) ProtoMessage() {}
 
 func (x *FlowState) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[21]
+	mi := &file_chaos_v1_programs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1586,7 @@ func (x *FlowState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowState.ProtoReflect.Descriptor instead.
 func (*FlowState) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{21}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FlowState) GetSum() int64 {
@@ -1542,7 +1605,7 @@ type Settled struct {
 
 func (x *Settled) Reset() {
 	*x = Settled{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[22]
+	mi := &file_chaos_v1_programs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1617,7 @@ func (x *Settled) String() string {
 func (*Settled) ProtoMessage() {}
 
 func (x *Settled) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[22]
+	mi := &file_chaos_v1_programs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1630,7 @@ func (x *Settled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settled.ProtoReflect.Descriptor instead.
 func (*Settled) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{22}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Settled) GetAmount() int64 {
@@ -1588,7 +1651,7 @@ type RunFlowRequest struct {
 
 func (x *RunFlowRequest) Reset() {
 	*x = RunFlowRequest{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[23]
+	mi := &file_chaos_v1_programs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1600,7 +1663,7 @@ func (x *RunFlowRequest) String() string {
 func (*RunFlowRequest) ProtoMessage() {}
 
 func (x *RunFlowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[23]
+	mi := &file_chaos_v1_programs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1613,7 +1676,7 @@ func (x *RunFlowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunFlowRequest.ProtoReflect.Descriptor instead.
 func (*RunFlowRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{23}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RunFlowRequest) GetId() string {
@@ -1646,7 +1709,7 @@ type RunFlowResponse struct {
 
 func (x *RunFlowResponse) Reset() {
 	*x = RunFlowResponse{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[24]
+	mi := &file_chaos_v1_programs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1721,7 @@ func (x *RunFlowResponse) String() string {
 func (*RunFlowResponse) ProtoMessage() {}
 
 func (x *RunFlowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[24]
+	mi := &file_chaos_v1_programs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1734,7 @@ func (x *RunFlowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunFlowResponse.ProtoReflect.Descriptor instead.
 func (*RunFlowResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{24}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RunFlowResponse) GetSum() int64 {
@@ -1691,7 +1754,7 @@ type NudgeRequest struct {
 
 func (x *NudgeRequest) Reset() {
 	*x = NudgeRequest{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[25]
+	mi := &file_chaos_v1_programs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +1766,7 @@ func (x *NudgeRequest) String() string {
 func (*NudgeRequest) ProtoMessage() {}
 
 func (x *NudgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[25]
+	mi := &file_chaos_v1_programs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +1779,7 @@ func (x *NudgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NudgeRequest.ProtoReflect.Descriptor instead.
 func (*NudgeRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{25}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NudgeRequest) GetId() string {
@@ -1741,7 +1804,7 @@ type NudgeResponse struct {
 
 func (x *NudgeResponse) Reset() {
 	*x = NudgeResponse{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[26]
+	mi := &file_chaos_v1_programs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1816,7 @@ func (x *NudgeResponse) String() string {
 func (*NudgeResponse) ProtoMessage() {}
 
 func (x *NudgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[26]
+	mi := &file_chaos_v1_programs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1829,7 @@ func (x *NudgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NudgeResponse.ProtoReflect.Descriptor instead.
 func (*NudgeResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{26}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{27}
 }
 
 type SettleRequest struct {
@@ -1779,7 +1842,7 @@ type SettleRequest struct {
 
 func (x *SettleRequest) Reset() {
 	*x = SettleRequest{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[27]
+	mi := &file_chaos_v1_programs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +1854,7 @@ func (x *SettleRequest) String() string {
 func (*SettleRequest) ProtoMessage() {}
 
 func (x *SettleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[27]
+	mi := &file_chaos_v1_programs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +1867,7 @@ func (x *SettleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
 func (*SettleRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{27}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SettleRequest) GetId() string {
@@ -1829,7 +1892,7 @@ type SettleResponse struct {
 
 func (x *SettleResponse) Reset() {
 	*x = SettleResponse{}
-	mi := &file_chaos_v1_programs_proto_msgTypes[28]
+	mi := &file_chaos_v1_programs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1904,7 @@ func (x *SettleResponse) String() string {
 func (*SettleResponse) ProtoMessage() {}
 
 func (x *SettleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_programs_proto_msgTypes[28]
+	mi := &file_chaos_v1_programs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1917,7 @@ func (x *SettleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
 func (*SettleResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{28}
+	return file_chaos_v1_programs_proto_rawDescGZIP(), []int{29}
 }
 
 var File_chaos_v1_programs_proto protoreflect.FileDescriptor
@@ -1896,12 +1959,16 @@ const file_chaos_v1_programs_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\"\n" +
 	"\x05steps\x18\x02 \x03(\v2\f.chaos.v1.DoR\x05steps\x12\x19\n" +
 	"\bdelay_ms\x18\x03 \x01(\x03R\adelayMs\x12\x16\n" +
-	"\x06cancel\x18\x04 \x01(\bR\x06cancel\"T\n" +
+	"\x06cancel\x18\x04 \x01(\bR\x06cancel\"j\n" +
 	"\n" +
 	"RunClosure\x12\x1a\n" +
 	"\bfailures\x18\x01 \x01(\x05R\bfailures\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value\x12\x14\n" +
-	"\x05aside\x18\x03 \x01(\bR\x05aside\"F\n" +
+	"\x05aside\x18\x03 \x01(\bR\x05aside\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x05R\x05bytes\">\n" +
+	"\fClosureValue\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\x03R\x05value\x12\x18\n" +
+	"\afilling\x18\x02 \x01(\fR\afilling\"F\n" +
 	"\x06Awaken\x12\x0e\n" +
 	"\x02by\x18\x01 \x01(\tR\x02by\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value\x12\x16\n" +
@@ -1997,7 +2064,7 @@ func file_chaos_v1_programs_proto_rawDescGZIP() []byte {
 }
 
 var file_chaos_v1_programs_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chaos_v1_programs_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_chaos_v1_programs_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_chaos_v1_programs_proto_goTypes = []any{
 	(Combination)(0),          // 0: chaos.v1.Combination
 	(*InterpreterState)(nil),  // 1: chaos.v1.InterpreterState
@@ -2007,43 +2074,44 @@ var file_chaos_v1_programs_proto_goTypes = []any{
 	(*CallProgram)(nil),       // 5: chaos.v1.CallProgram
 	(*SendProgram)(nil),       // 6: chaos.v1.SendProgram
 	(*RunClosure)(nil),        // 7: chaos.v1.RunClosure
-	(*Awaken)(nil),            // 8: chaos.v1.Awaken
-	(*Wake)(nil),              // 9: chaos.v1.Wake
-	(*FlowStep)(nil),          // 10: chaos.v1.FlowStep
-	(*VersionStep)(nil),       // 11: chaos.v1.VersionStep
-	(*AttachProgram)(nil),     // 12: chaos.v1.AttachProgram
-	(*Combine)(nil),           // 13: chaos.v1.Combine
-	(*Again)(nil),             // 14: chaos.v1.Again
-	(*Together)(nil),          // 15: chaos.v1.Together
-	(*AddRequest)(nil),        // 16: chaos.v1.AddRequest
-	(*AddResponse)(nil),       // 17: chaos.v1.AddResponse
-	(*CountRequest)(nil),      // 18: chaos.v1.CountRequest
-	(*CountResponse)(nil),     // 19: chaos.v1.CountResponse
-	(*MoveRequest)(nil),       // 20: chaos.v1.MoveRequest
-	(*MoveResponse)(nil),      // 21: chaos.v1.MoveResponse
-	(*FlowState)(nil),         // 22: chaos.v1.FlowState
-	(*Settled)(nil),           // 23: chaos.v1.Settled
-	(*RunFlowRequest)(nil),    // 24: chaos.v1.RunFlowRequest
-	(*RunFlowResponse)(nil),   // 25: chaos.v1.RunFlowResponse
-	(*NudgeRequest)(nil),      // 26: chaos.v1.NudgeRequest
-	(*NudgeResponse)(nil),     // 27: chaos.v1.NudgeResponse
-	(*SettleRequest)(nil),     // 28: chaos.v1.SettleRequest
-	(*SettleResponse)(nil),    // 29: chaos.v1.SettleResponse
+	(*ClosureValue)(nil),      // 8: chaos.v1.ClosureValue
+	(*Awaken)(nil),            // 9: chaos.v1.Awaken
+	(*Wake)(nil),              // 10: chaos.v1.Wake
+	(*FlowStep)(nil),          // 11: chaos.v1.FlowStep
+	(*VersionStep)(nil),       // 12: chaos.v1.VersionStep
+	(*AttachProgram)(nil),     // 13: chaos.v1.AttachProgram
+	(*Combine)(nil),           // 14: chaos.v1.Combine
+	(*Again)(nil),             // 15: chaos.v1.Again
+	(*Together)(nil),          // 16: chaos.v1.Together
+	(*AddRequest)(nil),        // 17: chaos.v1.AddRequest
+	(*AddResponse)(nil),       // 18: chaos.v1.AddResponse
+	(*CountRequest)(nil),      // 19: chaos.v1.CountRequest
+	(*CountResponse)(nil),     // 20: chaos.v1.CountResponse
+	(*MoveRequest)(nil),       // 21: chaos.v1.MoveRequest
+	(*MoveResponse)(nil),      // 22: chaos.v1.MoveResponse
+	(*FlowState)(nil),         // 23: chaos.v1.FlowState
+	(*Settled)(nil),           // 24: chaos.v1.Settled
+	(*RunFlowRequest)(nil),    // 25: chaos.v1.RunFlowRequest
+	(*RunFlowResponse)(nil),   // 26: chaos.v1.RunFlowResponse
+	(*NudgeRequest)(nil),      // 27: chaos.v1.NudgeRequest
+	(*NudgeResponse)(nil),     // 28: chaos.v1.NudgeResponse
+	(*SettleRequest)(nil),     // 29: chaos.v1.SettleRequest
+	(*SettleResponse)(nil),    // 30: chaos.v1.SettleResponse
 }
 var file_chaos_v1_programs_proto_depIdxs = []int32{
 	4,  // 0: chaos.v1.InterpretRequest.steps:type_name -> chaos.v1.Do
 	5,  // 1: chaos.v1.Do.call:type_name -> chaos.v1.CallProgram
 	6,  // 2: chaos.v1.Do.send:type_name -> chaos.v1.SendProgram
-	20, // 3: chaos.v1.Do.move:type_name -> chaos.v1.MoveRequest
+	21, // 3: chaos.v1.Do.move:type_name -> chaos.v1.MoveRequest
 	7,  // 4: chaos.v1.Do.run:type_name -> chaos.v1.RunClosure
-	8,  // 5: chaos.v1.Do.awaken:type_name -> chaos.v1.Awaken
-	9,  // 6: chaos.v1.Do.wake:type_name -> chaos.v1.Wake
-	10, // 7: chaos.v1.Do.flow:type_name -> chaos.v1.FlowStep
-	15, // 8: chaos.v1.Do.together:type_name -> chaos.v1.Together
-	11, // 9: chaos.v1.Do.version:type_name -> chaos.v1.VersionStep
-	12, // 10: chaos.v1.Do.attach:type_name -> chaos.v1.AttachProgram
-	13, // 11: chaos.v1.Do.combine:type_name -> chaos.v1.Combine
-	14, // 12: chaos.v1.Do.again:type_name -> chaos.v1.Again
+	9,  // 5: chaos.v1.Do.awaken:type_name -> chaos.v1.Awaken
+	10, // 6: chaos.v1.Do.wake:type_name -> chaos.v1.Wake
+	11, // 7: chaos.v1.Do.flow:type_name -> chaos.v1.FlowStep
+	16, // 8: chaos.v1.Do.together:type_name -> chaos.v1.Together
+	12, // 9: chaos.v1.Do.version:type_name -> chaos.v1.VersionStep
+	13, // 10: chaos.v1.Do.attach:type_name -> chaos.v1.AttachProgram
+	14, // 11: chaos.v1.Do.combine:type_name -> chaos.v1.Combine
+	15, // 12: chaos.v1.Do.again:type_name -> chaos.v1.Again
 	4,  // 13: chaos.v1.CallProgram.steps:type_name -> chaos.v1.Do
 	4,  // 14: chaos.v1.SendProgram.steps:type_name -> chaos.v1.Do
 	4,  // 15: chaos.v1.AttachProgram.steps:type_name -> chaos.v1.Do
@@ -2052,19 +2120,19 @@ var file_chaos_v1_programs_proto_depIdxs = []int32{
 	4,  // 18: chaos.v1.Again.steps:type_name -> chaos.v1.Do
 	5,  // 19: chaos.v1.Together.calls:type_name -> chaos.v1.CallProgram
 	2,  // 20: chaos.v1.InterpreterService.Interpret:input_type -> chaos.v1.InterpretRequest
-	16, // 21: chaos.v1.InterpreterService.Add:input_type -> chaos.v1.AddRequest
-	18, // 22: chaos.v1.InterpreterService.Count:input_type -> chaos.v1.CountRequest
-	20, // 23: chaos.v1.MoverService.Move:input_type -> chaos.v1.MoveRequest
-	24, // 24: chaos.v1.FlowService.Run:input_type -> chaos.v1.RunFlowRequest
-	26, // 25: chaos.v1.FlowService.Nudge:input_type -> chaos.v1.NudgeRequest
-	28, // 26: chaos.v1.FlowService.Settle:input_type -> chaos.v1.SettleRequest
+	17, // 21: chaos.v1.InterpreterService.Add:input_type -> chaos.v1.AddRequest
+	19, // 22: chaos.v1.InterpreterService.Count:input_type -> chaos.v1.CountRequest
+	21, // 23: chaos.v1.MoverService.Move:input_type -> chaos.v1.MoveRequest
+	25, // 24: chaos.v1.FlowService.Run:input_type -> chaos.v1.RunFlowRequest
+	27, // 25: chaos.v1.FlowService.Nudge:input_type -> chaos.v1.NudgeRequest
+	29, // 26: chaos.v1.FlowService.Settle:input_type -> chaos.v1.SettleRequest
 	3,  // 27: chaos.v1.InterpreterService.Interpret:output_type -> chaos.v1.InterpretResponse
-	17, // 28: chaos.v1.InterpreterService.Add:output_type -> chaos.v1.AddResponse
-	19, // 29: chaos.v1.InterpreterService.Count:output_type -> chaos.v1.CountResponse
-	21, // 30: chaos.v1.MoverService.Move:output_type -> chaos.v1.MoveResponse
-	25, // 31: chaos.v1.FlowService.Run:output_type -> chaos.v1.RunFlowResponse
-	27, // 32: chaos.v1.FlowService.Nudge:output_type -> chaos.v1.NudgeResponse
-	29, // 33: chaos.v1.FlowService.Settle:output_type -> chaos.v1.SettleResponse
+	18, // 28: chaos.v1.InterpreterService.Add:output_type -> chaos.v1.AddResponse
+	20, // 29: chaos.v1.InterpreterService.Count:output_type -> chaos.v1.CountResponse
+	22, // 30: chaos.v1.MoverService.Move:output_type -> chaos.v1.MoveResponse
+	26, // 31: chaos.v1.FlowService.Run:output_type -> chaos.v1.RunFlowResponse
+	28, // 32: chaos.v1.FlowService.Nudge:output_type -> chaos.v1.NudgeResponse
+	30, // 33: chaos.v1.FlowService.Settle:output_type -> chaos.v1.SettleResponse
 	27, // [27:34] is the sub-list for method output_type
 	20, // [20:27] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
@@ -2101,7 +2169,7 @@ func file_chaos_v1_programs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chaos_v1_programs_proto_rawDesc), len(file_chaos_v1_programs_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
