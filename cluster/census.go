@@ -26,6 +26,8 @@ func (counted) StepDown(uint64, error)   {}
 func (counted) Committed(uint64, uint64) {}
 func (counted) Applied(uint64, uint64)   {}
 
+func (counted) LeaderChanged(uint64, uint64) {}
+
 // takeCensus finds out what is kept, without the engine: no timer fires, no message is sent and no
 // handler runs. The groups are led all the same, since only a leader knows that the store has all
 // that was acknowledged. It opens log and store, and closes them.

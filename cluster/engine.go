@@ -187,7 +187,7 @@ func (e *partitions) replicas(config Config, at *layout) replica.Config {
 		groups[i] = replica.GroupID(i) + 1 // group 0 is the cluster's own, once there is one
 	}
 	return replica.Config{
-		Log: e.log, Store: e.store, NodeID: at.identity.raftID, Groups: groups, Logger: config.Logger,
+		Log: e.log, Store: e.store, NodeID: at.identity.raftID, Groups: groups, Found: true, Logger: config.Logger,
 		MaxBacklogBytes: int(clamp(config.MemoryBytes/8, 16<<20, 256<<20)),
 		MaxApplyBytes:   64 << 20, // as much as the store takes
 		Once:            func(_ replica.GroupID, key []byte) bool { return table.Once(key) },

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	raft "go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
 	"github.com/perdure/perdure/storage/nodelog"
@@ -49,6 +50,8 @@ type appendPart struct {
 	entries     []*pb.Entry
 	state       []byte        // memory for the write's State
 	answers     []*pb.Message // to be delivered once the batch is durable
+	install     []*install    // snapshots that the write starts the log anew for
+	drop        bool          // the write ends the replica
 }
 
 func (a *appender) init(h *Host) {
@@ -60,6 +63,59 @@ func (a *appender) add(g *Group, m *pb.Message) {
 	ls := &g.loopState
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	part, b := a.partLocked(g)
+	if !raft.IsEmptySnap(m.GetSnapshot()) {
+		// What the group had gathered is before the snapshot; what it says it has, it has by it.
+		at := m.GetSnapshot().GetMetadata()
+		part.ensureWrite(b)
+		clear(part.entries)
+		part.entries, part.install = part.entries[:0], append(part.install, ls.install)
+		w := &b.writes[part.write]
+		w.Entries, w.Reset = w.Entries[:0], &nodelog.Position{Index: at.GetIndex(), Term: at.GetTerm()}
+		ls.install, ls.hardDirty = nil, true
+		ls.voteDirty = true // or the state would not be written
+	}
+	part.answers = append(part.answers, m.GetResponses()...)
+	// A commit index alone need not be durable: it is written along with the next entries.
+	if len(m.GetEntries()) > 0 || ls.voteDirty {
+		part.ensureWrite(b)
+		b.durable = true
+		part.addEntries(&b.writes[part.write], m.GetEntries())
+		if ls.hardDirty {
+			part.state = appendState(part.state[:0], ls.hard, ls.life, false)
+			b.writes[part.write].State = part.state
+			if ls.voteDirty {
+				ls.voteBatch = b.id
+			}
+			ls.hardDirty, ls.voteDirty = false, false
+		}
+	}
+}
+
+// drop puts into the gathering batch that the group has no replica here any more.
+func (a *appender) drop(g *Group) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	part, b := a.partLocked(g)
+	part.ensureWrite(b)
+	b.durable, part.drop = true, true
+	clear(part.entries)
+	clear(part.answers)
+	part.entries, part.answers = part.entries[:0], part.answers[:0]
+	part.state = appendState(part.state[:0], g.loopState.hard, g.loopState.life, true)
+	w := &b.writes[part.write]
+	w.Entries, w.Reset, w.State = w.Entries[:0], &nodelog.Position{}, part.state
+}
+
+func (p *appendPart) ensureWrite(b *appendBatch) {
+	if p.write < 0 {
+		p.write = b.addWrite(p.group.id)
+	}
+}
+
+// partLocked returns the group's part of the gathering batch.
+func (a *appender) partLocked(g *Group) (*appendPart, *appendBatch) {
+	ls := &g.loopState
 	b := a.mu.gathering
 	if b == nil {
 		b = a.newBatchLocked()
@@ -71,21 +127,7 @@ func (a *appender) add(g *Group, m *pb.Message) {
 		ls.appending++
 		b.addPart(g)
 	}
-	part := &b.parts[ls.part]
-	part.answers = append(part.answers, m.GetResponses()...)
-	// A commit index alone need not be durable: it is written along with the next entries.
-	if len(m.GetEntries()) > 0 || ls.voteDirty {
-		if part.write < 0 {
-			part.write = b.addWrite(g.id)
-		}
-		b.durable = true
-		part.addEntries(&b.writes[part.write], m.GetEntries())
-		if ls.hardDirty {
-			part.state = appendHardState(part.state[:0], ls.hard)
-			b.writes[part.write].State = part.state
-			ls.hardDirty, ls.voteDirty = false, false
-		}
-	}
+	return &b.parts[ls.part], b
 }
 
 // addEntries puts entries behind those of the part, or over them if they overlap.
@@ -125,7 +167,7 @@ func (b *appendBatch) addWrite(id GroupID) int {
 		b.writes = append(b.writes, nodelog.GroupWrite{})
 	}
 	w := &b.writes[len(b.writes)-1]
-	w.Group, w.Entries, w.State = uint32(id), w.Entries[:0], nil
+	w.Group, w.Reset, w.Entries, w.State = uint32(id), nil, w.Entries[:0], nil
 	return len(b.writes) - 1
 }
 
@@ -151,6 +193,7 @@ func (a *appender) recycle(b *appendBatch) {
 		clear(part.entries)
 		clear(part.answers)
 		part.group, part.entries, part.answers = nil, part.entries[:0], part.answers[:0]
+		part.install, part.drop = nil, false
 	}
 	for i := range b.writes {
 		clear(b.writes[i].Entries)

@@ -47,6 +47,8 @@ type applyItem struct {
 	group   *Group
 	entries []*pb.Entry
 	confs   []confAt
+	install *install // put this in the place of all that is there
+	drop    bool     // forget all that is there
 }
 
 // confAt is the Raft configuration, marshalled, from an index on.
@@ -63,6 +65,10 @@ type groupApplyState struct {
 	halted   error // nothing more is applied
 	void     error
 	voidTerm uint64
+
+	installed []*install // by this batch
+	dropped   bool       // by this batch
+	rubbish   []uint8    // generations that nothing refers to after this batch
 }
 
 func (a *applier) init(h *Host) {
@@ -187,6 +193,9 @@ func (a *applier) merge() {
 	for i := range a.work {
 		item := &a.work[i]
 		st := &item.group.applyState
+		if item.install != nil || item.drop {
+			a.replace(item)
+		}
 		n := 0
 		for _, entry := range item.entries {
 			if st.halted == nil {
@@ -198,10 +207,7 @@ func (a *applier) merge() {
 			}
 			n++
 			st.done += len(entry.Data)
-			if !st.touched {
-				st.touched = true
-				a.touched = append(a.touched, item.group)
-			}
+			a.touch(item.group)
 		}
 		if item.entries = item.entries[n:]; len(item.entries) > 0 {
 			break
@@ -226,10 +232,37 @@ func (a *applier) merge() {
 		}
 	}
 	for _, g := range a.touched {
-		if g.applyState.index > 0 {
-			a.batch.Put(appliedKey(g.id), g.applyState.appendEncoded(nil))
+		st := &g.applyState
+		if st.dropped {
+			a.batch.Delete(appliedKey(g.id))
+		}
+		if st.dropped || len(st.installed) > 0 {
+			a.batch.Delete(stagedKey(g.id))
+		}
+		if st.index > 0 {
+			a.batch.Put(appliedKey(g.id), st.appendEncoded(nil))
 		}
 	}
+}
+
+func (a *applier) touch(g *Group) {
+	if !g.applyState.touched {
+		g.applyState.touched = true
+		a.touched = append(a.touched, g)
+	}
+}
+
+// replace makes another generation, or none, be what the group has, from this batch on.
+func (a *applier) replace(item *applyItem) {
+	st := &item.group.applyState
+	a.touch(item.group)
+	st.rubbish = append(st.rubbish, st.generation)
+	if item.drop {
+		st.applied, st.dropped = applied{generation: a.host.cleaner.fresh(item.group)}, true
+		return
+	}
+	st.applied = item.install.applied
+	st.installed = append(st.installed, item.install)
 }
 
 // apply adds one entry's mutations to ops, or reports that the batch has no room for it. An
@@ -320,7 +353,7 @@ func (a *applier) commit(timer *time.Timer) error {
 		a.mu.Lock()
 		a.mu.since = since
 		a.mu.Unlock()
-		err := a.host.cfg.Store.Commit(&a.batch)
+		err := a.host.write(&a.batch)
 		if told := a.host.cfg.OnCommit; told != nil {
 			told(time.Since(since))
 		}
@@ -365,13 +398,23 @@ func (a *applier) report() {
 	a.notices = a.notices[:0]
 	for _, g := range a.touched {
 		st := &g.applyState
-		g.listener.Applied(st.epoch, st.sequence)
-		notice := applyNotice{group: g, index: st.index, term: st.term, void: st.void, voidTerm: st.voidTerm}
+		g.generation.Store(uint32(st.generation))
+		for _, generation := range st.rubbish {
+			a.host.cleaner.enqueue(g, generation)
+		}
+		if st.index > 0 {
+			g.listener.Applied(st.epoch, st.sequence)
+		}
+		notice := applyNotice{
+			group: g, index: st.index, term: st.term, void: st.void, voidTerm: st.voidTerm,
+			installed: st.installed, dropped: st.dropped,
+		}
 		if st.halted != nil {
 			notice.halted = fmt.Errorf("partition %d: %w", g.id, st.halted)
 		}
 		a.notices = append(a.notices, notice)
 		st.touched, st.done, st.void = false, 0, nil
+		st.installed, st.dropped, st.rubbish = nil, false, nil
 	}
 	in.mu.Lock()
 	in.mu.applies = append(in.mu.applies, a.notices...)
@@ -386,8 +429,8 @@ func (a *applier) report() {
 func (a *applier) truncate() {
 	for _, g := range a.touched {
 		st := &g.applyState
-		if st.index == 0 {
-			continue // halted at its first entry
+		if st.index == 0 || g.keepsLog.Load() {
+			continue // halted at its first entry, or the loop decides
 		}
 		a.host.cfg.Log.TruncatePrefix(uint32(g.id), st.index, st.term)
 	}

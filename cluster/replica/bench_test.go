@@ -47,6 +47,8 @@ func (s *sequencer) Lead(epoch uint64) {
 
 func (s *sequencer) StepDown(uint64, error) {}
 
+func (s *sequencer) LeaderChanged(uint64, uint64) {}
+
 func (s *sequencer) Applied(uint64, uint64) {}
 
 func (s *sequencer) Committed(_, sequence uint64) {
@@ -172,7 +174,7 @@ func measure(b *testing.B, log replica.Log, store storage.Store, proposers, grou
 	for id := range replica.GroupID(groups) {
 		ids = append(ids, id)
 	}
-	host, err := replica.Open(replica.Config{Log: log, Store: store, NodeID: 1, Groups: ids, Logger: slog.New(slog.DiscardHandler)})
+	host, err := replica.Open(replica.Config{Log: log, Store: store, NodeID: 1, Groups: ids, Found: true, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}

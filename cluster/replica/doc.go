@@ -16,7 +16,8 @@
 // in the same batch as the mutations, how far each group is applied, under which epoch and
 // sequence, and the group's Raft configuration. What the store lacks is replayed from the log.
 //
-// A group starts as follower, campaigns, and leads once its own term's first entry, and with it
+// A group starts as follower, campaigns (at once if this node has the only vote, else when no leader is
+// heard), and leads once its own term's first entry, and with it
 // everything before, is in the store:
 //
 //	follower ──campaign──► elected ──first entry of the term in the store──► leading (Lead)
@@ -31,13 +32,19 @@
 //   - The loop (the goroutine of Run) owns all RawNodes and everything in Group below "loop".
 //     It is fed by the intake: proposals, finished appends, finished applies. It never blocks on
 //     a disk, except when it reads back entries that memory no longer holds (start, restart).
+//
 //   - The appender owns Log.Append. The loop adds what all groups have ready to one pending
 //     batch; each time a sync returns, the appender takes whatever has gathered.
+//
 //   - The applier owns Store.Commit and the merge of committed records of all groups into one
 //     batch, and calls Listener.Applied and Log.TruncatePrefix, in this order, once it returned.
 //
-// One-voter groups need no ticks: nothing happens in them that a proposal or a disk did not
-// cause, so an idle host has no timers.
+//   - The cleaner deletes rows that nothing refers to any more. It runs only with Config.Peers.
+//
+//   - Receivers are goroutines of the transport's, in ReceiveSnapshot: they write a snapshot's rows.
+//
+// Groups that are on this node alone need no ticks: nothing happens in them that a proposal or
+// a disk did not cause, so an idle host without Config.Peers has no timers.
 //
 // # Failures
 //
@@ -50,13 +57,16 @@
 // (ErrDataLoss). An append or a commit that hangs is reported by Health and logged, and does not
 // end the process.
 //
-// # Seams for more than one voter
+// # More than one voter
 //
-// Raft messages to other nodes leave in Host.send and would enter by RawNode.Step in the loop;
-// ticks belong to the loop's timer; raftLog.Snapshot and the generation in the store's keys are
-// where a partition's snapshot is sent and installed; the applier truncates the log up to what is
-// applied, and has to leave more for followers that lag. A transport must hold back the messages
-// of a Ready that changes term or vote until that append has returned: the library hands them out
-// at once, and a candidate that asks for votes before its own is durable could, after a crash,
-// lead the same term twice.
+// With Config.Peers the groups have members on other nodes: messages of a round go out as one frame
+// for each node, ticks make followers campaign, and what a Ready says to other nodes waits for the append
+// if term or vote changed in it: the library hands a candidate's requests out at once, and one
+// that asks for votes before its own is durable could, after a crash, lead the same term twice.
+//
+// A group without a replica on this node is absent. Its replica comes into being, empty, when
+// a leader that has it in its configuration speaks to it, and gets the log or a snapshot
+// (install.go). A node that is no member any more drops its replica once a leader says so, and keeps
+// its term and vote (removal.go). The log keeps for members that lag what RetainBytes allows
+// (retain.go).
 package replica

@@ -48,7 +48,7 @@ func FuzzDecodeApplied(f *testing.F) {
 	f.Add([]byte{appliedFormat, 0, 0x80})
 	f.Add(appliedKey(7))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if group, ok := groupOfAppliedKey(data); ok && len(data) != len(appliedKey(group)) {
+		if group, ok := groupOfOwnKey(appliedPrefix, data); ok && len(data) != len(appliedKey(group)) {
 			t.Errorf("a key of %d bytes names group %d", len(data), group)
 		}
 		a, err := decodeApplied(data)

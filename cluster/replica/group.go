@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	raft "go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -14,11 +15,16 @@ type Group struct {
 	host     *Host
 	id       GroupID
 	listener Listener
-	prefix   [prefixBytes]byte // of the generation in use; fixed until snapshots are installed
+	// generation is the one in use. The applier changes it once what it is to be is in the store.
+	generation atomic.Uint32
+	// keepsLog is whether the loop truncates the log, for the sake of members that lag, and not the
+	// applier.
+	keepsLog atomic.Bool
 
 	// Guarded by Host.intake.mu.
 	mu struct {
 		lead         uint64 // the epoch in which Propose is open, or 0
+		solo         bool   // the group has one voter, this node
 		nextSequence uint64
 		backlogBytes int
 	}
@@ -31,8 +37,8 @@ type Group struct {
 //
 // Invariant: stored ≤ handed ≤ commit ≤ last index of the log.
 type groupLoopState struct {
-	node *raft.RawNode // nil while the group waits for its restart
-	log  *raftLog
+	node *raft.RawNode // nil while the group is absent, or halted
+	log  *raftLog      // nil while the group is absent
 
 	// incarnation counts the nodes of this group: what an append answers to an older one is void.
 	incarnation uint64
@@ -57,6 +63,16 @@ type groupLoopState struct {
 	sequence  uint64 // the last one given to the node
 	committed uint64 // the last one told to the listener
 
+	lead     uint64 // who leads, as LeaderChanged was told
+	leadTerm uint64
+
+	// voteBatch is the last append batch with a term or vote that is not durable yet, or 0;
+	// outbox are the messages to other nodes that wait for it.
+	voteBatch uint64
+	outbox    []*pb.Message
+
+	replicaLoopState
+
 	flights     []flight // proposed and not handed to the applier, ascending
 	indexed     int      // flights[:indexed] have an index
 	acked       int      // flights[:acked] were told to the listener
@@ -70,6 +86,30 @@ type groupLoopState struct {
 	dirty    bool          // in loop.dirty
 	entries  []*pb.Entry   // proposals of this round; the node clones them, so they are reused
 	proposed int           // entries in use
+}
+
+// replicaLoopState is what the loop knows of a group because of other nodes.
+type replicaLoopState struct {
+	life     uint64            // how often the replica was dropped
+	lives    map[uint64]uint64 // of other nodes' replicas, the highest heard of
+	dropping bool              // the replica is being dropped: nothing is heard until it is
+	redrop   bool              // the log had no space for that; try again
+	doubt    bool              // a node said that this one is not a member
+	silent   int               // ticks since a leader was heard
+	ticking  bool              // in loop.ticking
+
+	barriers []*barrier // that the next round of heartbeats is for
+	flying   []*barrier // that this round is for
+	round    uint64     // its number, or 0
+	change   *change    // under way
+	transfer *transfer  // under way
+
+	receiving bool       // a snapshot for the group is being received
+	install   *install   // the snapshot that the node was given and the log has not; nil if none
+	settling  []*install // those that the log has and the store has not
+	sendable  *sendable  // what raftLog.Snapshot answered last, until it is sent
+	marks     []mark     // of what the log keeps though the store has it, ascending
+	retained  int        // bytes of marks
 }
 
 // flight is a record between Propose and the applier.
@@ -127,13 +167,22 @@ func (g *Group) Propose(epoch, sequence uint64, payload []byte) error {
 // Snapshot returns the store's current snapshot, bounded to the partition and with its prefix
 // stripped. The caller must Release it.
 func (g *Group) Snapshot() storage.Snapshot {
-	return newPartitionSnapshot(g.host.cfg.Store.Snapshot(), g.prefix)
+	for {
+		generation := g.generation.Load()
+		snapshot := g.host.cfg.Store.Snapshot()
+		// A generation is deleted only after the next one is in use, so that this one is whole.
+		if g.generation.Load() == generation {
+			return newPartitionSnapshot(snapshot, keyPrefix(g.id, uint8(generation)))
+		}
+		snapshot.Release()
+	}
 }
 
 // silent is the listener of a group that nobody attached to.
 type silent struct{}
 
-func (silent) Lead(uint64)              {}
-func (silent) StepDown(uint64, error)   {}
-func (silent) Committed(uint64, uint64) {}
-func (silent) Applied(uint64, uint64)   {}
+func (silent) Lead(uint64)                  {}
+func (silent) StepDown(uint64, error)       {}
+func (silent) Committed(uint64, uint64)     {}
+func (silent) Applied(uint64, uint64)       {}
+func (silent) LeaderChanged(uint64, uint64) {}

@@ -33,6 +33,8 @@ type watcher struct {
 		last      uint64 // epoch of the last Applied
 		ended     bool   // Run returned
 		changed   chan struct{}
+
+		leader, leaderTerm uint64
 	}
 }
 
@@ -97,6 +99,16 @@ func (w *watcher) Applied(epoch, sequence uint64) {
 	}
 	w.mu.last = epoch
 	w.mu.applied[epoch] = sequence
+	w.change()
+}
+
+func (w *watcher) LeaderChanged(leader, term uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if term < w.mu.leaderTerm || leader != 0 && term == w.mu.leaderTerm && w.mu.leader != 0 && leader != w.mu.leader {
+		w.t.Errorf("LeaderChanged(%d, %d) after (%d, %d)", leader, term, w.mu.leader, w.mu.leaderTerm)
+	}
+	w.mu.leader, w.mu.leaderTerm = leader, term
 	w.change()
 }
 
@@ -169,7 +181,7 @@ func quiet() *slog.Logger {
 
 func config(log Log, store storage.Store, groups ...GroupID) Config {
 	return Config{
-		Log: log, Store: store, NodeID: 7, Groups: groups, Logger: quiet(),
+		Log: log, Store: store, NodeID: 7, Groups: groups, Found: true, Logger: quiet(),
 		MaxApplyDelay: time.Millisecond, RetryDelay: 10 * time.Millisecond,
 	}
 }

@@ -38,6 +38,11 @@ type arrivals struct {
 	applies   []applyNotice
 	broken    []*Group // got a proposal that was not the next one
 	failure   error    // ends Run
+
+	messages     []incoming // from other nodes
+	messageBytes int
+	barriers     []*barrier
+	calls        []func(*loop) // run on the loop's goroutine
 }
 
 // proposal is a record on its way into the log. data is the entry.
@@ -54,6 +59,8 @@ type applyNotice struct {
 	void        error // set if a record of term voidTerm had no effect
 	voidTerm    uint64
 	halted      error // set if the entry after index cannot be applied
+	installed   []*install
+	dropped     bool // the store has nothing of the group any more
 }
 
 func (in *intake) start() bool {
@@ -114,12 +121,16 @@ func (in *intake) take(into *arrivals) {
 	clear(into.appends)
 	clear(into.applies)
 	clear(into.broken)
+	clear(into.messages)
+	clear(into.barriers)
+	clear(into.calls)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	failure := in.mu.failure
 	*into, in.mu.arrivals = in.mu.arrivals, arrivals{
 		proposals: into.proposals[:0], appends: into.appends[:0],
-		applies: into.applies[:0], broken: into.broken[:0],
+		applies: into.applies[:0], broken: into.broken[:0], messages: into.messages[:0],
+		barriers: into.barriers[:0], calls: into.calls[:0],
 		failure: failure,
 	}
 }

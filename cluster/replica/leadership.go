@@ -6,12 +6,21 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	pb "go.etcd.io/raft/v3/raftpb"
 )
 
 // applied follows the applier: how far the store is, and with it whether an elected group leads.
 func (l *loop) applied(n *applyNotice) {
 	g := n.group
 	ls := &g.loopState
+	if n.dropped {
+		l.dropped(g)
+		return
+	}
+	for _, in := range n.installed {
+		l.installed(g, in)
+	}
 	if n.halted != nil {
 		if ls.halted == nil {
 			l.halt(g, n.halted)
@@ -19,8 +28,10 @@ func (l *loop) applied(n *applyNotice) {
 		return
 	}
 	ls.stored = n.index
-	if ls.log != nil {
+	if ls.log != nil && !g.keepsLog.Load() {
 		ls.log.truncated(n.index, n.term)
+	} else if ls.log != nil {
+		l.trim(g)
 	}
 	if n.void != nil && ls.epoch != 0 && n.voidTerm == ls.epoch {
 		l.stop(g, n.void)
@@ -36,7 +47,7 @@ func (l *loop) lead(g *Group) {
 	ls.leading = true
 	in := &l.host.intake
 	in.mu.Lock()
-	g.mu.lead, g.mu.nextSequence = ls.epoch, 1
+	g.mu.lead, g.mu.nextSequence, g.mu.solo = ls.epoch, 1, g.isSolo()
 	in.mu.Unlock()
 	l.host.cfg.Logger.Debug("leading", "partition", uint32(g.id), "epoch", ls.epoch, "index", ls.leadIndex)
 	g.listener.Lead(ls.epoch)
@@ -55,6 +66,7 @@ func (l *loop) stepDown(g *Group, cause error) {
 	ls.flights, ls.indexed, ls.acked, ls.flightBytes = ls.flights[:0], 0, 0, 0
 	epoch, led := ls.epoch, ls.leading
 	ls.epoch, ls.leadIndex, ls.leading = 0, 0, false
+	l.abandon(g, cause)
 	if led {
 		level := slog.LevelInfo
 		if errors.Is(cause, ErrStopped) {
@@ -68,6 +80,17 @@ func (l *loop) stepDown(g *Group, cause error) {
 func (l *loop) stepDownAll(cause error) {
 	for _, g := range l.host.order {
 		l.stepDown(g, cause)
+	}
+}
+
+// acknowledge is what a planted bug does.
+func (l *loop) acknowledge(g *Group, entries []*pb.Entry) {
+	ls := &g.loopState
+	if len(entries) > 0 {
+		commit := ls.commit
+		ls.commit = max(commit, entries[len(entries)-1].GetIndex())
+		l.committed(g)
+		ls.commit = commit
 	}
 }
 
@@ -103,13 +126,18 @@ func (l *loop) settle() {
 	l.stopping = kept
 }
 
-// restart makes the group step down and start again from the log, as follower, and campaign
-// after a pause.
+// restart makes the group step down and start again from the log, as follower. One whose only voter
+// is this node campaigns after a pause; of others, somebody will when no leader is heard.
 func (l *loop) restart(g *Group, cause error) {
 	ls := &g.loopState
 	l.stepDown(g, cause)
 	ls.stopping = nil
+	l.forgetInstall(g, fmt.Errorf("%w: the replica started again: %w", ErrRefused, cause))
 	if ls.halted != nil {
+		return
+	}
+	if ls.log == nil { // absent; if it was becoming so, the log still has it
+		ls.redrop = ls.dropping
 		return
 	}
 	ls.node = nil
@@ -122,7 +150,11 @@ func (l *loop) restart(g *Group, cause error) {
 		return
 	}
 	l.mark(g)
-	if !ls.retry {
+	if ls.lead != 0 {
+		ls.lead = 0
+		g.listener.LeaderChanged(0, ls.leadTerm)
+	}
+	if g.isSolo() && !ls.retry {
 		ls.retry = true
 		l.retries = append(l.retries, g)
 		l.retryAt = time.Now().Add(l.host.cfg.RetryDelay)
@@ -166,7 +198,8 @@ func (l *loop) halt(g *Group, err error) {
 	ls.halted = err
 	l.stepDown(g, err)
 	ls.node, ls.stopping = nil, nil
-	ls.heldBack = nil
+	ls.heldBack, ls.outbox = nil, nil
+	l.forgetInstall(g, fmt.Errorf("%w: the partition is halted: %w", ErrRefused, err))
 	err = fmt.Errorf("replica: partition %d is halted: %w", g.id, err)
 	l.host.faults.halted(g.id, err)
 	l.host.cfg.Logger.Error("partition is halted: it serves nothing until this is repaired", "partition", uint32(g.id), "error", err)
@@ -186,7 +219,7 @@ func (l *loop) watch() {
 	if len(l.retries) > 0 && !time.Now().Before(l.retryAt) && !l.closing {
 		for _, g := range l.retries {
 			g.loopState.retry = false
-			if g.loopState.node != nil {
+			if g.loopState.node != nil && g.isSolo() {
 				g.loopState.campaign = true
 				l.mark(g)
 			}
@@ -198,5 +231,7 @@ func (l *loop) watch() {
 	if err != nil && !l.stall {
 		l.stall = true
 		l.host.cfg.Logger.Error("the disk hangs", "error", err)
+		// Nothing else makes a leader whose disk hangs give way: its heartbeats need no disk.
+		l.handOver()
 	}
 }

@@ -44,8 +44,13 @@ type raftLog struct {
 	log   Log
 	group GroupID
 
-	hard *pb.HardState
-	conf *pb.ConfState
+	hard    *pb.HardState
+	life    uint64 // how often the replica was dropped
+	dropped bool   // and the store may not know of the last time yet
+	conf    *pb.ConfState
+
+	// snapshot answers Snapshot. Nil if there is no way to send one.
+	snapshot func() (*pb.Snapshot, error)
 
 	// first-1 ≤ handed ≤ last; the log may have been truncated less far than first says.
 	first, last         uint64
@@ -60,11 +65,14 @@ var _ raft.Storage = (*raftLog)(nil)
 
 // openRaftLog loads a group's state and bounds.
 func openRaftLog(log Log, group GroupID) (*raftLog, error) {
-	r := &raftLog{log: log, group: group}
-	var err error
-	if r.hard, err = decodeHardState(log.State(uint32(group))); err != nil {
-		return nil, err
+	r := &raftLog{log: log, group: group, hard: &pb.HardState{}}
+	state := log.State(uint32(group))
+	if _, last := log.Bounds(uint32(group)); len(state) > 0 || last > 0 {
+		if err := r.decodeState(state); err != nil {
+			return nil, err
+		}
 	}
+	var err error
 	for {
 		r.first, r.last = log.Bounds(uint32(group))
 		if r.firstTerm, err = r.termAt(r.first - 1); err == nil {
@@ -120,6 +128,13 @@ func (r *raftLog) handed(index uint64) {
 	}
 }
 
+// reset notes that the log is empty and continues behind an index.
+func (r *raftLog) reset(index, term uint64) {
+	r.first, r.firstTerm = index+1, term
+	r.last, r.lastTerm = index, term
+	r.tail = nil
+}
+
 // truncated notes that the log is about to forget everything up to index.
 func (r *raftLog) truncated(index, term uint64) {
 	if index >= r.first {
@@ -150,6 +165,9 @@ func (r *raftLog) Term(index uint64) (uint64, error) {
 		return r.tail[index-r.tail[0].GetIndex()].GetTerm(), nil
 	}
 	term, err := r.termAt(index)
+	if errors.Is(err, nodelog.ErrCompacted) {
+		return 0, raft.ErrCompacted // by the applier, whose notice is on its way
+	}
 	if err != nil {
 		r.fail(err)
 	}
@@ -180,6 +198,9 @@ func (r *raftLog) Entries(lo, hi, maxBytes uint64) ([]*pb.Entry, error) {
 		}
 	}
 	stored, err := r.log.Entries(uint32(r.group), lo, hi, maxBytes)
+	if errors.Is(err, nodelog.ErrCompacted) {
+		return nil, raft.ErrCompacted
+	}
 	if err == nil && len(stored) == 0 {
 		err = errors.New("none returned")
 	}
@@ -198,10 +219,12 @@ func (r *raftLog) Entries(lo, hi, maxBytes uint64) ([]*pb.Entry, error) {
 	return entries, nil
 }
 
-// Snapshot is asked for when a peer needs entries that the log no longer has. One-voter groups
-// have no peers, so it is never called; snapshots arrive with the second node.
+// Snapshot is asked for when a peer needs entries that the log no longer has.
 func (r *raftLog) Snapshot() (*pb.Snapshot, error) {
-	return nil, raft.ErrSnapshotTemporarilyUnavailable
+	if r.snapshot == nil {
+		return nil, raft.ErrSnapshotTemporarilyUnavailable
+	}
+	return r.snapshot()
 }
 
 func (r *raftLog) fail(err error) {
@@ -213,26 +236,52 @@ func (r *raftLog) fail(err error) {
 // entryOverheadBytes is what an entry's index, term and type are counted as.
 const entryOverheadBytes = 16
 
-const stateFormat = 1
+// A state is its format, term, vote, commit and, from format 2 on, life and flags. Format 1 is
+// written as long as it says everything, so that older builds can read it.
+const (
+	stateFormat      = 1
+	stateFormatLives = 2
+	stateDropped     = 1
+)
 
-// appendHardState encodes what Raft must remember of a group besides its entries.
-func appendHardState(dst []byte, hard *pb.HardState) []byte {
-	dst = append(dst, stateFormat)
+// appendState encodes what Raft must remember of a group besides its entries.
+func appendState(dst []byte, hard *pb.HardState, life uint64, dropped bool) []byte {
+	format := byte(stateFormat)
+	if life > 0 || dropped {
+		format = stateFormatLives
+	}
+	dst = append(dst, format)
 	dst = binary.AppendUvarint(dst, hard.GetTerm())
 	dst = binary.AppendUvarint(dst, hard.GetVote())
-	return binary.AppendUvarint(dst, hard.GetCommit())
+	dst = binary.AppendUvarint(dst, hard.GetCommit())
+	if format == stateFormat {
+		return dst
+	}
+	flags := uint64(0)
+	if dropped {
+		flags |= stateDropped
+	}
+	dst = binary.AppendUvarint(dst, life)
+	return binary.AppendUvarint(dst, flags)
 }
 
-func decodeHardState(data []byte) (*pb.HardState, error) {
+func (r *raftLog) decodeState(data []byte) error {
 	if len(data) == 0 {
-		return nil, errors.New("the log has no state for the group")
+		return errors.New("the log has no state for the group")
 	}
-	if data[0] != stateFormat {
-		return nil, fmt.Errorf("log state: %w: %d, this build knows up to %d", ErrNewerFormat, data[0], stateFormat)
+	count := 3
+	switch data[0] {
+	case stateFormat:
+	case stateFormatLives:
+		count = 5
+	default:
+		return fmt.Errorf("log state: %w: %d, this build knows up to %d", ErrNewerFormat, data[0], stateFormatLives)
 	}
-	fields, _, err := takeUvarints(data[1:], 3)
+	fields, _, err := takeUvarints(data[1:], count)
 	if err != nil {
-		return nil, fmt.Errorf("log state: %w", err)
+		return fmt.Errorf("log state: %w", err)
 	}
-	return &pb.HardState{Term: new(fields[0]), Vote: new(fields[1]), Commit: new(fields[2])}, nil
+	r.hard = &pb.HardState{Term: new(fields[0]), Vote: new(fields[1]), Commit: new(fields[2])}
+	r.life, r.dropped = fields[3], fields[4]&stateDropped != 0
+	return nil
 }

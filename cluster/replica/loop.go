@@ -19,11 +19,15 @@ type loop struct {
 	host *Host
 	in   arrivals
 
-	dirty     []*Group // may have something ready
-	proposing []*Group // have entries of this round
-	stopping  []*Group // step down once their appends are back
-	retries   []*Group // campaign at retryAt
-	held      []*Group // have answers held back
+	dirty     []*Group          // may have something ready
+	proposing []*Group          // have entries of this round
+	stopping  []*Group          // step down once their appends are back
+	retries   []*Group          // campaign at retryAt
+	held      []*Group          // have answers held back
+	ticking   []*Group          // have members on other nodes
+	out       map[uint64][]byte // frames of this round, by node
+	ticks     uint64
+	rounds    uint64 // of heartbeats that barriers asked for
 	retryAt   time.Time
 	appending int // sum of groupLoopState.appending
 	closing   bool
@@ -41,10 +45,18 @@ func (l *loop) run(ctx context.Context) error {
 	l.timer.Stop()
 	defer l.timer.Stop()
 	for _, g := range l.host.order {
-		if g.loopState.node != nil {
-			g.loopState.campaign = true
-			l.mark(g)
+		if g.loopState.node == nil {
+			continue
 		}
+		l.mark(g)
+		l.watchMembers(g)
+		g.loopState.campaign = g.isSolo()
+	}
+	var ticks <-chan time.Time
+	if l.host.cfg.Peers != nil {
+		ticker := time.NewTicker(l.host.cfg.TickInterval)
+		defer ticker.Stop()
+		ticks = ticker.C
 	}
 	done := ctx.Done()
 	for {
@@ -63,10 +75,17 @@ func (l *loop) run(ctx context.Context) error {
 		case <-l.timer.C:
 			l.armed = false
 			l.watch()
+		case <-ticks:
+			l.tick()
 		case <-done:
 			done = nil
 			in.close()
 			l.closing = true
+			if err := l.round(); err != nil { // what was accepted goes into the log before the leaders leave
+				l.stepDownAll(err)
+				return err
+			}
+			l.handOver()
 		}
 	}
 }
@@ -86,6 +105,12 @@ func (l *loop) round() error {
 	for i := range l.in.applies {
 		l.applied(&l.in.applies[i])
 	}
+	for i := range l.in.messages {
+		l.receive(&l.in.messages[i])
+	}
+	for _, call := range l.in.calls {
+		call(l)
+	}
 	if len(l.in.applies) > 0 && len(l.held) > 0 && !l.host.applier.full() {
 		l.release()
 	}
@@ -93,11 +118,13 @@ func (l *loop) round() error {
 	for _, g := range l.in.broken {
 		l.stop(g, ErrSequence)
 	}
+	l.bar()
 	for len(l.dirty) > 0 {
 		l.work()
 		l.settle()
 	}
 	l.settle()
+	l.sendFrames()
 	l.host.appender.flush()
 	return nil
 }
@@ -170,7 +197,7 @@ func (l *loop) step(g *Group, m *pb.Message) (err error) {
 		return raft.ErrStopped
 	}
 	defer func() {
-		if err != nil && !errors.Is(err, raft.ErrProposalDropped) {
+		if err != nil && !errors.Is(err, raft.ErrProposalDropped) && !errors.Is(err, raft.ErrStepPeerNotFound) {
 			l.halt(g, err)
 		}
 	}()
@@ -215,8 +242,12 @@ func (l *loop) ready(g *Group) (err error) {
 		if !ls.campaign || len(ls.heldBack) > 0 {
 			return nil
 		}
-		// Not before: what is committed may contain the change that makes this node a voter.
+		// Not before: what is committed may contain the change that makes this node a voter, or
+		// others beside it.
 		ls.campaign = false
+		if !g.isSolo() {
+			return nil
+		}
 		if err := ls.node.Campaign(); err != nil {
 			return fmt.Errorf("campaign: %w", err)
 		}
@@ -231,7 +262,7 @@ func (l *loop) handle(g *Group, rd raft.Ready) error {
 	newTerm := false
 	if rd.HardState != nil {
 		newTerm = rd.HardState.GetTerm() != ls.term
-		ls.voteDirty = ls.voteDirty || newTerm || rd.HardState.GetVote() != ls.hard.GetVote()
+		ls.voteDirty = !bugVote && (ls.voteDirty || newTerm || rd.HardState.GetVote() != ls.hard.GetVote())
 		ls.hard, ls.hardDirty = rd.HardState, true
 		ls.term, ls.commit = rd.HardState.GetTerm(), rd.HardState.GetCommit()
 	}
@@ -241,6 +272,16 @@ func (l *loop) handle(g *Group, rd raft.Ready) error {
 	if rd.HardState != nil {
 		l.committed(g)
 	}
+	for i := range rd.ReadStates {
+		l.confirmed(g, rd.ReadStates[i].RequestCtx)
+	}
+	if rd.Snapshot != nil {
+		ls.conf = pb.EnsureConfState(rd.Snapshot.GetMetadata().GetConfState())
+		l.watchMembers(g)
+	}
+	// The library hands out a candidate's requests at once. If they left before its own vote was
+	// durable it could, after a crash, lead the same term twice.
+	hold := ls.voteDirty || ls.voteBatch != 0
 	for _, m := range rd.Messages {
 		switch m.GetTo() {
 		case raft.LocalAppendThread:
@@ -250,17 +291,14 @@ func (l *loop) handle(g *Group, rd raft.Ready) error {
 				return err
 			}
 		default:
-			l.host.send(g, m)
+			if hold {
+				ls.outbox = append(ls.outbox, m)
+			} else {
+				l.send(g, m)
+			}
 		}
 	}
 	return nil
-}
-
-// send would give a message to the transport. Groups have no other voters yet, so there is none;
-// Raft takes a message that is lost.
-func (h *Host) send(g *Group, m *pb.Message) {
-	h.cfg.Logger.Error("raft message to another node, and no transport to send it", "partition", uint32(g.id),
-		"to", m.GetTo(), "type", m.GetType().String())
 }
 
 // changeRole follows the node's election or loss.
@@ -274,6 +312,10 @@ func (l *loop) changeRole(g *Group) {
 	if elected && ls.epoch == 0 {
 		ls.epoch, ls.leadIndex, ls.sequence, ls.committed = ls.term, 0, 0, 0
 	}
+	if status.Lead != ls.lead || ls.term != ls.leadTerm {
+		ls.lead, ls.leadTerm = status.Lead, ls.term
+		g.listener.LeaderChanged(ls.lead, ls.leadTerm)
+	}
 }
 
 // append notes the indexes that this node's records got, and passes the message to the appender.
@@ -282,7 +324,11 @@ func (l *loop) append(g *Group, m *pb.Message) {
 	if ls.epoch != 0 {
 		for _, entry := range m.GetEntries() {
 			switch {
-			case entry.GetTerm() != ls.epoch || entry.GetType() != pb.EntryNormal:
+			case entry.GetTerm() != ls.epoch:
+			case entry.GetType() != pb.EntryNormal:
+				if ls.change != nil && ls.change.index == 0 {
+					ls.change.index = entry.GetIndex()
+				}
 			case ls.leadIndex == 0:
 				ls.leadIndex = entry.GetIndex()
 			case len(entry.Data) > 0 && ls.indexed < len(ls.flights):
@@ -342,6 +388,7 @@ func (l *loop) hand(g *Group, m *pb.Message) error {
 	l.host.intake.adjust(g, bytes)
 	ls.handed = last
 	ls.log.handed(last)
+	l.note(g, entries)
 	l.host.applier.push(item, ls.epoch != 0 && !ls.leading)
 
 	// The node may forget about applying as soon as the applier has the entries: what is in the
@@ -381,6 +428,8 @@ func (l *loop) reconfigure(g *Group, entry *pb.Entry) ([]byte, error) {
 		return nil, fmt.Errorf("%w: entry kind %d", ErrNewerFormat, entry.GetType())
 	}
 	ls.reconfigured = true
+	l.watchMembers(g)
+	l.changed(g, entry.GetIndex())
 	return proto.Marshal(ls.conf)
 }
 
@@ -419,12 +468,24 @@ func (l *loop) appended(batch *appendBatch) error {
 		ls.appending--
 		l.appending--
 		if part.incarnation != ls.incarnation || ls.node == nil {
+			if part.drop && part.incarnation == ls.incarnation {
+				l.host.applier.push(applyItem{group: part.group, drop: true}, true)
+			}
 			continue
 		}
+		for _, in := range part.install {
+			l.installing(part.group, in)
+		}
 		ls.log.stabilized(part.entries)
+		if ls.voteBatch == batch.id {
+			l.sendHeld(part.group)
+		}
+		if bugMajority {
+			l.acknowledge(part.group, part.entries)
+		}
 		for _, answer := range part.answers {
 			if answer.GetTo() != l.host.cfg.NodeID {
-				l.host.send(part.group, answer)
+				l.send(part.group, answer)
 			} else if err := l.step(part.group, answer); err != nil {
 				break // halted
 			}

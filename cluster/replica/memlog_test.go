@@ -67,6 +67,9 @@ func (l *memLog) write(writes []nodelog.GroupWrite) error {
 	l.mu.appends++
 	for _, w := range writes {
 		g := l.group(w.Group)
+		if w.Reset != nil {
+			*g = memGroup{state: g.state, first: w.Reset.Index + 1, firstTerm: w.Reset.Term}
+		}
 		for i, entry := range w.Entries {
 			if i == 0 {
 				if entry.Index < g.first || entry.Index > g.last()+1 {

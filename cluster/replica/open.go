@@ -9,12 +9,17 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/nodelog"
 )
 
 // load reads all groups from the log and the store.
 func (h *Host) load() error {
-	stored, err := h.loadApplied()
+	stored, err := h.loadRows(appliedPrefix, "applied index")
+	if err != nil {
+		return err
+	}
+	staged, err := h.loadRows(stagedPrefix, "snapshot")
 	if err != nil {
 		return err
 	}
@@ -39,6 +44,9 @@ func (h *Host) load() error {
 			problems = append(problems, fmt.Errorf("partition %d: %w: the store has applied index %d, the log does not know the partition; restore the log", id, ErrDataLoss, at.index))
 			continue
 		}
+		if !h.cfg.Found {
+			continue
+		}
 		write, err := h.founding(id)
 		if err != nil {
 			return err
@@ -54,14 +62,17 @@ func (h *Host) load() error {
 		}
 	}
 	for _, id := range h.cfg.Groups {
-		g := &Group{host: h, id: id, listener: silent{}, prefix: keyPrefix(id, stored[id].generation)}
-		if err := g.load(stored[id]); err != nil {
+		g := &Group{host: h, id: id, listener: silent{}}
+		if err := g.load(stored[id], staged[id]); err != nil {
 			problems = append(problems, fmt.Errorf("partition %d: %w", id, err))
 		}
 		h.groups[id] = g
 		h.order = append(h.order, g)
 	}
-	return joinFew(problems)
+	if err := joinFew(problems); err != nil {
+		return err
+	}
+	return h.cleaner.find()
 }
 
 // joinFew is errors.Join, but what one lost directory does to each of a thousand partitions is
@@ -74,23 +85,23 @@ func joinFew(problems []error) error {
 	return errors.Join(problems...)
 }
 
-// loadApplied reads how far the store is, per group.
-func (h *Host) loadApplied() (map[GroupID]applied, error) {
+// loadRows reads the host's own records of a kind, per group.
+func (h *Host) loadRows(prefix []byte, what string) (map[GroupID]applied, error) {
 	snapshot := h.cfg.Store.Snapshot()
 	defer snapshot.Release()
 	stored := make(map[GroupID]applied)
 	var problem error
-	upper := slices.Clone(appliedPrefix)
+	upper := slices.Clone(prefix)
 	upper[len(upper)-1]++
-	err := snapshot.Scan(appliedPrefix, upper, func(key, value []byte) bool {
-		id, ok := groupOfAppliedKey(key)
+	err := snapshot.Scan(prefix, upper, func(key, value []byte) bool {
+		id, ok := groupOfOwnKey(prefix, key)
 		if !ok {
-			problem = fmt.Errorf("applied index: malformed key %x", key)
+			problem = fmt.Errorf("%s: malformed key %x", what, key)
 			return false
 		}
 		at, err := decodeApplied(value)
 		if err != nil {
-			problem = fmt.Errorf("partition %d: applied index: %w", id, err)
+			problem = fmt.Errorf("partition %d: %s: %w", id, what, err)
 			return false
 		}
 		stored[id] = at
@@ -120,15 +131,30 @@ func (h *Host) founding(id GroupID) (nodelog.GroupWrite, error) {
 		Entries: []nodelog.Entry{{
 			Index: foundingIndex, Term: foundingTerm, Kind: uint8(pb.EntryConfChange), Data: data,
 		}},
-		State: appendHardState(nil, hard),
+		State: appendState(nil, hard, 0, false),
 	}, nil
 }
 
-// load checks that store and log meet, and sets the group up for its first restart.
-func (g *Group) load(at applied) error {
+// load checks that store and log meet, and sets the group up for its first restart. staged is
+// a snapshot that was received as a whole and may not be in use yet.
+func (g *Group) load(at, staged applied) error {
 	log, err := openRaftLog(g.host.cfg.Log, g.id)
 	if err != nil {
 		return err
+	}
+	ls := &g.loopState
+	ls.life = log.life
+	if staged.index > 0 || log.dropped && at.index > 0 {
+		if at, err = g.settle(log, at, staged); err != nil {
+			return err
+		}
+	}
+	g.generation.Store(uint32(at.generation))
+	g.applyState.applied = at
+	if log.last == 0 && at.index == 0 { // absent: all there is, if anything, is the state
+		ls.hard, ls.conf = log.hard, &pb.ConfState{}
+		ls.term = log.hard.GetTerm()
+		return nil
 	}
 	loss := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", ErrDataLoss, fmt.Sprintf(format, args...))
@@ -152,13 +178,31 @@ func (g *Group) load(at applied) error {
 		return err
 	}
 	members := slices.Concat(conf.Voters, conf.VotersOutgoing, conf.Learners)
-	if len(members) > 0 && !slices.Contains(members, g.host.cfg.NodeID) {
+	if len(members) > 0 && !slices.Contains(members, g.host.cfg.NodeID) && g.host.cfg.Peers == nil {
 		return fmt.Errorf("its members are nodes %d, this is node %d: start it with the identity its data was written with", members, g.host.cfg.NodeID)
 	}
-	g.applyState.applied = at
-	ls := &g.loopState
 	ls.handed, ls.stored = at.index, at.index
 	return g.restart(log, conf)
+}
+
+// settle finishes what a crash left between the log and the store: the log was started anew for
+// a snapshot, or the replica was dropped, and the store does not know. A snapshot that the log was
+// not started anew for is rubbish.
+func (g *Group) settle(log *raftLog, at, staged applied) (applied, error) {
+	var batch storage.Batch
+	batch.Delete(stagedKey(g.id))
+	switch {
+	case log.dropped:
+		at = applied{}
+		batch.Delete(appliedKey(g.id))
+	case staged.index > at.index && staged.index == log.first-1 && staged.term == log.firstTerm:
+		at = staged
+		batch.Put(appliedKey(g.id), at.appendEncoded(nil))
+	}
+	if err := g.host.write(&batch); err != nil {
+		return at, fmt.Errorf("finish what a crash interrupted: %w", err)
+	}
+	return at, nil
 }
 
 // restart makes the group's node anew from the log, as a new process would. It is also how a
@@ -167,25 +211,30 @@ func (g *Group) load(at applied) error {
 func (g *Group) restart(log *raftLog, conf *pb.ConfState) (err error) {
 	defer recoverInto(&err, log)
 	ls := &g.loopState
-	log.conf = conf
+	log.conf, log.snapshot = conf, nil
+	if g.host.cfg.Peers != nil {
+		log.snapshot = func() (*pb.Snapshot, error) { return g.sendableSnapshot() }
+	}
 	// What the applier was handed was committed and stable, whatever the last appended state says.
 	commit := max(log.hard.GetCommit(), ls.handed)
 	log.hard.Commit = new(commit)
 	ls.log = log
-	ls.hard, ls.hardDirty, ls.conf = log.hard, false, conf
+	ls.hard, ls.hardDirty, ls.voteDirty, ls.conf = log.hard, false, false, conf
+	ls.voteBatch, ls.outbox = 0, nil
 	ls.term, ls.commit = log.hard.GetTerm(), commit
 	ls.incarnation++
 	ls.heldBack = nil
 	ls.node, err = raft.NewRawNode(&raft.Config{
 		ID:                       g.host.cfg.NodeID,
-		ElectionTick:             10,
-		HeartbeatTick:            1,
+		ElectionTick:             ElectionTicks,
+		HeartbeatTick:            HeartbeatTicks,
 		Storage:                  log,
 		Applied:                  ls.handed,
 		AsyncStorageWrites:       true,
 		MaxSizePerMsg:            1 << 20,
 		MaxCommittedSizePerReady: maxHandBytes,
 		MaxInflightMsgs:          256,
+		MaxInflightBytes:         16 << 20,
 		CheckQuorum:              true,
 		PreVote:                  true,
 		// A follower's records are void in the leader's term anyway.
@@ -195,6 +244,13 @@ func (g *Group) restart(log *raftLog, conf *pb.ConfState) (err error) {
 	})
 	return err
 }
+
+// ElectionTicks is how many ticks without a leader make a follower campaign, at least; at most twice
+// as many do. HeartbeatTicks is how many are between heartbeats.
+const (
+	ElectionTicks  = 10
+	HeartbeatTicks = 2
+)
 
 // maxHandBytes bounds the entries that are read back from the log at once.
 const maxHandBytes = 1 << 20

@@ -145,18 +145,25 @@ func decodeApplied(data []byte) (applied, error) {
 	}, nil
 }
 
-// appliedPrefix begins the keys of the host's own records: system prefix, kind.
-var appliedPrefix = []byte{0xff, 0xff, 'a'}
+// The host's own records are under the system prefix and a letter: how far a group is applied, and
+// how far it will be once a snapshot that is wholly here is in use.
+var (
+	appliedPrefix = []byte{0xff, 0xff, 'a'}
+	stagedPrefix  = []byte{0xff, 0xff, 's'}
+)
 
-func appliedKey(group GroupID) []byte {
-	return binary.BigEndian.AppendUint32(appliedPrefix[:len(appliedPrefix):len(appliedPrefix)], uint32(group))
+func appliedKey(group GroupID) []byte { return ownKey(appliedPrefix, group) }
+func stagedKey(group GroupID) []byte  { return ownKey(stagedPrefix, group) }
+
+func ownKey(prefix []byte, group GroupID) []byte {
+	return binary.BigEndian.AppendUint32(prefix[:len(prefix):len(prefix)], uint32(group))
 }
 
-func groupOfAppliedKey(key []byte) (GroupID, bool) {
-	if len(key) != len(appliedPrefix)+4 {
+func groupOfOwnKey(prefix, key []byte) (GroupID, bool) {
+	if len(key) != len(prefix)+4 {
 		return 0, false
 	}
-	return GroupID(binary.BigEndian.Uint32(key[len(appliedPrefix):])), true
+	return GroupID(binary.BigEndian.Uint32(key[len(prefix):])), true
 }
 
 // keyPrefix begins every key of a partition's generation: uint16 big endian, uint8.
@@ -164,7 +171,7 @@ func keyPrefix(group GroupID, generation uint8) [prefixBytes]byte {
 	return [prefixBytes]byte{byte(group >> 8), byte(group), generation}
 }
 
-func takeUvarints(data []byte, count int) (fields [4]uint64, rest []byte, err error) {
+func takeUvarints(data []byte, count int) (fields [5]uint64, rest []byte, err error) {
 	for i := range count {
 		value, n := binary.Uvarint(data)
 		if n <= 0 {

@@ -33,6 +33,17 @@ var (
 	ErrDataLoss = errors.New("replica: data loss")
 	// ErrNewerFormat says that data was written by a build newer than this one.
 	ErrNewerFormat = errors.New("replica: format version is newer than this build")
+	// ErrChanged is returned by Reconfigure if the configuration is not the expected one, or is
+	// about to change. Nothing was proposed.
+	ErrChanged = errors.New("replica: the configuration is another one")
+	// ErrBehind is returned for a node that does not have enough of the log to become a voter or
+	// to lead. Nothing was done; try again when its status says that it is caught up.
+	ErrBehind = errors.New("replica: the node is behind")
+	// ErrInvalid is returned by Reconfigure and TransferLeadership for what can't be done to
+	// any configuration, or not to this one, however often it is tried.
+	ErrInvalid = errors.New("replica: impossible change")
+	// ErrRefused is returned by ReceiveSnapshot if the snapshot is not needed, or not now.
+	ErrRefused = errors.New("replica: snapshot refused")
 	// ErrStopped is the cause of the StepDown when Run's context ended.
 	ErrStopped = errors.New("replica: host is stopping")
 )
@@ -49,9 +60,32 @@ type Config struct {
 	// NodeID is this node's Raft identity, not 0. It must never be used by another node, nor by
 	// this one after its data was lost.
 	NodeID uint64
-	// Groups are all groups of this node. Those that the log does not know are created with this
-	// node as only voter; those that the log or store knows and that are missing here are an error.
+	// Groups are all groups of the cluster; those that the log or store knows and that are missing
+	// here are an error. A group whose replica is not on this node is absent: it costs next to
+	// nothing, and its replica comes into being when a leader that has it in its configuration
+	// sends the first message.
 	Groups []GroupID
+	// Found creates the groups that the log does not know, with this node as only voter. It is for
+	// the node that founds a cluster, and no other: the groups of two founders are two groups.
+	Found bool
+	// Peers is the way to other nodes. Nil is for a node that is alone: its groups then need no
+	// ticks, and groups whose configuration has other voters get no leader.
+	Peers Peers
+	// TickInterval is Raft's unit of time: a leader that is silent for ElectionTicks to twice as
+	// many is replaced, and leaders send heartbeats every HeartbeatTicks. All nodes of
+	// a cluster should have about the same. Defaults to 100 ms.
+	TickInterval time.Duration
+	// RetainBytes is how much of a group's log is kept for members that lack it, beyond what is in
+	// the store here; one that lacks more gets a snapshot. Defaults to 4 MiB.
+	RetainBytes int
+	// RetainTotalBytes bounds RetainBytes times the number of groups, by lowering the former.
+	// Defaults to 64 MiB.
+	RetainTotalBytes int
+	// MaxSnapshots bounds how many snapshots are sent, and how many are received, at once. Defaults
+	// to 2.
+	MaxSnapshots int
+	// SnapshotBytesPerSecond bounds how fast snapshots are sent, all together. Defaults to 64 MiB.
+	SnapshotBytesPerSecond int
 	// Logger defaults to slog.Default().
 	Logger *slog.Logger
 	// MaxApplyDelay is how long a committed record may wait to be merged with later ones before
@@ -110,6 +144,12 @@ func (c Config) validated() (Config, error) {
 	defaultTo(&c.MaxBacklogBytes, 64<<20, "MaxBacklogBytes", reject)
 	defaultTo(&c.StallAfter, 10*time.Second, "StallAfter", reject)
 	defaultTo(&c.RetryDelay, time.Second, "RetryDelay", reject)
+	defaultTo(&c.TickInterval, 100*time.Millisecond, "TickInterval", reject)
+	defaultTo(&c.RetainBytes, 4<<20, "RetainBytes", reject)
+	defaultTo(&c.RetainTotalBytes, 64<<20, "RetainTotalBytes", reject)
+	defaultTo(&c.MaxSnapshots, 2, "MaxSnapshots", reject)
+	defaultTo(&c.SnapshotBytesPerSecond, 64<<20, "SnapshotBytesPerSecond", reject)
+	c.RetainBytes = min(c.RetainBytes, c.RetainTotalBytes/max(len(c.Groups), 1))
 	if c.MaxBacklogBytes > 256<<20 {
 		reject("MaxBacklogBytes is %d, at most %d", c.MaxBacklogBytes, 256<<20)
 	}
@@ -145,8 +185,8 @@ func limitsOf(cfg Config) (limits, error) {
 }
 
 // Listener is told what happens to a group. Its methods are called on the host's goroutines and
-// must not block. Lead, StepDown and Committed are called one after another; Applied may be
-// called while one of them runs.
+// must not block, nor call the group's methods other than Propose and Snapshot. All but Applied are
+// called one after another; Applied may be called while one of them runs.
 type Listener interface {
 	// Lead says that this node leads the group. Everything before, including the first entry of
 	// its own term, is in the store: evaluation may begin, and the next sequence is 1.
@@ -159,8 +199,13 @@ type Listener interface {
 	Committed(epoch, sequence uint64)
 	// Applied says that the store's snapshot contains the record and all of the epoch before it.
 	// Sequences in between may be skipped, and one may be repeated. It also comes for records of
-	// earlier epochs and other leaders; sequence 0 is none of the epoch.
+	// earlier epochs and other leaders; sequence 0 is none of the epoch. After a snapshot was
+	// installed, it comes for what the snapshot has.
 	Applied(epoch, sequence uint64)
+	// LeaderChanged says that this node learned who leads in a term, itself perhaps, before Lead
+	// says that it can be asked; leader 0 is nobody as far as this node knows. It is a hint:
+	// the leader may have been replaced already. Terms never go down.
+	LeaderChanged(leader, term uint64)
 }
 
 // Host runs the groups. Its methods may be called concurrently.
@@ -172,7 +217,11 @@ type Host struct {
 	intake   intake
 	appender appender
 	applier  applier
+	cleaner  cleaner
+	streams  streams
 	faults   faults
+	turn     chan struct{} // held by whoever commits to the store
+	ended    chan struct{} // closed when Run is about to return
 }
 
 // Open loads the groups and creates those that are new, durably. It starts no goroutine. The
@@ -182,13 +231,14 @@ func Open(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg, groups: make(map[GroupID]*Group, len(cfg.Groups))}
+	h := &Host{cfg: cfg, groups: make(map[GroupID]*Group, len(cfg.Groups)), turn: make(chan struct{}, 1), ended: make(chan struct{})}
 	if h.limits, err = limitsOf(cfg); err != nil {
 		return nil, err
 	}
 	h.intake.wake, h.intake.gather = make(chan struct{}, 1), gatherProposals
 	h.appender.init(h)
 	h.applier.init(h)
+	h.cleaner.init(h)
 	if err := h.load(); err != nil {
 		return nil, fmt.Errorf("replica: open: %w", err)
 	}
@@ -207,9 +257,9 @@ func (h *Host) Attach(id GroupID, l Listener) *Group {
 }
 
 // Run runs the groups until ctx ends or the log or the store fails, and returns after all
-// goroutines of the host have ended. When ctx ends, what Propose accepted is appended and
-// committed, every leader steps down with ErrStopped, what is committed is applied, and Run
-// returns nil. Otherwise every leader steps down with the cause, and Run returns it: open log and
+// goroutines of the host have ended. When ctx ends, what Propose accepted is appended and, in groups
+// with one voter, committed; groups with more are handed to another voter, without waiting for it.
+// Every leader steps down with ErrStopped, what is committed is applied, and Run returns nil. Otherwise every leader steps down with the cause, and Run returns it: open log and
 // store again before anything else. A host runs once.
 func (h *Host) Run(ctx context.Context) error {
 	if !h.intake.start() {
@@ -218,6 +268,7 @@ func (h *Host) Run(ctx context.Context) error {
 	appended, applied := make(chan struct{}), make(chan struct{})
 	go func() { defer close(appended); h.appender.run() }()
 	go func() { defer close(applied); h.applier.run() }()
+	cleaned := h.cleaner.start()
 
 	l := loop{host: h}
 	err := l.run(ctx)
@@ -229,6 +280,9 @@ func (h *Host) Run(ctx context.Context) error {
 	<-appended
 	h.applier.stop(err == nil)
 	<-applied
+	close(h.ended)
+	<-cleaned
+	h.streams.wait()
 	if err == nil {
 		err = h.intake.failure()
 	}

@@ -82,6 +82,7 @@ type Partition struct {
 
 	// leading is nil while another node leads or nobody does.
 	leading atomic.Pointer[leadership]
+	leader  atomic.Uint64 // the node that leads as far as this one knows, or 0
 
 	// hidden are objects that a transaction may have written already: it has promised to, and
 	// whether it has is not known here. READ handlers wait until it is.
@@ -253,6 +254,13 @@ func (p *Partition) Applied(epoch, sequence uint64) {
 	}
 	p.post(item{control: controlApplied, epoch: epoch, sequence: sequence})
 }
+
+// LeaderChanged implements replica.Listener. It is a hint for whoever looks for the leader.
+func (p *Partition) LeaderChanged(leader, _ uint64) { p.leader.Store(leader) }
+
+// LeaderNode is the node that leads the partition as far as this one knows, 0 if it knows none. It
+// may be used concurrently.
+func (p *Partition) LeaderNode() uint64 { return p.leader.Load() }
 
 // run is the partition's goroutine.
 func (p *Partition) run(ctx context.Context) {

@@ -83,7 +83,7 @@ func startOn(t testing.TB, log replica.Log, store storage.Store, partitions uint
 	for id := range partitions {
 		groups = append(groups, replica.GroupID(id+1))
 	}
-	host, err := replica.Open(replica.Config{Log: log, Store: store, NodeID: 1, Groups: groups})
+	host, err := replica.Open(replica.Config{Log: log, Store: store, NodeID: 1, Groups: groups, Found: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -160,7 +160,7 @@ func (w *world) open(at disks) (*node, error) {
 		groups = append(groups, replica.GroupID(id+1))
 	}
 	n.host, err = replica.Open(replica.Config{
-		Log: n.log, Store: slowStore{at.store, w.disk}, NodeID: 1, Groups: groups, Logger: logger(),
+		Log: n.log, Store: slowStore{at.store, w.disk}, NodeID: 1, Groups: groups, Found: true, Logger: logger(),
 		MaxApplyDelay: 15 * time.Millisecond, RetryDelay: 40 * time.Millisecond, MaxBacklogBytes: 256 << 10,
 	})
 	if err != nil {

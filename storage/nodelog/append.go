@@ -79,6 +79,9 @@ func (l *Log) Append(writes []GroupWrite) error {
 	return l.write(func() {
 		l.carryForward()
 		for _, w := range writes {
+			if w.Reset != nil {
+				l.frame.add(record{kind: recordReset, group: w.Group, index: w.Reset.Index, term: w.Reset.Term})
+			}
 			for _, e := range w.Entries {
 				l.frame.add(record{kind: recordEntry, group: w.Group, index: e.Index, term: e.Term, entryKind: e.Kind, data: e.Data})
 			}
@@ -146,6 +149,7 @@ func (l *Log) fence(cause error) error {
 
 // checkWrites refuses what would leave a gap or touch truncated entries.
 func (l *Log) checkWrites(writes []GroupWrite) error {
+	clear(l.firsts)
 	clear(l.lasts)
 	total := int64(frameHeaderBytes)
 	l.mu.RLock()
@@ -154,13 +158,19 @@ func (l *Log) checkWrites(writes []GroupWrite) error {
 		if len(w.State) > MaxStateBytes {
 			return fmt.Errorf("nodelog: group %d: state of %d bytes is above the bound of %d", w.Group, len(w.State), MaxStateBytes)
 		}
-		total += int64(len(w.State)) + 16
+		total += int64(len(w.State)) + 48
+		if w.Reset != nil {
+			l.firsts[w.Group], l.lasts[w.Group] = w.Reset.Index+1, w.Reset.Index
+		}
 		if len(w.Entries) == 0 {
 			continue
 		}
 		first, last := uint64(1), uint64(0)
 		if g := l.mu.groups[w.Group]; g != nil {
 			first, last = g.first(), g.last()
+		}
+		if earlier, ok := l.firsts[w.Group]; ok {
+			first = earlier
 		}
 		if earlier, ok := l.lasts[w.Group]; ok {
 			last = earlier

@@ -29,6 +29,10 @@ type Entry struct {
 // GroupWrite is what one Append does to one group.
 type GroupWrite struct {
 	Group uint32
+	// Reset, if not nil, empties the group before Entries are appended, so that it continues behind
+	// a position: a snapshot that is being installed, or 0 for a group that is to be as if it never
+	// had entries. In the same frame, so that a crash leaves both or neither.
+	Reset *Position
 	// Entries are contiguous. The first is at most last+1; at or below last it replaces what
 	// the group has from there on. It is never below the group's first index.
 	Entries []Entry
@@ -36,6 +40,9 @@ type GroupWrite struct {
 	// entries. Nil leaves it as it is, empty clears it. Copied.
 	State []byte
 }
+
+// Position is an entry's place in its group and its term.
+type Position struct{ Index, Term uint64 }
 
 // MaxStateBytes bounds GroupWrite.State: every state is repeated in every segment.
 const MaxStateBytes = 1 << 10
@@ -118,7 +125,8 @@ type Log struct {
 	marked   bool     // whether a marker is behind it
 	markable bool     // whether there is a frame to mark
 	frame    frameBuilder
-	lasts    map[uint32]uint64 // scratch of checkWrites
+	firsts   map[uint32]uint64 // scratch of checkWrites, like lasts
+	lasts    map[uint32]uint64
 	fenced   error
 	closed   bool
 
@@ -158,7 +166,7 @@ func Open(opts Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nodelog: lock directory: %w", err)
 	}
-	l := &Log{opts: opts, lock: lock, logger: opts.Logger, lasts: make(map[uint32]uint64)}
+	l := &Log{opts: opts, lock: lock, logger: opts.Logger, firsts: make(map[uint32]uint64), lasts: make(map[uint32]uint64)}
 	l.mu.groups = make(map[uint32]*group)
 	l.mu.truncated = make(map[uint32]struct{})
 	l.mu.cacheLimit = opts.CacheBytes

@@ -193,6 +193,48 @@ func TestTruncateResetRemove(t *testing.T) {
 	mustClose(t, l)
 }
 
+// A reset is in one frame with what follows it: entries behind the point and the state.
+func TestAppendResets(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	l := mustOpen(t, opts)
+	one := entriesOf(1, 1, 3, 1, 10)
+	mustAppend(t, l, GroupWrite{Group: 1, Entries: one}, GroupWrite{Group: 2, Entries: entriesOf(2, 1, 9, 1, 10), State: []byte("a")})
+	l.TruncatePrefix(2, 4, 1)
+	more := entriesOf(2, 51, 2, 8, 10)
+	err := l.Append([]GroupWrite{{Group: 2, Reset: &Position{Index: 50, Term: 7}, Entries: entriesOf(2, 52, 1, 8, 10)}})
+	if err == nil {
+		t.Fatal("a gap behind the reset was appended")
+	}
+	err = l.Append([]GroupWrite{{Group: 2, Reset: &Position{Index: 50, Term: 7}, Entries: entriesOf(2, 10, 1, 8, 10)}})
+	if !errors.Is(err, ErrCompacted) {
+		t.Fatalf("an entry below the reset: %v", err)
+	}
+	mustAppend(t, l, GroupWrite{Group: 2, Reset: &Position{Index: 50, Term: 7}, Entries: more, State: []byte("b")})
+	l.TruncatePrefix(2, 10, 1) // of before
+	for range 2 {
+		wantEntries(t, l, 1, one)
+		wantEntries(t, l, 2, more)
+		if term, err := l.Term(2, 50); term != 7 || err != nil {
+			t.Fatalf("term at reset point: %d, %v", term, err)
+		}
+		if string(l.State(2)) != "b" {
+			t.Fatalf("state %q", l.State(2))
+		}
+		mustClose(t, l)
+		l = mustOpen(t, opts)
+	}
+	mustAppend(t, l, GroupWrite{Group: 2, Reset: &Position{}, State: []byte("c")})
+	if first, last := l.Bounds(2); first != 1 || last != 0 {
+		t.Fatalf("bounds after a reset to nothing: %d, %d", first, last)
+	}
+	again := entriesOf(2, 1, 2, 9, 10)
+	mustAppend(t, l, GroupWrite{Group: 2, Entries: again})
+	mustClose(t, l)
+	l = mustOpen(t, opts)
+	wantEntries(t, l, 2, again)
+	mustClose(t, l)
+}
+
 func TestAppendRefusesWhatDoesNotFit(t *testing.T) {
 	l := mustOpen(t, testOptions(vfs.NewMem()))
 	defer l.Close()

@@ -53,6 +53,9 @@ func (m model) append(writes []GroupWrite) {
 	m.written()
 	for _, w := range writes {
 		g := m.group(w.Group)
+		if at := w.Reset; at != nil {
+			g = modelGroup{truncIndex: at.Index, truncTerm: at.Term, durableTrunc: at.Index, last: at.Index, state: g.state, entries: map[uint64]Entry{}}
+		}
 		for _, e := range w.Entries {
 			for index := e.Index; index <= g.last; index++ {
 				delete(g.entries, index)
@@ -110,6 +113,10 @@ func randomStep(random *rand.Rand, m model, maxData int) step {
 			continue
 		}
 		g := m.group(w.Group)
+		if random.IntN(15) == 0 {
+			w.Reset = &Position{Index: random.Uint64N(g.last + 5), Term: uint64(random.IntN(9))}
+			g = modelGroup{truncIndex: w.Reset.Index, last: w.Reset.Index}
+		}
 		from := g.last + 1
 		if back := g.last - g.truncIndex; back > 0 && random.IntN(6) == 0 {
 			from -= uint64(random.IntN(int(min(back, 4)))) + 1
@@ -125,7 +132,7 @@ func randomStep(random *rand.Rand, m model, maxData int) step {
 		if random.IntN(30) == 0 {
 			w.State = []byte{}
 		}
-		if len(w.Entries) == 0 && w.State == nil {
+		if len(w.Entries) == 0 && w.State == nil && w.Reset == nil {
 			w.State = []byte("s")
 		}
 		writes = append(writes, w)
@@ -139,6 +146,9 @@ func describe(writes []GroupWrite) string {
 	var b bytes.Buffer
 	for _, w := range writes {
 		fmt.Fprintf(&b, "[%d:", w.Group)
+		if w.Reset != nil {
+			fmt.Fprintf(&b, " reset to %d", w.Reset.Index)
+		}
 		if n := len(w.Entries); n > 0 {
 			fmt.Fprintf(&b, " %d-%d of %d bytes", w.Entries[0].Index, w.Entries[n-1].Index, len(w.Entries[0].Data))
 		}

@@ -1,0 +1,5 @@
+//go:build !perdure_bug_majority
+
+package replica
+
+const bugMajority = false

@@ -1,0 +1,5 @@
+//go:build !perdure_bug_snapshot
+
+package replica
+
+const bugSnapshot = false

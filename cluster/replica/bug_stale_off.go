@@ -1,0 +1,5 @@
+//go:build !perdure_bug_stale
+
+package replica
+
+const bugStale = false

@@ -1,0 +1,5 @@
+//go:build !perdure_bug_vote
+
+package replica
+
+const bugVote = false

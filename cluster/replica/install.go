@@ -1,0 +1,278 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/cluster/replica/wire"
+	"github.com/perdure/perdure/storage"
+)
+
+// A snapshot takes the place of what the group has in five steps, each durable before the next:
+//
+//	1. Its rows are written under a generation that nothing refers to, in many batches.
+//	2. The staged row says that all of them are there, and what they are: index, term, epoch, sequence,
+//	   configuration, generation.
+//	3. The log is started anew behind the index, in one append with the new state. From now on
+//	   the node may say that it has the snapshot.
+//	4. One batch of the store makes the applied row what the staged row was, and deletes that.
+//	5. The old generation is deleted, in many batches.
+//
+// A crash before 3 leaves the group as it was, and rubbish that Open finds: a generation that no
+// applied row names, and perhaps a staged row. Between 3 and 4, Open finds a log that begins just behind
+// the staged row's index, and does 4. After 4 the old generation is rubbish. The store first
+// and then the log would need as many cases and, worse, a log that ends before what the store has
+// would no longer be a sign of lost data.
+
+// install is a snapshot from step 2 to 4.
+type install struct {
+	applied applied
+	done    chan error // of one slot
+}
+
+// ReceiveSnapshot takes a snapshot that another node's Peers.SendSnapshot sends: next returns its
+// chunks, and io.EOF. It returns nil once the snapshot is in use here, and otherwise why not; nothing is
+// left of it then. It waits for the disk, and ends early with ctx or the host.
+func (h *Host) ReceiveSnapshot(ctx context.Context, from uint64, group uint32, header []byte, next func() ([]byte, error)) error {
+	g := h.groups[GroupID(group)]
+	if g == nil {
+		return fmt.Errorf("replica: partition %d: this cluster has none", group)
+	}
+	if err := h.receiveSnapshot(ctx, g, from, header, next); err != nil {
+		return fmt.Errorf("replica: partition %d: snapshot from node %x: %w", group, from, err)
+	}
+	return nil
+}
+
+func (h *Host) receiveSnapshot(ctx context.Context, g *Group, from uint64, header []byte, next func() ([]byte, error)) error {
+	head, err := wire.DecodeHeader(header)
+	if err != nil {
+		return err
+	}
+	m := &pb.Message{}
+	if err := proto.Unmarshal(head.Message, m); err != nil {
+		return fmt.Errorf("raft message: %w", err)
+	}
+	at, err := decodeApplied(head.Applied)
+	if err != nil {
+		return fmt.Errorf("applied index: %w", err)
+	}
+	meta := m.GetSnapshot().GetMetadata()
+	switch {
+	case m.GetType() != pb.MsgSnap || m.GetFrom() != from || m.GetTo() != h.cfg.NodeID || m.GetTerm() == 0:
+		return fmt.Errorf("raft message: %w: %s of term %d from node %x to %x", wire.ErrMalformed, m.GetType(), m.GetTerm(), m.GetFrom(), m.GetTo())
+	case at.index != meta.GetIndex() || at.term != meta.GetTerm() || at.index == 0 || !isMember(pb.EnsureConfState(meta.GetConfState()), h.cfg.NodeID):
+		return fmt.Errorf("%w: index %d of term %d in the message, %d of term %d in the store", wire.ErrMalformed, meta.GetIndex(), meta.GetTerm(), at.index, at.term)
+	}
+	if !h.streams.begin(&h.streams.mu.receiving, h.cfg.MaxSnapshots) {
+		return fmt.Errorf("%w: others are being received", ErrRefused)
+	}
+	defer h.streams.end(&h.streams.mu.receiving)
+	h.streams.running.Add(1)
+	defer h.streams.running.Done()
+
+	refusal := ErrRefused
+	if err := h.ask(func(l *loop) { refusal = l.admit(g, head.Life, m) }); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if refusal != nil {
+		return refusal
+	}
+	defer h.ask(func(*loop) { g.loopState.receiving = false })
+
+	at.generation = h.cleaner.fresh(g)
+	err = h.stage(ctx, g, at, next)
+	if err == nil {
+		in := &install{applied: at, done: make(chan error, 1)}
+		err = fmt.Errorf("%w: the host has stopped", ErrRefused)
+		if asked := h.ask(func(l *loop) { l.offer(g, m, in) }); asked == nil {
+			select { // not for ctx: the node may have it already
+			case err = <-in.done:
+			case <-h.ended:
+			}
+		}
+		select {
+		case <-h.ended:
+			return err // whoever opens the store next knows what became of it
+		default:
+		}
+		if err != nil {
+			var batch storage.Batch
+			batch.Delete(stagedKey(g.id))
+			err = errors.Join(err, h.write(&batch))
+		}
+	}
+	if err != nil {
+		h.cleaner.enqueue(g, at.generation)
+	}
+	return err
+}
+
+// admit is whether the group can have a snapshot now.
+func (l *loop) admit(g *Group, life uint64, m *pb.Message) error {
+	ls := &g.loopState
+	index := m.GetSnapshot().GetMetadata().GetIndex()
+	switch {
+	case ls.halted != nil || ls.dropping || l.closing:
+		return fmt.Errorf("%w: the replica is halted, or about to go", ErrRefused)
+	case ls.receiving || ls.install != nil || len(ls.settling) > 0:
+		return fmt.Errorf("%w: another one is being received", ErrRefused)
+	case m.GetTerm() < ls.term || life < ls.lives[m.GetFrom()]:
+		return fmt.Errorf("%w: term %d is over", ErrRefused, m.GetTerm())
+	case index <= ls.commit:
+		return fmt.Errorf("%w: index %d is committed here", ErrRefused, ls.commit)
+	}
+	ls.receiving = true
+	return nil
+}
+
+// stage does steps 1 and 2.
+func (h *Host) stage(ctx context.Context, g *Group, at applied, next func() ([]byte, error)) error {
+	var totals wire.Totals
+	var batch storage.Batch
+	prefix := keyPrefix(g.id, at.generation)
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		chunk, err := next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		batch.Reset()
+		if err := totals.Read(chunk, func(key, value []byte) {
+			batch.Put(append(prefix[:prefixBytes:prefixBytes], key...), value)
+		}); err != nil {
+			return err
+		}
+		if err := batch.CheckSizes(); err != nil {
+			return err
+		}
+		for _, part := range h.limits.split(&batch) {
+			if err := h.writeWaiting(ctx, part); err != nil {
+				return err
+			}
+		}
+	}
+	if !totals.Ended() {
+		return fmt.Errorf("%w: it ends after %d rows", wire.ErrMalformed, totals.Rows)
+	}
+	batch.Reset()
+	batch.Put(stagedKey(g.id), at.appendEncoded(nil))
+	return h.writeWaiting(ctx, &batch)
+}
+
+// split cuts a batch into what the store takes at once.
+func (l limits) split(batch *storage.Batch) []*storage.Batch {
+	if batch.Bytes() <= l.batchBytes && batch.Len() <= l.batchWrites {
+		return []*storage.Batch{batch}
+	}
+	var parts []*storage.Batch
+	part := &storage.Batch{}
+	for _, op := range batch.Ops() {
+		if size := len(op.Key) + len(op.Value); part.Len() > 0 && (part.Bytes()+size > l.batchBytes || part.Len() >= l.batchWrites) {
+			parts, part = append(parts, part), &storage.Batch{}
+		}
+		part.Put(op.Key, op.Value)
+	}
+	return append(parts, part)
+}
+
+// write commits a batch. The applier, receivers and the cleaner take turns.
+func (h *Host) write(batch *storage.Batch) error {
+	h.turn <- struct{}{}
+	defer func() { <-h.turn }()
+	return h.cfg.Store.Commit(batch)
+}
+
+// writeWaiting commits a batch, waiting for space. A commit of unknown outcome ends the host.
+func (h *Host) writeWaiting(ctx context.Context, batch *storage.Batch) error {
+	for {
+		err := h.write(batch)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, storage.ErrNoSpace) {
+			err = fmt.Errorf("commit to the store: %w", err)
+			h.intake.fail(err)
+			return err
+		}
+		timer := time.NewTimer(h.cfg.RetryDelay)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-h.ended:
+		}
+		timer.Stop()
+		if ctx.Err() != nil || h.hasEnded() {
+			return err
+		}
+	}
+}
+
+func (h *Host) hasEnded() bool {
+	select {
+	case <-h.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// offer gives the node a snapshot that is wholly here.
+func (l *loop) offer(g *Group, m *pb.Message, in *install) {
+	ls := &g.loopState
+	if ls.halted != nil || ls.dropping || m.GetTerm() < ls.term {
+		in.done <- fmt.Errorf("%w: the replica is halted or about to go, or term %d is over", ErrRefused, m.GetTerm())
+		return
+	}
+	if ls.node == nil {
+		l.create(g)
+	}
+	ls.install = in
+	ls.silent, ls.doubt = 0, false
+	err := l.step(g, m)
+	if err == nil && ls.node != nil {
+		if err = l.ready(g); err != nil {
+			l.halt(g, err)
+		}
+	}
+	// If the node took it, it is in an append now.
+	l.forgetInstall(g, fmt.Errorf("%w: it is not needed", ErrRefused))
+}
+
+// forgetInstall tells the receiver that its snapshot is not used.
+func (l *loop) forgetInstall(g *Group, cause error) {
+	ls := &g.loopState
+	if in := ls.install; in != nil {
+		ls.install = nil
+		in.done <- cause
+	}
+}
+
+// installing follows step 3: the log begins behind the snapshot.
+func (l *loop) installing(g *Group, in *install) {
+	ls := &g.loopState
+	ls.log.reset(in.applied.index, in.applied.term)
+	ls.handed = in.applied.index
+	ls.marks, ls.retained = nil, 0
+	ls.settling = append(ls.settling, in)
+	l.host.applier.push(applyItem{group: g, install: in}, true)
+}
+
+// installed follows step 4.
+func (l *loop) installed(g *Group, in *install) {
+	ls := &g.loopState
+	ls.settling = ls.settling[1:]
+	l.host.cfg.Logger.Info("a snapshot is in use", "partition", uint32(g.id), "index", in.applied.index)
+	in.done <- nil
+}

@@ -1,0 +1,129 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// fakeNet carries frames and snapshots between the hosts of a world, badly.
+type fakeNet struct {
+	world *world
+
+	mu struct {
+		sync.Mutex
+		rand  *rand.Rand
+		calm  bool               // nothing is lost, repeated or late
+		cut   map[[2]uint64]bool // from, to
+		loss  float64
+		delay time.Duration // at most
+	}
+}
+
+func newFakeNet(w *world, seed uint64) *fakeNet {
+	n := &fakeNet{world: w}
+	n.mu.rand = rand.New(rand.NewPCG(seed, 77))
+	n.mu.cut = make(map[[2]uint64]bool)
+	n.mu.calm = true
+	return n
+}
+
+// fate decides how often something arrives, and when.
+func (n *fakeNet) fate(from, to uint64) (copies int, delays [2]time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.cut[[2]uint64{from, to}] {
+		return 0, delays
+	}
+	if n.mu.calm {
+		return 1, [2]time.Duration{time.Millisecond}
+	}
+	if n.mu.rand.Float64() < n.mu.loss {
+		return 0, delays
+	}
+	copies = 1
+	if n.mu.rand.IntN(20) == 0 {
+		copies = 2
+	}
+	for i := range delays {
+		delays[i] = time.Duration(n.mu.rand.Int64N(int64(n.mu.delay) + 1))
+		if n.mu.rand.IntN(50) == 0 {
+			delays[i] *= 20
+		}
+	}
+	return copies, delays
+}
+
+func (n *fakeNet) isCut(from, to uint64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.cut[[2]uint64{from, to}]
+}
+
+func (n *fakeNet) change(fn func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	fn()
+}
+
+// endpoint is the Peers of one run of a host.
+type endpoint struct {
+	net  *fakeNet
+	from *worldNode
+	run  *worldRun
+}
+
+func (e endpoint) Send(to uint64, frame []byte) {
+	if e.run.isDead() {
+		return
+	}
+	copies, delays := e.net.fate(e.from.id, to)
+	for i := range copies {
+		time.AfterFunc(delays[i], func() {
+			run := e.net.world.current(to)
+			if run == nil || e.net.isCut(e.from.id, to) {
+				return
+			}
+			if err := run.host.Receive(e.from.id, frame); err != nil {
+				e.net.world.t.Errorf("node %d: receive: %v", to, err)
+			}
+		})
+	}
+}
+
+var errLost = errors.New("the connection is lost")
+
+func (e endpoint) SendSnapshot(to uint64, group uint32, header []byte, source SnapshotSource, done func(error)) {
+	e.net.world.streams.Add(1)
+	go func() {
+		defer e.net.world.streams.Done()
+		defer source.Close()
+		time.Sleep(time.Millisecond)
+		run := e.net.world.current(to)
+		if run == nil || e.run.isDead() {
+			done(errLost)
+			return
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		err := run.host.ReceiveSnapshot(ctx, e.from.id, group, header, func() ([]byte, error) {
+			copies, delays := e.net.fate(e.from.id, to)
+			time.Sleep(delays[0])
+			if copies == 0 || e.run.isDead() || run.isDead() {
+				return nil, errLost
+			}
+			chunk, err := source.Next()
+			if err != nil && !errors.Is(err, io.EOF) {
+				return nil, err
+			}
+			return chunk, err
+		})
+		if err == nil {
+			e.net.world.noteSnapshot()
+		}
+		done(err)
+	}()
+}
