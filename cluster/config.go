@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/internal/certificate"
 	"github.com/perdure/perdure/internal/deployment"
 	"github.com/perdure/perdure/internal/ingress"
 	"github.com/perdure/perdure/internal/invoker/inprocess"
@@ -108,8 +109,8 @@ type TLS struct {
 	MinVersion uint16
 }
 
-func (t *TLS) files() ingress.TLSFiles {
-	return ingress.TLSFiles{CertFile: t.CertFile, KeyFile: t.KeyFile, ClientCAFile: t.ClientCAFile, MinVersion: t.MinVersion}
+func (t *TLS) files() certificate.Files {
+	return certificate.Files{CertFile: t.CertFile, KeyFile: t.KeyFile, ClientCAFile: t.ClientCAFile, MinVersion: t.MinVersion}
 }
 
 // Telemetry says where OpenTelemetry's data goes. The zero value is nowhere and costs nothing.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/admin"
+	"github.com/perdure/perdure/internal/certificate"
 	"github.com/perdure/perdure/internal/ingress"
 	"github.com/perdure/perdure/internal/telemetry"
 )
@@ -235,7 +236,7 @@ func newServer(config Config, handler http.Handler) (*ingress.Server, error) {
 	settings := ingress.ServerConfig{Address: config.Listen, Logger: config.Logger}
 	if config.TLS != nil {
 		var err error
-		if settings.TLS, err = ingress.NewTLSConfig(config.TLS.files(), config.Logger); err != nil {
+		if settings.TLS, err = certificate.NewServer(config.TLS.files(), config.Logger); err != nil {
 			return nil, err
 		}
 		settings.ClientCertificates = config.TLS.ClientCAFile != ""

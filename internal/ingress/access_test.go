@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 
+	"github.com/perdure/perdure/internal/certificate"
 	"github.com/perdure/perdure/internal/ingress"
 	"github.com/perdure/perdure/internal/routing/routingtest"
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
@@ -186,7 +187,7 @@ func TestAdminWithCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, pool := certificate(t, t.TempDir(), "ours")
+	path, pool := writeCertificate(t, t.TempDir(), "ours")
 	own, err := tls.LoadX509KeyPair(path, path)
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +205,7 @@ func TestAdminWithCertificate(t *testing.T) {
 		{"none shown", "", true, nil, 403},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			settings, err := ingress.NewTLSConfig(ingress.TLSFiles{CertFile: path, KeyFile: path, ClientCAFile: test.authority}, slog.New(slog.DiscardHandler))
+			settings, err := certificate.NewServer(certificate.Files{CertFile: path, KeyFile: path, ClientCAFile: test.authority}, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -29,6 +29,7 @@ import (
 	"connectrpc.com/grpcreflect/v2"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/perdure/perdure/internal/certificate"
 	"github.com/perdure/perdure/internal/ingress"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing/routingtest"
@@ -217,7 +218,7 @@ func TestBodyTimeoutIsNotACallTimeout(t *testing.T) {
 	}
 }
 
-func certificate(t *testing.T, dir, name string) (path string, pool *x509.CertPool) {
+func writeCertificate(t *testing.T, dir, name string) (path string, pool *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -251,8 +252,8 @@ func certificate(t *testing.T, dir, name string) (path string, pool *x509.CertPo
 
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
-	path, pool := certificate(t, dir, "first")
-	config, err := ingress.NewTLSConfig(ingress.TLSFiles{CertFile: path, KeyFile: path}, slog.New(slog.DiscardHandler))
+	path, pool := writeCertificate(t, dir, "first")
+	config, err := certificate.NewServer(certificate.Files{CertFile: path, KeyFile: path}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +303,7 @@ func TestTLS(t *testing.T) {
 	if name, _, err := try(nil); err != nil || name != "first" {
 		t.Fatalf("with a broken file: %s %v", name, err)
 	}
-	_, pool = certificate(t, dir, "second")
+	_, pool = writeCertificate(t, dir, "second")
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		name, _, err := try(nil)
@@ -333,8 +334,8 @@ func TestTLS(t *testing.T) {
 
 func TestClientCertificates(t *testing.T) {
 	dir := t.TempDir()
-	path, pool := certificate(t, dir, "both")
-	config, err := ingress.NewTLSConfig(ingress.TLSFiles{CertFile: path, KeyFile: path, ClientCAFile: path, MinVersion: tls.VersionTLS13}, slog.New(slog.DiscardHandler))
+	path, pool := writeCertificate(t, dir, "both")
+	config, err := certificate.NewServer(certificate.Files{CertFile: path, KeyFile: path, ClientCAFile: path, MinVersion: tls.VersionTLS13}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,11 +378,11 @@ func TestClientCertificates(t *testing.T) {
 }
 
 func TestTLSFilesReportsAllProblems(t *testing.T) {
-	err := ingress.TLSFiles{CertFile: "c", MinVersion: tls.VersionTLS11}.Validate()
+	err := certificate.Files{CertFile: "c", MinVersion: tls.VersionTLS11}.Validate()
 	if err == nil || !strings.Contains(err.Error(), "key file") || !strings.Contains(err.Error(), "TLS 1.1") {
 		t.Errorf("got %v", err)
 	}
-	_, err = ingress.NewTLSConfig(ingress.TLSFiles{CertFile: "/nowhere/c", KeyFile: "/nowhere/k"}, slog.New(slog.DiscardHandler))
+	_, err = certificate.NewServer(certificate.Files{CertFile: "/nowhere/c", KeyFile: "/nowhere/k"}, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "/nowhere/c") {
 		t.Errorf("got %v", err)
 	}

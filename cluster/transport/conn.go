@@ -1,0 +1,225 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
+
+	transportv1 "github.com/perdure/perdure/internal/transport/v1"
+)
+
+// conn is one HTTP/2 connection to another node.
+type conn struct {
+	http   *http.ClientConn
+	client *connect.Client
+	born   time.Time
+}
+
+// unsent marks a request that was certainly not sent.
+type unsent struct{ err error }
+
+func (u unsent) Error() string { return u.err.Error() }
+func (u unsent) Unwrap() error { return u.err }
+
+// Do implements connecthttp.HTTPClient. net/http's pool of connections would not do: it hides
+// which connection a request took, and whether it was sent when it failed.
+func (c *conn) Do(request *http.Request) (*http.Response, error) {
+	if err := c.http.Reserve(); err != nil {
+		return nil, unsent{err}
+	}
+	return c.http.RoundTrip(request)
+}
+
+func (c *conn) close() { _ = c.http.Close() }
+
+func (t *Transport) dial(ctx context.Context, address string) (*conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, t.config.Timing.Dial, fmt.Errorf("no connection within %v", t.config.Timing.Dial))
+	defer cancel()
+	scheme := "http"
+	if t.tls != nil {
+		scheme = "https"
+	}
+	connection, err := t.http.NewClientConn(ctx, scheme, address)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
+	}
+	c := &conn{http: connection, born: time.Now()}
+	options := append(t.options(), connecthttp.WithReadMaxBytes(t.readBytes()))
+	c.client = connect.NewClient(connecthttp.NewTransport(c, scheme+"://"+address, options...))
+	return c, nil
+}
+
+// options are those of both ends: the binary codec alone, and no compression, which costs more
+// time than a local network saves.
+func (t *Transport) options() []connecthttp.Option {
+	return []connecthttp.Option{connecthttp.WithCodecs(connectproto.NewBinaryCodec()), connecthttp.WithCompressors()}
+}
+
+// readBytes bounds a message: what is in it is bounded by Limits, and the rest is small.
+func (t *Transport) readBytes() int {
+	return max(t.config.Limits.FrameBytes, t.config.Limits.RequestBytes, batchBytes) + 1<<20
+}
+
+func (t *Transport) hello(to uint64) *transportv1.Hello {
+	return &transportv1.Hello{
+		ClusterId: *t.clusterID.Load(), From: t.config.NodeID, To: to,
+		MinVersion: t.config.Versions.Min, MaxVersion: t.config.Versions.Max, Build: t.config.Build,
+	}
+}
+
+func refusedBy(node uint64, refusal *transportv1.Refusal) *Refused {
+	return &Refused{Node: node, Reason: Reason(refusal.Reason), Message: refusal.Message}
+}
+
+// link is a connection that is opened when it is needed and shared.
+type link struct {
+	peer *peer
+	mu   struct {
+		sync.Mutex
+		current *shared
+		attempt *attempt
+		closed  bool
+		failed  error     // of the last attempt, until one succeeds
+		at      time.Time // when it failed
+	}
+}
+
+// shared is a connection with its users.
+type shared struct {
+	*conn
+	users   int
+	retired bool
+}
+
+// attempt is a connection being made; done is closed when shared or err is set.
+type attempt struct {
+	done   chan struct{}
+	shared *shared
+	err    error
+}
+
+// failFor is how long those who come after a failed attempt are given its error: a node that is
+// down would else be dialled by every call.
+const failFor = 50 * time.Millisecond
+
+var errClosed = errors.New("the node was removed from the addresses, or this one is stopping")
+
+// acquire returns a connection, to be released, or an error that means nothing was sent.
+func (l *link) acquire(ctx context.Context) (*shared, error) {
+	for {
+		l.mu.Lock()
+		if l.mu.closed {
+			l.mu.Unlock()
+			return nil, errClosed
+		}
+		if s := l.mu.current; s != nil {
+			if s.http.Err() == nil && time.Since(s.born) < l.peer.t.config.Timing.ConnectionAge {
+				s.users++
+				l.mu.Unlock()
+				return s, nil
+			}
+			l.retireLocked(s)
+		}
+		if l.mu.failed != nil && time.Since(l.mu.at) < failFor {
+			err := l.mu.failed
+			l.mu.Unlock()
+			return nil, err
+		}
+		if l.mu.attempt == nil {
+			l.mu.attempt = &attempt{done: make(chan struct{})}
+			made := l.mu.attempt
+			if !l.peer.t.start(func(ctx context.Context) { l.open(ctx, made) }) {
+				l.mu.attempt = nil
+				l.mu.Unlock()
+				return nil, errors.New("the transport does not run")
+			}
+		}
+		waiting := l.mu.attempt
+		l.mu.Unlock()
+		select {
+		case <-waiting.done:
+			if waiting.err != nil {
+				return nil, waiting.err
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// open does not end with the call that began it: others wait for it too.
+func (l *link) open(ctx context.Context, made *attempt) {
+	c, err := l.peer.t.dial(ctx, l.peer.address())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer close(made.done)
+	l.mu.attempt = nil
+	if err == nil && l.mu.closed {
+		c.close()
+		err = errClosed
+	}
+	l.mu.failed, l.mu.at = err, time.Now()
+	if made.err = err; err == nil {
+		l.mu.current = &shared{conn: c}
+	}
+}
+
+func (l *link) release(s *shared) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.users--
+	if s.retired && s.users == 0 {
+		s.close()
+	}
+}
+
+// retire makes s serve nothing new.
+func (l *link) retire(s *shared) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.retireLocked(s)
+}
+
+func (l *link) retireLocked(s *shared) {
+	if l.mu.current == s {
+		l.mu.current = nil
+	}
+	if s.retired {
+		return
+	}
+	s.retired = true
+	if s.users == 0 {
+		s.close()
+	}
+}
+
+// renew makes what comes next take a new connection: the node has moved.
+func (l *link) renew() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.failed = nil
+	if l.mu.current != nil {
+		l.retireLocked(l.mu.current)
+	}
+}
+
+// close cuts what is under way.
+func (l *link) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.closed = true
+	if l.mu.current != nil {
+		l.mu.current.close()
+		l.mu.current = nil
+	}
+}
