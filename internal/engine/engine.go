@@ -38,6 +38,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/internal/draft"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/schedule"
@@ -46,20 +47,11 @@ import (
 )
 
 // View is the data of the partition as all events evaluated so far have left it, durable or
-// not. Values belong to the view and must not be changed.
-type View interface {
-	// Get returns the value of a key.
-	Get(key []byte) (value []byte, ok bool, err error)
-	// Scan calls fn for lower ≤ key < upper in ascending order until fn returns false.
-	Scan(lower, upper []byte, fn func(key, value []byte) bool) error
-}
+// not.
+type View = draft.View
 
 // Mutation is one row to write or to delete.
-type Mutation struct {
-	Key    []byte
-	Value  []byte
-	Delete bool
-}
+type Mutation = draft.Mutation
 
 // Output is what an event comes to. Its slices belong to the engine and are valid until the
 // next Evaluate.
@@ -140,9 +132,8 @@ type Engine struct {
 	now     int64
 	// accepting are one-way requests that hear of their invocation once it is sure to be taken.
 	accepting map[invocation.ID][]Token
-	// index finds the mutations of the event in progress by key, once there are many.
-	index   map[string]int
-	indexed int
+	// draft is what the event in progress has written, over the view.
+	draft draft.Draft
 	// changed: the event in progress has changed the engine's memory.
 	changed bool
 	// recovering: Recover is at work, which must not write a row for each invocation it starts.
@@ -206,6 +197,7 @@ func New(config Config, view View, epoch uint64) *Engine {
 	return &Engine{
 		config:     config,
 		view:       view,
+		draft:      draft.New(view),
 		epoch:      epoch,
 		live:       map[invocation.ID]*live{},
 		locks:      transaction.NewLocks(),
@@ -216,7 +208,6 @@ func New(config Config, view View, epoch uint64) *Engine {
 		waiters:    map[invocation.ID][]Token{},
 		sent:       map[uint32]uint64{},
 		acked:      map[uint32]uint64{},
-		index:      map[string]int{},
 
 		committedWord: &recordv1.Peer_Committed{Committed: &recordv1.Committed{From: config.Partition}},
 		applied:       &live{row: &recordv1.Invocation{Mode: uint32(invocation.ModeTransaction)}},
@@ -228,9 +219,9 @@ func New(config Config, view View, epoch uint64) *Engine {
 // written then. If Changed says so, the engine's memory is no longer what the rows say, and
 // the leadership must start over.
 func (e *Engine) Evaluate(event Event, now int64) (*Output, error) {
-	e.out.Mutations, e.out.Effects, e.out.Lazy = e.out.Mutations[:0], e.out.Effects[:0], false
+	e.out.Mutations, e.out.Effects, e.out.Lazy = nil, e.out.Effects[:0], false
 	e.changed, e.now = false, now
-	e.forgetIndex()
+	e.draft.Reset()
 	err := event.evaluate(e, now)
 	for err == nil && (len(e.told) > 0 || len(e.permits) > 0) {
 		if len(e.permits) > 0 {
@@ -245,10 +236,11 @@ func (e *Engine) Evaluate(event Event, now int64) (*Output, error) {
 	}
 	e.told, e.permits = nil, nil
 	if err != nil {
-		e.out.Mutations, e.out.Effects = e.out.Mutations[:0], e.out.Effects[:0]
+		e.out.Effects = e.out.Effects[:0]
 		clear(e.sent) // Sequences that were taken for nothing would be gaps.
 		return &e.out, err
 	}
+	e.out.Mutations = e.draft.Mutations()
 	return &e.out, nil
 }
 
@@ -269,112 +261,16 @@ func (e *Engine) nextSequence() uint64 {
 
 func (e *Engine) effect(effect Effect) { e.out.Effects = append(e.out.Effects, effect) }
 
-func (e *Engine) put(key, value []byte) {
-	e.out.Mutations = append(e.out.Mutations, Mutation{Key: key, Value: value})
-}
+func (e *Engine) put(key, value []byte) { e.draft.Put(key, value) }
 
-func (e *Engine) delete(key []byte) {
-	e.out.Mutations = append(e.out.Mutations, Mutation{Key: key, Delete: true})
-}
+func (e *Engine) delete(key []byte) { e.draft.Delete(key) }
 
 // get reads through the mutations of the event in progress.
-func (e *Engine) get(key []byte) ([]byte, bool, error) {
-	if m := e.written(key); m != nil {
-		return m.Value, !m.Delete, nil
-	}
-	value, ok, err := e.view.Get(key)
-	if err != nil {
-		return nil, false, fmt.Errorf("read row %q: %w", key, err)
-	}
-	return value, ok, nil
-}
+func (e *Engine) get(key []byte) ([]byte, bool, error) { return e.draft.Get(key) }
 
-// written is the last mutation of a key by the event in progress, or nil. Most events have a
-// handful, which are compared faster than hashed.
-func (e *Engine) written(key []byte) *Mutation {
-	const few = 16
-	if len(e.out.Mutations) <= few {
-		for i := len(e.out.Mutations) - 1; i >= 0; i-- {
-			if m := &e.out.Mutations[i]; string(m.Key) == string(key) {
-				return m
-			}
-		}
-		return nil
-	}
-	for ; e.indexed < len(e.out.Mutations); e.indexed++ {
-		e.index[string(e.out.Mutations[e.indexed].Key)] = e.indexed
-	}
-	if i, ok := e.index[string(key)]; ok {
-		return &e.out.Mutations[i]
-	}
-	return nil
-}
-
-func (e *Engine) forgetIndex() {
-	if e.indexed > 0 {
-		clear(e.index)
-		e.indexed = 0
-	}
-}
-
-// scan reads through the mutations of the event in progress. Ranges are short wherever an
-// event both writes and scans them.
+// scan reads through the mutations of the event in progress.
 func (e *Engine) scan(lower, upper []byte, fn func(key, value []byte) bool) error {
-	var written []Mutation
-	for _, m := range e.out.Mutations {
-		if string(m.Key) >= string(lower) && (upper == nil || string(m.Key) < string(upper)) {
-			written = mergeMutation(written, m)
-		}
-	}
-	stopped := false
-	emit := func(m Mutation) bool {
-		if !m.Delete && !fn(m.Key, m.Value) {
-			stopped = true
-		}
-		return !stopped
-	}
-	err := e.view.Scan(lower, upper, func(key, value []byte) bool {
-		for len(written) > 0 && string(written[0].Key) < string(key) {
-			m := written[0]
-			written = written[1:]
-			if !emit(m) {
-				return false
-			}
-		}
-		if len(written) > 0 && string(written[0].Key) == string(key) {
-			m := written[0]
-			written = written[1:]
-			return emit(m)
-		}
-		stopped = !fn(key, value)
-		return !stopped
-	})
-	if err != nil {
-		return fmt.Errorf("scan rows from %q: %w", lower, err)
-	}
-	for _, m := range written {
-		if stopped || !emit(m) {
-			break
-		}
-	}
-	return nil
-}
-
-// mergeMutation inserts m in key order; a later write of the same key wins.
-func mergeMutation(sorted []Mutation, m Mutation) []Mutation {
-	for i := range sorted {
-		switch {
-		case string(sorted[i].Key) == string(m.Key):
-			sorted[i] = m
-			return sorted
-		case string(sorted[i].Key) > string(m.Key):
-			sorted = append(sorted, Mutation{})
-			copy(sorted[i+1:], sorted[i:])
-			sorted[i] = m
-			return sorted
-		}
-	}
-	return append(sorted, m)
+	return e.draft.Scan(lower, upper, fn)
 }
 
 func (e *Engine) putMessage(key []byte, m proto.Message) error {

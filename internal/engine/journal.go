@@ -5,19 +5,10 @@ import (
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
 
-// overlaid are the rows as the event in progress has left them.
-type overlaid struct{ *Engine }
-
-func (o overlaid) Get(key []byte) ([]byte, bool, error) { return o.get(key) }
-
-func (o overlaid) Scan(lower, upper []byte, fn func(_, _ []byte) bool) error {
-	return o.scan(lower, upper, fn)
-}
-
 // loadJournal gives an attempt the beginning of its journal: all of it, if it is short.
 func (e *Engine) loadJournal(l *live, attempt *StartAttempt) error {
 	start := l.row.JournalStart
-	b, err := pages.Load(overlaid{e}, l.id, start, start+l.row.Entries, e.config.JournalPage)
+	b, err := pages.Load(&e.draft, l.id, start, start+l.row.Entries, e.config.JournalPage)
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (e *Engine) goOnPurging(l *live, next uint32, now int64) error {
 // dropEntries removes the entries lower ≤ index < upper with their completions, parts of values and
 // tries, about so many rows at most. next is the first of which something is left, 0 if nothing is.
 func (e *Engine) dropEntries(id invocation.ID, lower, upper uint32, most int) (next uint32, left int, err error) {
-	keys, next, err := pages.Keys(overlaid{e}, id, lower, upper, most/2, purgeBytes)
+	keys, next, err := pages.Keys(&e.draft, id, lower, upper, most/2, purgeBytes)
 	for _, key := range keys {
 		e.delete(key)
 	}

@@ -18,6 +18,7 @@ import (
 // one scan.
 func (e *Engine) Recover(now int64) (*Output, error) {
 	e.out = Output{}
+	e.draft.Reset()
 	e.recovering, e.now = true, now
 	defer func() { e.recovering = false }()
 	if err := e.recoverTransactions(); err != nil {
@@ -115,5 +116,6 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 	if err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
+	e.out.Mutations = e.draft.Mutations()
 	return &e.out, nil
 }

@@ -4,10 +4,7 @@ import (
 	"cmp"
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/perdure/perdure/internal/invocation"
-	"github.com/perdure/perdure/internal/journal"
 	"github.com/perdure/perdure/internal/journal/pages"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
@@ -31,25 +28,47 @@ func (e *Engine) restartAsNew(l *live, ev *RestartAsNew, now int64) (refused *re
 	case l.mode() != invocation.ModeDurable:
 		return failure(codeFailedPrecondition, "%s is a %s handler, whose request is not kept: call it again", l.target, l.mode()), nil
 	}
-	input, entries, completions, err := pages.Whole(overlaid{e}, l.id, l.row.JournalStart)
-	if err != nil {
-		return failure(codeDataLoss, "%s can't be restarted, its data is damaged: %v", l.target, err), nil
+	request := &recordv1.Entry{}
+	switch has, err := e.getMessage(table.Journal(l.id, l.row.JournalStart), request); {
+	case err != nil:
+		return e.damagedJournal(l, err), nil
+	case !has:
+		return failure(codeFailedPrecondition, "the journal of %s is not kept any more, and with it its request: call it again", l.target), nil
 	}
-	if _, kept, err := e.get(table.Journal(l.id, l.row.JournalStart)); err != nil || !kept {
-		return failure(codeFailedPrecondition, "the journal of %s is not kept any more, and with it its request: call it again", l.target), err
-	}
-	if err := journal.Keep(l.row.JournalStart, entries, completions, ev.From); err != nil {
-		return failure(codeInvalidArgument, "%s can't be restarted from there: %v", l.target, err), nil
-	}
+	input := request.GetInput().GetValue()
+	kept := &pages.Kept{}
 	if ev.From > 0 {
-		if refused, err = e.rewind(l, entries, ev.From); refused != nil || err != nil {
+		if kept, refused = e.keepEntries(l, ev.From, len(input)); refused != nil {
+			return refused, nil
+		}
+		if refused, err = e.rewind(l, ev.From, len(input), kept); refused != nil || err != nil {
 			return refused, err
 		}
 	}
-	if refused, err = e.copyJournal(l, ev, input, entries, completions, now); refused != nil || err != nil {
-		return refused, err
+	if err := e.copyJournal(ev.New, input, kept, now); err != nil {
+		return nil, err
 	}
 	return nil, e.enter(e.renewed(l, ev, input, now), true, now)
+}
+
+func (e *Engine) damagedJournal(l *live, err error) *recordv1.Result {
+	return failure(codeDataLoss, "%s can't be restarted, its data is damaged: %v", l.target, err)
+}
+
+// keepEntries reads the first entries of a journal, up to from.
+func (e *Engine) keepEntries(l *live, from uint32, bytes int) (kept *pages.Kept, refused *recordv1.Result) {
+	kept, err := pages.Keep(&e.draft, l.id, l.row.JournalStart, from, e.config.MaxWriteBytes-bytes, e.config.MaxWrites/2)
+	switch err := err.(type) {
+	case nil:
+		return kept, nil
+	case *pages.KeepError:
+		if err.TooMany {
+			return nil, failure(codeResourceExhausted, "the entries up to %d are more than the %d bytes or the %d entries that a restart copies: keep fewer, or none",
+				from, e.config.MaxWriteBytes, e.config.MaxWrites/2)
+		}
+		return nil, failure(codeInvalidArgument, "%s can't be restarted from there: %v", l.target, err)
+	}
+	return nil, e.damagedJournal(l, err)
 }
 
 // renewed is the new invocation, with what its .proto said when the old one was accepted.
@@ -79,52 +98,50 @@ func (e *Engine) renewed(old *live, ev *RestartAsNew, input []byte, now int64) *
 }
 
 // copyJournal gives the new invocation its request and the entries it keeps.
-func (e *Engine) copyJournal(old *live, ev *RestartAsNew, input []byte, entries []*recordv1.Entry, completions map[uint32]*recordv1.Completion, now int64) (refused *recordv1.Result, err error) {
-	start := uint32(0)
-	if ev.From > 0 {
-		start = old.row.JournalStart
+func (e *Engine) copyJournal(to invocation.ID, input []byte, kept *pages.Kept, now int64) error {
+	request := &recordv1.Entry{At: now, Entry: &recordv1.Entry_Input{Input: &recordv1.Input{Value: input}}}
+	if err := e.putMessage(table.Journal(to, kept.Start), request); err != nil {
+		return err
 	}
-	kept := ev.From - start
-	bytes := len(input)
-	put := func(key []byte, m proto.Message) error {
-		bytes += proto.Size(m)
-		if bytes > e.config.MaxWriteBytes {
-			return nil // It is refused below.
+	for i, entry := range kept.Entries {
+		index := kept.Start + uint32(i) + 1
+		if err := e.putMessage(table.Journal(to, index), entry); err != nil {
+			return err
 		}
-		return e.putMessage(key, m)
-	}
-	if err := put(table.Journal(ev.New, start), &recordv1.Entry{At: now, Entry: &recordv1.Entry_Input{Input: &recordv1.Input{Value: input}}}); err != nil {
-		return nil, err
-	}
-	for i, entry := range entries[:kept] {
-		index := start + uint32(i) + 1
-		if err := put(table.Journal(ev.New, index), entry); err != nil {
-			return nil, err
+		c := kept.Completions[index]
+		if sleep := entry.GetSleep(); sleep != nil && c == nil {
+			e.armTimer(table.Timer{At: sleep.Until, Kind: table.TimerSleep, ID: to, Entry: index})
 		}
-		if sleep := entry.GetSleep(); sleep != nil && completions[index] == nil {
-			e.armTimer(table.Timer{At: sleep.Until, Kind: table.TimerSleep, ID: ev.New, Entry: index})
-		}
-		if c := completions[index]; c != nil {
-			if err := put(table.Completion(ev.New, index), c); err != nil {
-				return nil, err
+		if c != nil {
+			if err := e.putMessage(table.Completion(to, index), c); err != nil {
+				return err
 			}
 		}
 	}
-	if bytes > e.config.MaxWriteBytes || 2*int(kept) > e.config.MaxWrites {
-		e.out.Mutations, e.out.Effects = e.out.Mutations[:0], e.out.Effects[:0]
-		e.forgetIndex()
-		return failure(codeResourceExhausted, "the first %d entries have %d bytes, and a restart copies at most %d bytes and %d entries: keep fewer, or none",
-			kept, bytes, e.config.MaxWriteBytes, e.config.MaxWrites/2), nil
-	}
-	return nil, nil
+	return nil
 }
 
 // rewind takes the object back to where it was after entry from: what the handler makes of the
 // entries that it keeps depends on it. That can be done if nobody else has written since.
-func (e *Engine) rewind(l *live, entries []*recordv1.Entry, from uint32) (refused *recordv1.Result, err error) {
-	writes := journal.Rewind(l.row.JournalStart, entries, from)
+func (e *Engine) rewind(l *live, from uint32, input int, kept *pages.Kept) (refused *recordv1.Result, err error) {
+	if l.row.JournalWrites == pages.WritesOf(false) {
+		return nil, nil
+	}
+	writes, bytes, err := kept.Rewind(&e.draft, l.id)
+	switch err := err.(type) {
+	case nil:
+	case *pages.KeepError:
+		return failure(codeResourceExhausted, "what %s wrote to its object behind entry %d is taken back, and there are %v: keep more entries, or none", l.target, from, err), nil
+	default:
+		return e.damagedJournal(l, err), nil
+	}
 	if len(writes) == 0 {
 		return nil, nil
+	}
+	rows := len(writes) + len(kept.Entries)
+	if bytes += input + kept.Bytes; bytes > e.config.MaxWriteBytes || 2*rows > e.config.MaxWrites {
+		return failure(codeResourceExhausted, "to take back what %s wrote to its object behind entry %d, %d rows of %d bytes are written together with the entries, more than the %d rows or %d bytes that fit: restart from the beginning",
+			l.target, from, rows, bytes, e.config.MaxWrites/2, e.config.MaxWriteBytes), nil
 	}
 	o := l.target.Object()
 	if len(e.locks.Holders(o)) > 0 {

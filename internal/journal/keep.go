@@ -58,34 +58,49 @@ type Write struct {
 	HasThen bool
 }
 
-// Rewind lists what a journal has written, as it was after its entry from. The first entry has the
-// index start+1.
-func Rewind(start uint32, journal []*recordv1.Entry, from uint32) []Write {
-	type name struct{ table, key string }
-	var writes []Write
-	known := map[name]int{}
-	note := func(of name, index uint32, value []byte, has bool, previous []byte, hadPrevious bool) {
-		at, ok := known[of]
-		if !ok {
-			at = len(writes)
-			known[of] = at
-			writes = append(writes, Write{Table: of.table, Key: of.key, Then: previous, HasThen: hadPrevious})
-		}
-		writes[at].Left, writes[at].HasLeft = value, has
-		if index <= from {
-			writes[at].Then, writes[at].HasThen = value, has
-		}
-	}
-	for i, entry := range journal {
-		if set := entry.GetSetState(); set != nil {
-			note(name{}, start+uint32(i)+1, set.GetValue(), !set.GetClear(), set.GetPrevious(), set.GetHadPrevious())
-		}
-		if put := entry.GetTablePut(); put != nil {
-			note(name{put.GetTable(), put.GetKey()}, start+uint32(i)+1, put.GetValue(), !put.GetDelete(), put.GetPrevious(), put.GetHadPrevious())
-		}
-	}
-	return writes
+// Rewind finds what a journal has written, as it was after its entry from. It holds a value or two of
+// each row that was written, and no entry.
+type Rewind struct {
+	from   uint32
+	writes []Write
+	known  map[rowName]int
+	bytes  int
 }
+
+type rowName struct{ table, key string }
+
+// NewRewind begins a Rewind: give it all entries of the journal, in order.
+func NewRewind(from uint32) *Rewind { return &Rewind{from: from, known: map[rowName]int{}} }
+
+// Note takes in an entry.
+func (r *Rewind) Note(index uint32, entry *recordv1.Entry) {
+	if set := entry.GetSetState(); set != nil {
+		r.note(rowName{}, index, set.GetValue(), !set.GetClear(), set.GetPrevious(), set.GetHadPrevious())
+	}
+	if put := entry.GetTablePut(); put != nil {
+		r.note(rowName{put.GetTable(), put.GetKey()}, index, put.GetValue(), !put.GetDelete(), put.GetPrevious(), put.GetHadPrevious())
+	}
+}
+
+func (r *Rewind) note(of rowName, index uint32, value []byte, has bool, previous []byte, hadPrevious bool) {
+	at, ok := r.known[of]
+	if !ok {
+		at = len(r.writes)
+		r.known[of] = at
+		r.writes = append(r.writes, Write{Table: of.table, Key: of.key, Then: previous, HasThen: hadPrevious})
+		r.bytes += len(of.table) + len(of.key) + len(previous)
+	}
+	w := &r.writes[at]
+	w.Left, w.HasLeft = value, has
+	if index <= r.from {
+		r.bytes += len(value) - len(w.Then)
+		w.Then, w.HasThen = value, has
+	}
+}
+
+// Writes is what it comes to, in the order of the first writes, and the bytes of all Then with the
+// names of their rows.
+func (r *Rewind) Writes() (writes []Write, bytes int) { return r.writes, r.bytes }
 
 // IsLeft reports whether a value is what the journal left behind.
 func (w Write) IsLeft(value []byte, has bool) bool {

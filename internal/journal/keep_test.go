@@ -51,7 +51,19 @@ func TestRewind(t *testing.T) {
 		1: "state a; x -; y old", 2: "state a; x 1; y old", 3: "state b; x 1; y old", 4: "state b; x 1; y -",
 	} {
 		var got []string
-		for _, w := range Rewind(0, journal, from) {
+		r := NewRewind(from)
+		for i, entry := range journal {
+			r.Note(uint32(i)+1, entry)
+		}
+		writes, bytes := r.Writes()
+		size := 0
+		for _, w := range writes {
+			size += len(w.Table) + len(w.Key) + len(w.Then)
+		}
+		if bytes != size {
+			t.Errorf("after entry %d: %d bytes are said, and there are %d", from, bytes, size)
+		}
+		for _, w := range writes {
 			name, value := w.Key, "-"
 			if w.Table == "" {
 				name = "state"
