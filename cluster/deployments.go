@@ -55,6 +55,7 @@ func (n *Node) admitLocked(ctx context.Context, config Config) (*deployments, er
 		config.Logger.Info("deployment", telemetry.KeyDeployment, own.ID())
 		return catalog.Started(own, accepted, time.Now())
 	}
+	n.mu.layout.lastWith = catalog.LastWith
 	return &deployments{catalog, own.ID()}, nil
 }
 

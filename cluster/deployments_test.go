@@ -12,6 +12,7 @@ import (
 
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/cluster"
+	perdurev1 "github.com/perdure/perdure/proto/perdure/v1"
 )
 
 // builtA is what the tests of start-up begin with.
@@ -82,6 +83,14 @@ var leftovers = map[string]func(t *testing.T, a *program, node *cluster.Node){
 	"flow":   func(t *testing.T, a *program, node *cluster.Node) { a.send(t, node, "Flow/Run", "k", "") },
 	"signal": func(t *testing.T, a *program, node *cluster.Node) { a.send(t, node, "Flow/Tell", "k", "x") },
 	"job":    func(t *testing.T, a *program, node *cluster.Node) { a.send(t, node, "Job/Do", "", "") },
+	"schedule": func(t *testing.T, a *program, node *cluster.Node) {
+		_, err := node.Client().Schedules().Put(t.Context(), &perdurev1.Schedule{
+			Name: "yearly", Service: "t.v1.Thing", Handler: "Set", Key: "k", Cron: "@yearly",
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+	},
 }
 
 // TestStartRefusesWhatBreaks starts a build that differs over what the first one left.
@@ -136,6 +145,11 @@ func TestStartRefusesWhatBreaks(t *testing.T) {
 		{"promise gone, in flight", "flow", change(` promises: [{name: "done" type: "Line"}]`, ""), []string{`promise "done" is gone`}},
 		{"signal gone", "signal", change("rpc Tell(Req) returns (Empty) { option (perdure.v1.method) = {mode: SIGNAL}; }", ""),
 			[]string{"rpc Tell is gone", "signals that were not received"}},
+		{"handler gone, scheduled", "schedule", change("rpc Set(Req) returns (Res);", ""), []string{"rpc Set is gone", "1 schedule calls it"}},
+		{"handler gone, another scheduled", "schedule", change("rpc Wait(Req) returns (Res) { option (perdure.v1.method) = {mode: DURABLE}; }", ""), nil},
+		{"request's field retyped, scheduled", "schedule", change("[(perdure.v1.field).key = true]; string root", "[(perdure.v1.field).key = true]; int64 root"),
+			[]string{"1 schedule calls it"}},
+		{"state's field retyped, scheduled", "schedule", change("message St { string value", "message St { int64 value"), nil},
 		{"several", "wait", change("string name = 1 [", "int64 name = 1 [", "message St { string value", "message St { int64 value"),
 			[]string{"the key was string", "t.v1.St.value: was"}},
 	} {

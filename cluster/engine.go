@@ -53,11 +53,11 @@ type engine interface {
 	Close(ctx context.Context) error
 }
 
-// handlers checks and registers what RegisterService was given.
-func handlers(config Config, instruments *telemetry.Telemetry, registered []registration) (*inprocess.Invoker, error) {
+// handlers checks and registers what RegisterService was given. lastWith may be nil.
+func handlers(config Config, instruments *telemetry.Telemetry, registered []registration, lastWith func(service, handler string) string) (*inprocess.Invoker, error) {
 	runner := inprocess.New(inprocess.Config{
 		Logger: config.Logger, TracerProvider: instruments.TracerProvider(),
-		InactivityTimeout: config.InactivityTimeout, MaxParked: config.MaxParked, StepTimeout: config.StepTimeout, Retention: config.Retention,
+		LastWith: lastWith, InactivityTimeout: config.InactivityTimeout, MaxParked: config.MaxParked, StepTimeout: config.StepTimeout, Retention: config.Retention,
 	})
 	var problems []error
 	for _, r := range registered {
@@ -90,7 +90,7 @@ type partitions struct {
 // openPartitions opens log and store and runs the partitions; it returns when all of them can
 // serve but those that can't be led at all.
 func openPartitions(ctx context.Context, config Config, at *layout, instruments *telemetry.Telemetry, registered []registration) (engine, error) {
-	runner, err := handlers(config, instruments, registered)
+	runner, err := handlers(config, instruments, registered, at.lastWith)
 	if err != nil {
 		return nil, err
 	}

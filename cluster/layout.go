@@ -31,6 +31,8 @@ type layout struct {
 	lock     io.Closer
 	// opened is called once log and store are open, before anything runs; nil: nobody cares.
 	opened func() error
+	// lastWith is the newest deployment with a handler, empty if none has it; nil: nobody knows.
+	lastWith func(service, handler string) string
 }
 
 // formatVersion of the data directory as a whole; log and store have versions of their own.

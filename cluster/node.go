@@ -179,7 +179,7 @@ func (n *Node) startLocked(ctx context.Context) error {
 
 // registrationsLocked reports mistakes that the layers below would report one at a time.
 func (n *Node) registrationsLocked() []error {
-	trial, err := handlers(n.config.withDefaults(), nil, n.mu.registered)
+	trial, err := handlers(n.config.withDefaults(), nil, n.mu.registered, nil)
 	return split(errors.Join(err, trial.Close(context.Background()))) // nothing runs in it
 }
 

@@ -118,6 +118,16 @@ func TestMovesOn(t *testing.T) {
 			if got := inFlightOn(t, node); got["a"] != 0 || got["b"] != 0 {
 				t.Error(got)
 			}
+			for deployment, want := range map[string]string{"": flow.ID(), "a": "", "b": flow.ID()} {
+				listed, ids := &adminv1.ListInvocationsResponse{}, ""
+				adminCall(t, node, "ListInvocations", &adminv1.ListInvocationsRequest{Service: "t.v1.Flow", Handler: "Run", Deployment: deployment}, listed)
+				for _, i := range listed.GetInvocations() {
+					ids += i.GetId()
+				}
+				if ids != want {
+					t.Errorf("of deployment %q: %q, want %q", deployment, ids, want)
+				}
+			}
 			adminCall(t, node, "RemoveDeployment", &adminv1.RemoveDeploymentRequest{Id: "a"}, &adminv1.RemoveDeploymentResponse{})
 		})
 	}
@@ -167,4 +177,34 @@ func TestVanishedHandler(t *testing.T) {
 		t.Error(got)
 	}
 	stopNode(t, node)
+}
+
+// TestVanishedHandlerOfAnEmptyJournal: an invocation that has recorded nothing says too which
+// deployment had its handler, also after others that lacked it.
+func TestVanishedHandlerOfAnEmptyJournal(t *testing.T) {
+	dir := t.TempDir()
+	a := newProgram(t, builtA, handlers{"Flow/Run": func(ctx actor.Context, _ string) (string, error) {
+		<-ctx.Done()
+		return "", ctx.Err()
+	}})
+	node := a.node(dir, cluster.WithDeployment("a"))
+	mustStart(t, node)
+	flow := a.send(t, node, "Flow/Run", "k", "")
+	awaitInvocation(t, node, flow.ID(), func(i *adminv1.Invocation) bool { return i.GetDeployment() == "a" })
+	stopNode(t, node)
+	for _, name := range []string{"b", "c"} {
+		next := newProgram(t, builtA, nil)
+		delete(next.services, "Flow")
+		node = next.node(dir, cluster.WithDeployment(name), cluster.WithBreakingChanges())
+		mustStart(t, node)
+		if name == "c" {
+			adminCall(t, node, "ResumeInvocation", &adminv1.ResumeInvocationRequest{InvocationId: flow.ID()}, &adminv1.ResumeInvocationResponse{})
+		}
+		want := "no handler t.v1.Flow/Run is registered on this node, which is deployment " + name +
+			"; deployment a was the last to have it: start a build that has the handler, or kill the invocation"
+		awaitInvocation(t, node, flow.ID(), func(i *adminv1.Invocation) bool {
+			return i.GetStatus() == adminv1.InvocationStatus_INVOCATION_STATUS_PAUSED && strings.Contains(i.GetLastFailure().GetMessage(), want)
+		})
+		stopNode(t, node)
+	}
 }

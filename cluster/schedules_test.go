@@ -216,6 +216,9 @@ func TestTriggeredSchedule(t *testing.T) {
 		if _, err := trigger("two", false); actor.CodeOf(err) != actor.FailedPrecondition || !strings.Contains(err.Error(), "overlaps") {
 			t.Errorf("while one is under way: %v", err)
 		}
+		if fired := s.look(first.InvocationId).GetInvocation().GetFiredBy(); fired.GetSchedule() != "x" || fired.GetNumber() != 1 || !fired.GetDueAt().AsTime().Equal(epoch) {
+			t.Error(fired)
+		}
 		if other, err := trigger("three", true); err != nil || other.InvocationId == first.InvocationId {
 			t.Errorf("overlapping: %v %v", other, err)
 		}

@@ -13,18 +13,27 @@ import (
 func (c *cli) attachCommand() *cobra.Command {
 	var timeout time.Duration
 	var noWait bool
+	var which attached
 	command := &cobra.Command{
-		Use:   "attach ID",
+		Use:   "attach ID | SERVICE/HANDLER | SERVICE",
 		Short: "Wait for an invocation and print its response",
 		Long: `Wait for an invocation and print its response, or fail as its handler did. With --no-wait, fail
 if it has not ended.
 
-ID is what "perdure send" printed, or the response header Perdure-Invocation-Id.`,
-		Example:           `  perdure attach $(perdure send bank.v1.AccountService/Deposit '{"accountId":"alice","amount":"5"}')`,
+ID is what "perdure send" printed, or the response header Perdure-Invocation-Id. Without it,
+SERVICE/HANDLER with --idempotency-key is the call that was made with that key, and SERVICE with
+--key is the run of a workflow.`,
+		Example: `  perdure attach $(perdure send bank.v1.AccountService/Deposit '{"accountId":"alice","amount":"5"}')
+  perdure attach bank.v1.AccountService/Deposit --key alice --idempotency-key 2026-11-rent
+  perdure attach shop.v1.OrderService --key o-1`,
 		Args:              args("ID"),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: c.completeHandlers,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			body, err := json.Marshal(map[string]string{"invocationId": args[0]})
+			request, err := which.request(args[0])
+			if err != nil {
+				return err
+			}
+			body, err := json.Marshal(request)
 			if err != nil {
 				return err
 			}
@@ -48,9 +57,38 @@ ID is what "perdure send" printed, or the response header Perdure-Invocation-Id.
 			return c.printJSON(response)
 		},
 	}
+	which.flags(command)
 	command.Flags().BoolVar(&noWait, "no-wait", false, "print the response if it is there, and do not wait for it")
 	command.Flags().DurationVar(&timeout, "timeout", 0, "stop waiting after this `duration`, such as 5s")
 	return command
+}
+
+// attached says which invocation is meant, beside the argument.
+type attached struct{ key, idempotencyKey string }
+
+func (a *attached) flags(command *cobra.Command) {
+	command.Flags().StringVar(&a.key, "key", "", "the object's or workflow's `key`")
+	command.Flags().StringVar(&a.idempotencyKey, "idempotency-key", "", "the `key` that the call was made with")
+	must(command.RegisterFlagCompletionFunc("key", cobra.NoFileCompletions))
+	must(command.RegisterFlagCompletionFunc("idempotency-key", cobra.NoFileCompletions))
+}
+
+// request is a perdure.v1.AttachRequest.
+func (a *attached) request(named string) (map[string]any, error) {
+	service, handler, isHandler := strings.Cut(strings.TrimPrefix(named, "/"), "/")
+	switch {
+	case isHandler && a.idempotencyKey == "":
+		return nil, usagef("%s is a handler: say which of its calls with --idempotency-key; the run of a workflow is SERVICE and --key", named)
+	case isHandler:
+		return map[string]any{"call": map[string]string{"service": service, "key": a.key, "handler": handler, "idempotencyKey": a.idempotencyKey}}, nil
+	case a.idempotencyKey != "":
+		return nil, usagef("--idempotency-key is of a call of one handler: give SERVICE/HANDLER instead of %s", named)
+	case a.key != "":
+		return map[string]any{"run": map[string]string{"service": service, "key": a.key}}, nil
+	case strings.Contains(named, "."): // an id has none
+		return nil, usagef("%s is a service: say which workflow's run with --key", named)
+	}
+	return map[string]any{"invocationId": named}, nil
 }
 
 // peeked is why there is no response in the answer to a Peek, nil if there is one.

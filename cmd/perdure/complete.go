@@ -116,6 +116,10 @@ func (c *cli) completeDeployments(cmd *cobra.Command, given []string, _ string) 
 	return found, cobra.ShellCompDirectiveNoFileComp
 }
 
+func (c *cli) completeDeploymentFlag(cmd *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return c.completeDeployments(cmd, nil, typed)
+}
+
 // completeStatuses proposes the last of a list with commas.
 func completeStatuses(_ *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	before := ""

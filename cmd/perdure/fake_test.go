@@ -95,7 +95,7 @@ func invocations() []*routing.InvocationDetail {
 			ID: id(1),
 			Row: &recordv1.Invocation{
 				Target: order("o-1"), Mode: 4, Status: recordv1.Status_STATUS_SUSPENDED, CreatedAt: noon, StartedAt: noon + 2, Attempt: 2, Continuations: 2,
-				Deployment: "v1", EarlierDeployments: []string{"v0"},
+				Deployment: "v1", EarlierDeployments: []string{"v0"}, Scheduled: &recordv1.ScheduledCall{Schedule: "early\x1b[31m", Number: 3, DueAt: noon - 5},
 				RetentionMs: 7 * 24 * 3600 * 1000, IdempotencyKey: "first", Input: run("o-1"),
 			},
 			Journal: []*recordv1.Entry{
@@ -157,7 +157,7 @@ func (*shopRouter) InvocationsPage(_ context.Context, filter routing.Filter) (*r
 		page.Scanned++
 		page.Next = detail.ID
 		if (filter.Service == "" || filter.Service == row.Target.Service) && (filter.Key == "" || filter.Key == row.Target.Key) &&
-			(len(filter.Statuses) == 0 || slices.Contains(filter.Statuses, row.Status)) {
+			(filter.Deployment == "" || filter.Deployment == row.Deployment) && (len(filter.Statuses) == 0 || slices.Contains(filter.Statuses, row.Status)) {
 			page.Found = append(page.Found, routing.InvocationDetail{ID: detail.ID, Row: row})
 		}
 	}
@@ -179,6 +179,9 @@ func (r *shopRouter) Journal(ctx context.Context, id invocation.ID, after uint32
 			detail.Journal = detail.Journal[:min(limit, len(detail.Journal))]
 			return detail, nil
 		}
+	}
+	if target, ok := byName[id.String()]; ok {
+		return &routing.InvocationDetail{ID: id, Row: &recordv1.Invocation{Target: target, Status: recordv1.Status_STATUS_SUCCEEDED}}, nil
 	}
 	return r.Fake.Invocation(ctx, id)
 }
@@ -209,6 +212,12 @@ func (r *shopRouter) RestartAsNew(ctx context.Context, id invocation.ID, _ uint3
 	return id, r.Cancel(ctx, id, false)
 }
 
+// byName are invocations that have ended and that callers know by other names than their ids.
+var byName = map[string]*recordv1.Target{
+	actor.IDOf(bank.AccountServiceName, "alice", "Deposit", "rent"): {Service: bank.AccountServiceName, Key: "alice", Handler: "Deposit"},
+	actor.IDOf(shop.OrderServiceName, "o-7", "Run", ""):             {Service: shop.OrderServiceName, Key: "o-7", Handler: "Run"},
+}
+
 // Attach implements routing.Router.
 func (r *shopRouter) Attach(ctx context.Context, of invocation.ID) (*recordv1.Result, error) {
 	switch of {
@@ -219,6 +228,12 @@ func (r *shopRouter) Attach(ctx context.Context, of invocation.ID) (*recordv1.Re
 		return &recordv1.Result{Error: &recordv1.Error{Code: 9, Message: "account carla has only 0"}}, nil
 	case id(3):
 		return &recordv1.Result{Value: encoded(&bankv1.TransferResponse{})}, nil
+	}
+	switch byName[of.String()].GetHandler() {
+	case "Deposit":
+		return &recordv1.Result{Value: encoded(&bankv1.DepositResponse{Balance: 7})}, nil
+	case "Run":
+		return &recordv1.Result{Value: encoded(shopv1.RunResponse_builder{}.Build())}, nil
 	}
 	return r.Fake.Attach(ctx, of)
 }

@@ -24,12 +24,14 @@ func (c *cli) filterFlags(command *cobra.Command) *filterFlags {
 	flags.StringVar(&f.request.Key, "key", "", "only those of the object with this `key`; needs --service")
 	flags.StringVar(&f.request.KeyPrefix, "key-prefix", "", "only those of objects whose key starts with this `text`; needs --service")
 	flags.StringVar(&f.request.Handler, "handler", "", "only those of this `handler`, such as Deposit; needs --service")
+	flags.StringVar(&f.request.Deployment, "deployment", "", "only those whose newest attempt ran on this `deployment`")
 	flags.StringSliceVar(&f.status, "status", nil, "only those in one of these `statuses`, with commas")
 	flags.DurationVar(&f.olderThan, "older-than", 0, "only those created longer ago than this `duration`, such as 36h")
 	flags.DurationVar(&f.newerThan, "newer-than", 0, "only those created within this `duration`")
 	must(command.RegisterFlagCompletionFunc("service", c.completeServiceFlag))
 	must(command.RegisterFlagCompletionFunc("handler", c.completeHandlerFlag))
 	must(command.RegisterFlagCompletionFunc("status", completeStatuses))
+	must(command.RegisterFlagCompletionFunc("deployment", c.completeDeploymentFlag))
 	for _, name := range []string{"key", "key-prefix", "older-than", "newer-than"} {
 		must(command.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
 	}
@@ -37,7 +39,7 @@ func (c *cli) filterFlags(command *cobra.Command) *filterFlags {
 }
 
 // filterNames are the flags of a filter.
-var filterNames = []string{"service", "key", "key-prefix", "handler", "status", "older-than", "newer-than"}
+var filterNames = []string{"service", "key", "key-prefix", "handler", "deployment", "status", "older-than", "newer-than"}
 
 // read checks the flags and returns the request they make, as of now.
 func (f *filterFlags) read(now time.Time) (*adminv1.ListInvocationsRequest, error) {

@@ -132,6 +132,7 @@ func (c *cli) printInvocation(found *adminv1.GetInvocationResponse) {
 		"completed", since(inv, inv.GetCompletedAt()),
 		"kept for", lasting(inv.GetRetention()),
 		"caller", inv.GetCallerInvocationId(),
+		"fired by", firedBy(inv.GetFiredBy()),
 		"restarted from", restartedFrom(inv),
 		"idempotency key", inv.GetIdempotencyKey(),
 		"trace", inv.GetTraceparent(),
@@ -160,6 +161,14 @@ func (c *cli) printDivergence(found *adminv1.Divergence) {
 		add(field.GetName(), field.GetRecorded(), field.GetMade())
 	}
 	c.table("  ", []string{"", "JOURNAL", "", "CODE"}, rows)
+}
+
+// firedBy is `schedule nightly, firing 3, due 2026-11-28 03:00:00.000`.
+func firedBy(fired *adminv1.FiredBy) string {
+	if fired == nil {
+		return ""
+	}
+	return fmt.Sprintf("schedule %s, firing %d, due %s", fired.GetSchedule(), fired.GetNumber(), precise(fired.GetDueAt()))
 }
 
 func set(at *timestamppb.Timestamp) string {

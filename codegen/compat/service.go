@@ -99,6 +99,7 @@ func (c *comparison) method(service *schema.Service, before *schema.Method) {
 	c.key(before, after)
 	c.idempotencyKey(before, after)
 	c.retention(before, after)
+	c.journalRetention(before, after)
 }
 
 func (c *comparison) retention(before, after *schema.Method) {
@@ -111,6 +112,20 @@ func (c *comparison) retention(before, after *schema.Method) {
 	}
 	c.report(Warning, serviceOf(before), after.Desc, schema.HandlerOption(),
 		"retention was %v and is %s: results can be fetched, and repeated calls recognized, for a shorter time; make sure that no caller retries later than that", before.Options.Retention, now)
+}
+
+// journalRetention compares how long journals are kept; 0 is as long as the result.
+func (c *comparison) journalRetention(before, after *schema.Method) {
+	was, is := before.Options.JournalRetention, after.Options.JournalRetention
+	then := was.String()
+	if was == 0 {
+		was, then = before.Options.Retention, "that of the result"
+	}
+	if is == 0 || was > 0 && is >= was {
+		return
+	}
+	c.report(Warning, serviceOf(before), after.Desc, schema.HandlerOption(),
+		"journal_retention was %s and is %v: invocations that are accepted from now on can be looked into, exported and restarted from an entry for a shorter time after their end", then, is)
 }
 
 // modeChange says what goes wrong. Every change of mode breaks something: an accepted invocation

@@ -264,14 +264,14 @@ func TestListFilters(t *testing.T) {
 	r := &router{}
 	s := newService(t, r)
 	_, err := s.listInvocations(t.Context(), &adminv1.ListInvocationsRequest{
-		Service: "a.B", Key: "k", Handler: "H",
+		Service: "a.B", Key: "k", Handler: "H", Deployment: "d",
 		Status: []adminv1.InvocationStatus{adminv1.InvocationStatus_INVOCATION_STATUS_PAUSED},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := r.filters[0]
-	if got.Service != "a.B" || got.Key != "k" || got.Handler != "H" || !slices.Equal(got.Statuses, []recordv1.Status{recordv1.Status_STATUS_PAUSED}) {
+	if got.Service != "a.B" || got.Key != "k" || got.Handler != "H" || got.Deployment != "d" || !slices.Equal(got.Statuses, []recordv1.Status{recordv1.Status_STATUS_PAUSED}) {
 		t.Errorf("the router was asked for %+v", got)
 	}
 	for _, bad := range []struct {

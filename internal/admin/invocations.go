@@ -80,7 +80,7 @@ func (c cursor) passed(d routing.InvocationDetail) bool {
 }
 
 func filter(request *adminv1.ListInvocationsRequest) (routing.Filter, error) {
-	f := routing.Filter{Service: request.GetService(), Key: request.GetKey(), Handler: request.GetHandler(), KeyPrefix: request.GetKeyPrefix()}
+	f := routing.Filter{Service: request.GetService(), Key: request.GetKey(), Handler: request.GetHandler(), KeyPrefix: request.GetKeyPrefix(), Deployment: request.GetDeployment()}
 	if f.Service == "" && (f.Key != "" || f.Handler != "" || f.KeyPrefix != "") {
 		return f, invalid("key, keyPrefix and handler are names within a service: set service too")
 	}
@@ -185,6 +185,9 @@ func summary(detail routing.InvocationDetail, stacks bool) *adminv1.Invocation {
 		if held := int(flow.GetHeld()); flow.GetAsk() != 0 && held < len(flow.GetLimits()) {
 			out.WaitsForLimit, out.WaitingSince = flow.GetLimits()[held].GetName(), instant(flow.GetAskedAt())
 		}
+	}
+	if scheduled := row.GetScheduled(); scheduled != nil {
+		out.FiredBy = &adminv1.FiredBy{Schedule: scheduled.GetSchedule(), Number: scheduled.GetNumber(), DueAt: instant(scheduled.GetDueAt())}
 	}
 	if row.GetRetentionMs() > 0 {
 		out.Retention = durationpb.New(time.Duration(row.GetRetentionMs()) * time.Millisecond)

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -197,6 +198,35 @@ func (c *Catalog) Schema(id string) (*descriptorpb.FileDescriptorSet, error) {
 		return nil, ErrUnknown
 	}
 	return schemaOf(found, c.mu.kept.GetFiles())
+}
+
+// LastWith is the deployment that was started last of those with a handler; empty if none has it.
+func (c *Catalog) LastWith(service, handler string) string {
+	c.mu.Lock()
+	kept := c.mu.kept
+	c.mu.Unlock()
+	for _, d := range newestFirst(kept) {
+		if !slices.Contains(d.GetServices(), service) {
+			continue
+		}
+		schema, err := schemaOf(d, kept.GetFiles())
+		if err != nil {
+			continue // it is asked for an error's text, and the start said so already
+		}
+		for _, file := range schema.GetFile() {
+			for _, declared := range file.GetService() {
+				if strings.TrimPrefix(file.GetPackage()+"."+declared.GetName(), ".") != service {
+					continue
+				}
+				for _, method := range declared.GetMethod() {
+					if method.GetName() == handler {
+						return d.GetId()
+					}
+				}
+			}
+		}
+	}
+	return ""
 }
 
 func schemaOf(d *recordv1.Deployment, files map[string][]byte) (*descriptorpb.FileDescriptorSet, error) {

@@ -135,6 +135,12 @@ type Kept struct {
 	// InFlight counts, by handler, the invocations that have not ended, and calls to it that are
 	// on their way.
 	InFlight map[string]int
+	// Schedules counts, by handler, the schedules that call it and that no .proto declares: those
+	// are made and removed with the build.
+	Schedules map[string]int
+	// Prepared counts the objects that have promised a transaction to write state or rows if it
+	// commits: what is written then has the shape of the build that promised.
+	Prepared int
 }
 
 // Census is what there is of all services. It belongs to one goroutine.
@@ -143,7 +149,7 @@ type Census map[string]*Kept
 // Of is never nil.
 func (c Census) Of(service string) *Kept {
 	if c[service] == nil {
-		c[service] = &Kept{InFlight: map[string]int{}}
+		c[service] = &Kept{InFlight: map[string]int{}, Schedules: map[string]int{}}
 	}
 	return c[service]
 }
@@ -182,13 +188,24 @@ func (k *Kept) describe(what compat.Kept, handler protoreflect.Name) string {
 	say(k.Rows && (all || what == compat.KeptRows), "there are rows")
 	say(k.Promises && (all || what == compat.KeptPromises), "there are promises")
 	say(k.Signals && (all || what == compat.KeptInvocations), "there are signals that were not received")
-	inFlight := 0
-	for name, count := range k.InFlight {
-		if what != compat.KeptInvocations || name == string(handler) {
-			inFlight += count
+	of := func(counts map[string]int) (sum int) {
+		for name, count := range counts {
+			if what != compat.KeptInvocations || name == string(handler) {
+				sum += count
+			}
 		}
+		return sum
 	}
-	say(inFlight == 1, "1 invocation has not ended")
-	say(inFlight > 1, fmt.Sprintf("%d invocations have not ended", inFlight))
+	some := func(count int, one, several string) {
+		say(count == 1, one)
+		say(count > 1, fmt.Sprintf(several, count))
+	}
+	some(of(k.InFlight), "1 invocation has not ended", "%d invocations have not ended")
+	if what == compat.KeptInvocations || all { // what a schedule keeps is a handler and its request
+		some(of(k.Schedules), "1 schedule calls it", "%d schedules call it")
+	}
+	if what == compat.KeptState || what == compat.KeptRows || all {
+		some(k.Prepared, "1 object waits for the outcome of a transaction", "%d objects wait for the outcome of transactions")
+	}
 	return strings.Join(parts, ", ")
 }

@@ -14,7 +14,8 @@ import (
 )
 
 // Census adds what is kept in a partition's rows. It reads all invocations that have not ended,
-// and of everything else one row of each service.
+// messages on their way, schedules and promises to transactions, and of everything else one row
+// of each service.
 func Census(snapshot storage.Snapshot, into deployment.Census) error {
 	v, err := newView(snapshot) // which releases it
 	if err != nil {
@@ -36,8 +37,41 @@ func Census(snapshot storage.Snapshot, into deployment.Census) error {
 	}); err != nil {
 		return err
 	}
-	return onTheirWay(v, func(target *recordv1.Target) {
+	called := func(target *recordv1.Target) {
 		into.Of(target.GetService()).InFlight[target.GetHandler()]++
+	}
+	lower, upper := table.OutboxAll()
+	err = each(v, lower, upper, func(message *recordv1.Message) {
+		if invoke := message.GetInvoke(); invoke != nil {
+			called(invoke.GetTarget())
+		}
+	})
+	if err != nil {
+		return err
+	}
+	lower, upper = table.PreparedAll()
+	err = each(v, lower, upper, func(promise *recordv1.Prepared) {
+		for _, object := range promise.GetObjects() {
+			writes := false
+			for _, entry := range object.GetEntries() {
+				writes = writes || entry.GetSetState() != nil || entry.GetTablePut() != nil
+				if sent := entry.GetSend().GetInvoke(); sent != nil {
+					called(sent.GetTarget())
+				}
+			}
+			if writes {
+				into.Of(object.GetTarget().GetService()).Prepared++
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	lower, upper = table.SchedulesAfter("", "")
+	return each(v, lower, upper, func(schedule *recordv1.Schedule) {
+		if target := schedule.GetInvoke().GetTarget(); !schedule.GetDeclared() {
+			into.Of(target.GetService()).Schedules[target.GetHandler()]++
+		}
 	})
 }
 
@@ -99,19 +133,19 @@ func inFlight(v *view, fn func(*recordv1.Invocation)) error {
 	return nil
 }
 
-// onTheirWay calls fn with the target of each call that another partition has not taken yet.
-func onTheirWay(v *view, fn func(*recordv1.Target)) error {
+// each calls fn with each row of a table.
+func each[M any, P interface {
+	*M
+	proto.Message
+}](v *view, lower, upper []byte, fn func(P)) error {
 	var rowErr error
-	lower, upper := table.OutboxAll()
 	err := v.Scan(lower, upper, func(key, value []byte) bool {
-		message := &recordv1.Message{}
-		if err := proto.Unmarshal(value, message); err != nil {
+		row := P(new(M))
+		if err := proto.Unmarshal(value, row); err != nil {
 			rowErr = fmt.Errorf("%s: %w", table.Describe(key), err)
 			return false
 		}
-		if invoke := message.GetInvoke(); invoke != nil {
-			fn(invoke.GetTarget())
-		}
+		fn(row)
 		return true
 	})
 	if err == nil {

@@ -250,6 +250,7 @@ func matches(f routing.Filter, row *recordv1.Invocation) bool {
 		(f.Key == "" || f.Key == t.GetKey()) &&
 		strings.HasPrefix(t.GetKey(), f.KeyPrefix) &&
 		(f.Handler == "" || f.Handler == t.GetHandler()) &&
+		(f.Deployment == "" || f.Deployment == row.Deployment) &&
 		row.CreatedAt >= f.CreatedFrom && (f.CreatedBefore == 0 || row.CreatedAt < f.CreatedBefore) &&
 		(len(f.Statuses) == 0 || slices.Contains(f.Statuses, row.Status))
 }

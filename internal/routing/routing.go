@@ -105,6 +105,8 @@ type Filter struct {
 	Key      string
 	Handler  string
 	Statuses []recordv1.Status
+	// Deployment that the newest attempt ran on.
+	Deployment string
 	// KeyPrefix is what the key starts with.
 	KeyPrefix string
 	// CreatedFrom and CreatedBefore bound the instant of acceptance, in milliseconds since 1970.

@@ -52,6 +52,9 @@ type Config struct {
 	// MaxParked handlers wait with a goroutine of their own; if more do, those that have waited
 	// longest are unwound as if their InactivityTimeout were over. Defaults to 8,192.
 	MaxParked int
+	// LastWith is the deployment that was started last of those with a handler which this one lacks;
+	// empty if none is known. Nil knows none.
+	LastWith func(service, handler string) (deployment string)
 	// IdleWorkers is how many goroutines are kept for the next attempt. Defaults to 256.
 	IdleWorkers int
 }
@@ -195,7 +198,7 @@ func (inv *Invoker) Start(attempt *invoker.Attempt) invoker.Running {
 	}
 	switch {
 	case found == nil || found.desc.Handle == nil:
-		started = &unknown{attempt}
+		started = &unknown{inv, attempt}
 	case attempt.Mode.Journaled():
 		started = newDurable(inv, found, attempt)
 	default:
@@ -212,14 +215,24 @@ func (inv *Invoker) Start(attempt *invoker.Attempt) invoker.Running {
 func (inv *Invoker) Close(ctx context.Context) error { return inv.pool.close(ctx) }
 
 // unknown is an attempt at a handler that this process does not have.
-type unknown struct{ attempt *invoker.Attempt }
+type unknown struct {
+	invoker *Invoker
+	attempt *invoker.Attempt
+}
 
 func (u *unknown) perform(*worker) {
 	failure := errorRecord(errNotRegistered(u.attempt.Target))
 	if u.attempt.Mode.Journaled() { // a deploy that has it can go on with the journal
+		had := ""
 		if len(u.attempt.Earlier) > 0 {
-			failure.Message += fmt.Sprintf(", which is deployment %s; deployment %s has begun the invocation: start a build that has the handler, or kill the invocation",
-				u.attempt.Deployment, u.attempt.Earlier[0])
+			had = u.attempt.Earlier[0] + " has begun the invocation"
+		} else if u.invoker.config.LastWith != nil { // it has no step yet, and perhaps never ran
+			if had = u.invoker.config.LastWith(u.attempt.Target.Service, u.attempt.Target.Handler); had != "" {
+				had += " was the last to have it"
+			}
+		}
+		if had != "" {
+			failure.Message += fmt.Sprintf(", which is deployment %s; deployment %s: start a build that has the handler, or kill the invocation", u.attempt.Deployment, had)
 		}
 		u.attempt.Host.Finish(u.attempt, &invoker.Outcome{Retry: failure, Pause: true})
 		return

@@ -530,7 +530,9 @@ type Invocation struct {
 	Priority int32  `protobuf:"zigzag32,49,opt,name=priority,proto3" json:"priority,omitempty"`
 	// Set by GetInvocation if the last attempt failed because the code no longer makes the steps that
 	// the journal has.
-	Divergence    *Divergence `protobuf:"bytes,31,opt,name=divergence,proto3" json:"divergence,omitempty"`
+	Divergence *Divergence `protobuf:"bytes,31,opt,name=divergence,proto3" json:"divergence,omitempty"`
+	// The schedule that fired it. Unset: none did.
+	FiredBy       *FiredBy `protobuf:"bytes,60,opt,name=fired_by,json=firedBy,proto3" json:"fired_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -810,6 +812,76 @@ func (x *Invocation) GetDivergence() *Divergence {
 	return nil
 }
 
+func (x *Invocation) GetFiredBy() *FiredBy {
+	if x != nil {
+		return x.FiredBy
+	}
+	return nil
+}
+
+// FiredBy is what made a schedule start an invocation.
+type FiredBy struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Schedule string                 `protobuf:"bytes,1,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	// The number of the firing, from 1.
+	Number uint64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	// The due time. Of a trigger: when it was asked for.
+	DueAt         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=due_at,json=dueAt,proto3" json:"due_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FiredBy) Reset() {
+	*x = FiredBy{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FiredBy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FiredBy) ProtoMessage() {}
+
+func (x *FiredBy) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FiredBy.ProtoReflect.Descriptor instead.
+func (*FiredBy) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *FiredBy) GetSchedule() string {
+	if x != nil {
+		return x.Schedule
+	}
+	return ""
+}
+
+func (x *FiredBy) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *FiredBy) GetDueAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueAt
+	}
+	return nil
+}
+
 // Divergence is a journal and the code side by side, where they differ first.
 type Divergence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -832,7 +904,7 @@ type Divergence struct {
 
 func (x *Divergence) Reset() {
 	*x = Divergence{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +916,7 @@ func (x *Divergence) String() string {
 func (*Divergence) ProtoMessage() {}
 
 func (x *Divergence) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +929,7 @@ func (x *Divergence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Divergence.ProtoReflect.Descriptor instead.
 func (*Divergence) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Divergence) GetEntry() uint32 {
@@ -924,7 +996,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1008,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1021,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Failure) GetError() *Error {
@@ -1042,7 +1114,7 @@ type JournalEntry struct {
 
 func (x *JournalEntry) Reset() {
 	*x = JournalEntry{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1126,7 @@ func (x *JournalEntry) String() string {
 func (*JournalEntry) ProtoMessage() {}
 
 func (x *JournalEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1139,7 @@ func (x *JournalEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
 func (*JournalEntry) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *JournalEntry) GetIndex() uint32 {
@@ -1162,7 +1234,7 @@ type Payload struct {
 
 func (x *Payload) Reset() {
 	*x = Payload{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1246,7 @@ func (x *Payload) String() string {
 func (*Payload) ProtoMessage() {}
 
 func (x *Payload) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +1259,7 @@ func (x *Payload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payload.ProtoReflect.Descriptor instead.
 func (*Payload) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Payload) GetJson() string {
@@ -1231,13 +1303,15 @@ type ListInvocationsRequest struct {
 	CreatedAfter *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_after,json=createdAfter,proto3" json:"created_after,omitempty"`
 	// Created before that instant. Unset: whenever.
 	CreatedBefore *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_before,json=createdBefore,proto3" json:"created_before,omitempty"`
+	// The newest attempt ran on this deployment. Empty: all, also those that have none.
+	Deployment    string `protobuf:"bytes,10,opt,name=deployment,proto3" json:"deployment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListInvocationsRequest) Reset() {
 	*x = ListInvocationsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1323,7 @@ func (x *ListInvocationsRequest) String() string {
 func (*ListInvocationsRequest) ProtoMessage() {}
 
 func (x *ListInvocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1336,7 @@ func (x *ListInvocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvocationsRequest.ProtoReflect.Descriptor instead.
 func (*ListInvocationsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListInvocationsRequest) GetService() string {
@@ -1328,6 +1402,13 @@ func (x *ListInvocationsRequest) GetCreatedBefore() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ListInvocationsRequest) GetDeployment() string {
+	if x != nil {
+		return x.Deployment
+	}
+	return ""
+}
+
 type ListInvocationsResponse struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Invocations []*Invocation          `protobuf:"bytes,1,rep,name=invocations,proto3" json:"invocations,omitempty"`
@@ -1341,7 +1422,7 @@ type ListInvocationsResponse struct {
 
 func (x *ListInvocationsResponse) Reset() {
 	*x = ListInvocationsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1434,7 @@ func (x *ListInvocationsResponse) String() string {
 func (*ListInvocationsResponse) ProtoMessage() {}
 
 func (x *ListInvocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1447,7 @@ func (x *ListInvocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvocationsResponse.ProtoReflect.Descriptor instead.
 func (*ListInvocationsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListInvocationsResponse) GetInvocations() []*Invocation {
@@ -1403,7 +1484,7 @@ type GetInvocationRequest struct {
 
 func (x *GetInvocationRequest) Reset() {
 	*x = GetInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1496,7 @@ func (x *GetInvocationRequest) String() string {
 func (*GetInvocationRequest) ProtoMessage() {}
 
 func (x *GetInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1509,7 @@ func (x *GetInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInvocationRequest.ProtoReflect.Descriptor instead.
 func (*GetInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetInvocationRequest) GetInvocationId() string {
@@ -1469,7 +1550,7 @@ type GetInvocationResponse struct {
 
 func (x *GetInvocationResponse) Reset() {
 	*x = GetInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1562,7 @@ func (x *GetInvocationResponse) String() string {
 func (*GetInvocationResponse) ProtoMessage() {}
 
 func (x *GetInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1575,7 @@ func (x *GetInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInvocationResponse.ProtoReflect.Descriptor instead.
 func (*GetInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetInvocationResponse) GetInvocation() *Invocation {
@@ -1541,7 +1622,7 @@ type ExportJournalRequest struct {
 
 func (x *ExportJournalRequest) Reset() {
 	*x = ExportJournalRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1634,7 @@ func (x *ExportJournalRequest) String() string {
 func (*ExportJournalRequest) ProtoMessage() {}
 
 func (x *ExportJournalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1647,7 @@ func (x *ExportJournalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportJournalRequest.ProtoReflect.Descriptor instead.
 func (*ExportJournalRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExportJournalRequest) GetInvocationId() string {
@@ -1586,7 +1667,7 @@ type ExportJournalResponse struct {
 
 func (x *ExportJournalResponse) Reset() {
 	*x = ExportJournalResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1679,7 @@ func (x *ExportJournalResponse) String() string {
 func (*ExportJournalResponse) ProtoMessage() {}
 
 func (x *ExportJournalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1692,7 @@ func (x *ExportJournalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportJournalResponse.ProtoReflect.Descriptor instead.
 func (*ExportJournalResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExportJournalResponse) GetJournal() []byte {
@@ -1630,7 +1711,7 @@ type CancelInvocationRequest struct {
 
 func (x *CancelInvocationRequest) Reset() {
 	*x = CancelInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1723,7 @@ func (x *CancelInvocationRequest) String() string {
 func (*CancelInvocationRequest) ProtoMessage() {}
 
 func (x *CancelInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1736,7 @@ func (x *CancelInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocationRequest.ProtoReflect.Descriptor instead.
 func (*CancelInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CancelInvocationRequest) GetInvocationId() string {
@@ -1675,7 +1756,7 @@ type CancelInvocationResponse struct {
 
 func (x *CancelInvocationResponse) Reset() {
 	*x = CancelInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1768,7 @@ func (x *CancelInvocationResponse) String() string {
 func (*CancelInvocationResponse) ProtoMessage() {}
 
 func (x *CancelInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1781,7 @@ func (x *CancelInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocationResponse.ProtoReflect.Descriptor instead.
 func (*CancelInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CancelInvocationResponse) GetStatus() InvocationStatus {
@@ -1719,7 +1800,7 @@ type KillInvocationRequest struct {
 
 func (x *KillInvocationRequest) Reset() {
 	*x = KillInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1812,7 @@ func (x *KillInvocationRequest) String() string {
 func (*KillInvocationRequest) ProtoMessage() {}
 
 func (x *KillInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1825,7 @@ func (x *KillInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillInvocationRequest.ProtoReflect.Descriptor instead.
 func (*KillInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KillInvocationRequest) GetInvocationId() string {
@@ -1764,7 +1845,7 @@ type KillInvocationResponse struct {
 
 func (x *KillInvocationResponse) Reset() {
 	*x = KillInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +1857,7 @@ func (x *KillInvocationResponse) String() string {
 func (*KillInvocationResponse) ProtoMessage() {}
 
 func (x *KillInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +1870,7 @@ func (x *KillInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillInvocationResponse.ProtoReflect.Descriptor instead.
 func (*KillInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *KillInvocationResponse) GetStatus() InvocationStatus {
@@ -1808,7 +1889,7 @@ type PauseInvocationRequest struct {
 
 func (x *PauseInvocationRequest) Reset() {
 	*x = PauseInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1901,7 @@ func (x *PauseInvocationRequest) String() string {
 func (*PauseInvocationRequest) ProtoMessage() {}
 
 func (x *PauseInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1914,7 @@ func (x *PauseInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseInvocationRequest.ProtoReflect.Descriptor instead.
 func (*PauseInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PauseInvocationRequest) GetInvocationId() string {
@@ -1853,7 +1934,7 @@ type PauseInvocationResponse struct {
 
 func (x *PauseInvocationResponse) Reset() {
 	*x = PauseInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +1946,7 @@ func (x *PauseInvocationResponse) String() string {
 func (*PauseInvocationResponse) ProtoMessage() {}
 
 func (x *PauseInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +1959,7 @@ func (x *PauseInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseInvocationResponse.ProtoReflect.Descriptor instead.
 func (*PauseInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PauseInvocationResponse) GetStatus() InvocationStatus {
@@ -1897,7 +1978,7 @@ type ResumeInvocationRequest struct {
 
 func (x *ResumeInvocationRequest) Reset() {
 	*x = ResumeInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +1990,7 @@ func (x *ResumeInvocationRequest) String() string {
 func (*ResumeInvocationRequest) ProtoMessage() {}
 
 func (x *ResumeInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +2003,7 @@ func (x *ResumeInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeInvocationRequest.ProtoReflect.Descriptor instead.
 func (*ResumeInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResumeInvocationRequest) GetInvocationId() string {
@@ -1942,7 +2023,7 @@ type ResumeInvocationResponse struct {
 
 func (x *ResumeInvocationResponse) Reset() {
 	*x = ResumeInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2035,7 @@ func (x *ResumeInvocationResponse) String() string {
 func (*ResumeInvocationResponse) ProtoMessage() {}
 
 func (x *ResumeInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2048,7 @@ func (x *ResumeInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeInvocationResponse.ProtoReflect.Descriptor instead.
 func (*ResumeInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResumeInvocationResponse) GetStatus() InvocationStatus {
@@ -1990,7 +2071,7 @@ type RestartInvocationRequest struct {
 
 func (x *RestartInvocationRequest) Reset() {
 	*x = RestartInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2083,7 @@ func (x *RestartInvocationRequest) String() string {
 func (*RestartInvocationRequest) ProtoMessage() {}
 
 func (x *RestartInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2096,7 @@ func (x *RestartInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartInvocationRequest.ProtoReflect.Descriptor instead.
 func (*RestartInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RestartInvocationRequest) GetInvocationId() string {
@@ -2050,7 +2131,7 @@ type RestartInvocationResponse struct {
 
 func (x *RestartInvocationResponse) Reset() {
 	*x = RestartInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2143,7 @@ func (x *RestartInvocationResponse) String() string {
 func (*RestartInvocationResponse) ProtoMessage() {}
 
 func (x *RestartInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2156,7 @@ func (x *RestartInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartInvocationResponse.ProtoReflect.Descriptor instead.
 func (*RestartInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RestartInvocationResponse) GetInvocationId() string {
@@ -2101,7 +2182,7 @@ type PurgeInvocationRequest struct {
 
 func (x *PurgeInvocationRequest) Reset() {
 	*x = PurgeInvocationRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2194,7 @@ func (x *PurgeInvocationRequest) String() string {
 func (*PurgeInvocationRequest) ProtoMessage() {}
 
 func (x *PurgeInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2207,7 @@ func (x *PurgeInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeInvocationRequest.ProtoReflect.Descriptor instead.
 func (*PurgeInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PurgeInvocationRequest) GetInvocationId() string {
@@ -2144,7 +2225,7 @@ type PurgeInvocationResponse struct {
 
 func (x *PurgeInvocationResponse) Reset() {
 	*x = PurgeInvocationResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +2237,7 @@ func (x *PurgeInvocationResponse) String() string {
 func (*PurgeInvocationResponse) ProtoMessage() {}
 
 func (x *PurgeInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +2250,7 @@ func (x *PurgeInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeInvocationResponse.ProtoReflect.Descriptor instead.
 func (*PurgeInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type BatchInvocationsRequest struct {
@@ -2192,7 +2273,7 @@ type BatchInvocationsRequest struct {
 
 func (x *BatchInvocationsRequest) Reset() {
 	*x = BatchInvocationsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2285,7 @@ func (x *BatchInvocationsRequest) String() string {
 func (*BatchInvocationsRequest) ProtoMessage() {}
 
 func (x *BatchInvocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2298,7 @@ func (x *BatchInvocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchInvocationsRequest.ProtoReflect.Descriptor instead.
 func (*BatchInvocationsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BatchInvocationsRequest) GetOperation() InvocationOperation {
@@ -2270,7 +2351,7 @@ type BatchInvocationsResponse struct {
 
 func (x *BatchInvocationsResponse) Reset() {
 	*x = BatchInvocationsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2363,7 @@ func (x *BatchInvocationsResponse) String() string {
 func (*BatchInvocationsResponse) ProtoMessage() {}
 
 func (x *BatchInvocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2376,7 @@ func (x *BatchInvocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchInvocationsResponse.ProtoReflect.Descriptor instead.
 func (*BatchInvocationsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *BatchInvocationsResponse) GetMatched() uint64 {
@@ -2358,7 +2439,7 @@ type BatchFailure struct {
 
 func (x *BatchFailure) Reset() {
 	*x = BatchFailure{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2451,7 @@ func (x *BatchFailure) String() string {
 func (*BatchFailure) ProtoMessage() {}
 
 func (x *BatchFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2464,7 @@ func (x *BatchFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchFailure.ProtoReflect.Descriptor instead.
 func (*BatchFailure) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *BatchFailure) GetInvocationId() string {
@@ -2417,7 +2498,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2510,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2523,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetStateRequest) GetService() string {
@@ -2498,7 +2579,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2510,7 +2591,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2523,7 +2604,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetStateResponse) GetHasState() bool {
@@ -2579,7 +2660,7 @@ type StateTable struct {
 
 func (x *StateTable) Reset() {
 	*x = StateTable{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2591,7 +2672,7 @@ func (x *StateTable) String() string {
 func (*StateTable) ProtoMessage() {}
 
 func (x *StateTable) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2604,7 +2685,7 @@ func (x *StateTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTable.ProtoReflect.Descriptor instead.
 func (*StateTable) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StateTable) GetName() string {
@@ -2655,7 +2736,7 @@ type StateTableRow struct {
 
 func (x *StateTableRow) Reset() {
 	*x = StateTableRow{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2667,7 +2748,7 @@ func (x *StateTableRow) String() string {
 func (*StateTableRow) ProtoMessage() {}
 
 func (x *StateTableRow) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2680,7 +2761,7 @@ func (x *StateTableRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTableRow.ProtoReflect.Descriptor instead.
 func (*StateTableRow) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StateTableRow) GetKey() string {
@@ -2739,7 +2820,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2751,7 +2832,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2764,7 +2845,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Transaction) GetRootInvocationId() string {
@@ -2883,7 +2964,7 @@ type TransactionPart struct {
 
 func (x *TransactionPart) Reset() {
 	*x = TransactionPart{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2895,7 +2976,7 @@ func (x *TransactionPart) String() string {
 func (*TransactionPart) ProtoMessage() {}
 
 func (x *TransactionPart) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2908,7 +2989,7 @@ func (x *TransactionPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionPart.ProtoReflect.Descriptor instead.
 func (*TransactionPart) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TransactionPart) GetPartition() uint32 {
@@ -3010,7 +3091,7 @@ type TransactionLock struct {
 
 func (x *TransactionLock) Reset() {
 	*x = TransactionLock{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3103,7 @@ func (x *TransactionLock) String() string {
 func (*TransactionLock) ProtoMessage() {}
 
 func (x *TransactionLock) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3116,7 @@ func (x *TransactionLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionLock.ProtoReflect.Descriptor instead.
 func (*TransactionLock) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TransactionLock) GetService() string {
@@ -3081,7 +3162,7 @@ type ListTransactionsRequest struct {
 
 func (x *ListTransactionsRequest) Reset() {
 	*x = ListTransactionsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3174,7 @@ func (x *ListTransactionsRequest) String() string {
 func (*ListTransactionsRequest) ProtoMessage() {}
 
 func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +3187,7 @@ func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsRequest.ProtoReflect.Descriptor instead.
 func (*ListTransactionsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListTransactionsRequest) GetService() string {
@@ -3145,7 +3226,7 @@ type ListTransactionsResponse struct {
 
 func (x *ListTransactionsResponse) Reset() {
 	*x = ListTransactionsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3157,7 +3238,7 @@ func (x *ListTransactionsResponse) String() string {
 func (*ListTransactionsResponse) ProtoMessage() {}
 
 func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3170,7 +3251,7 @@ func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsResponse.ProtoReflect.Descriptor instead.
 func (*ListTransactionsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListTransactionsResponse) GetTransactions() []*Transaction {
@@ -3204,7 +3285,7 @@ type GetTransactionRequest struct {
 
 func (x *GetTransactionRequest) Reset() {
 	*x = GetTransactionRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3297,7 @@ func (x *GetTransactionRequest) String() string {
 func (*GetTransactionRequest) ProtoMessage() {}
 
 func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3310,7 @@ func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionRequest.ProtoReflect.Descriptor instead.
 func (*GetTransactionRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetTransactionRequest) GetRootInvocationId() string {
@@ -3250,7 +3331,7 @@ type GetTransactionResponse struct {
 
 func (x *GetTransactionResponse) Reset() {
 	*x = GetTransactionResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3262,7 +3343,7 @@ func (x *GetTransactionResponse) String() string {
 func (*GetTransactionResponse) ProtoMessage() {}
 
 func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3275,7 +3356,7 @@ func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionResponse.ProtoReflect.Descriptor instead.
 func (*GetTransactionResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetTransactionResponse) GetTransaction() *Transaction {
@@ -3300,7 +3381,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3312,7 +3393,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3325,7 +3406,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 type ListServicesResponse struct {
@@ -3337,7 +3418,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3349,7 +3430,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3362,7 +3443,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -3390,7 +3471,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3402,7 +3483,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3415,7 +3496,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Service) GetName() string {
@@ -3482,7 +3563,7 @@ type Method struct {
 
 func (x *Method) Reset() {
 	*x = Method{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3494,7 +3575,7 @@ func (x *Method) String() string {
 func (*Method) ProtoMessage() {}
 
 func (x *Method) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3507,7 +3588,7 @@ func (x *Method) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Method.ProtoReflect.Descriptor instead.
 func (*Method) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Method) GetName() string {
@@ -3576,7 +3657,7 @@ type DescribeServiceRequest struct {
 
 func (x *DescribeServiceRequest) Reset() {
 	*x = DescribeServiceRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +3669,7 @@ func (x *DescribeServiceRequest) String() string {
 func (*DescribeServiceRequest) ProtoMessage() {}
 
 func (x *DescribeServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +3682,7 @@ func (x *DescribeServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeServiceRequest.ProtoReflect.Descriptor instead.
 func (*DescribeServiceRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DescribeServiceRequest) GetName() string {
@@ -3622,7 +3703,7 @@ type DescribeServiceResponse struct {
 
 func (x *DescribeServiceResponse) Reset() {
 	*x = DescribeServiceResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3634,7 +3715,7 @@ func (x *DescribeServiceResponse) String() string {
 func (*DescribeServiceResponse) ProtoMessage() {}
 
 func (x *DescribeServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3647,7 +3728,7 @@ func (x *DescribeServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeServiceResponse.ProtoReflect.Descriptor instead.
 func (*DescribeServiceResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DescribeServiceResponse) GetService() *Service {
@@ -3672,7 +3753,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3684,7 +3765,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3697,7 +3778,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 type GetNodeResponse struct {
@@ -3721,7 +3802,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3733,7 +3814,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3746,7 +3827,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetNodeResponse) GetNodeId() string {
@@ -3829,7 +3910,7 @@ type Partition struct {
 
 func (x *Partition) Reset() {
 	*x = Partition{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3841,7 +3922,7 @@ func (x *Partition) String() string {
 func (*Partition) ProtoMessage() {}
 
 func (x *Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3854,7 +3935,7 @@ func (x *Partition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Partition.ProtoReflect.Descriptor instead.
 func (*Partition) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Partition) GetId() uint32 {
@@ -3907,7 +3988,7 @@ type Storage struct {
 
 func (x *Storage) Reset() {
 	*x = Storage{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3919,7 +4000,7 @@ func (x *Storage) String() string {
 func (*Storage) ProtoMessage() {}
 
 func (x *Storage) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3932,7 +4013,7 @@ func (x *Storage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Storage.ProtoReflect.Descriptor instead.
 func (*Storage) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Storage) GetDirectory() string {
@@ -3997,7 +4078,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4009,7 +4090,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4022,7 +4103,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Limit) GetName() string {
@@ -4129,7 +4210,7 @@ type LimitTenant struct {
 
 func (x *LimitTenant) Reset() {
 	*x = LimitTenant{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4141,7 +4222,7 @@ func (x *LimitTenant) String() string {
 func (*LimitTenant) ProtoMessage() {}
 
 func (x *LimitTenant) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4154,7 +4235,7 @@ func (x *LimitTenant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitTenant.ProtoReflect.Descriptor instead.
 func (*LimitTenant) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *LimitTenant) GetTenant() string {
@@ -4195,7 +4276,7 @@ type LimitMember struct {
 
 func (x *LimitMember) Reset() {
 	*x = LimitMember{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4207,7 +4288,7 @@ func (x *LimitMember) String() string {
 func (*LimitMember) ProtoMessage() {}
 
 func (x *LimitMember) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4220,7 +4301,7 @@ func (x *LimitMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitMember.ProtoReflect.Descriptor instead.
 func (*LimitMember) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *LimitMember) GetInvocationId() string {
@@ -4272,7 +4353,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4284,7 +4365,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4297,7 +4378,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListLimitsRequest) GetService() string {
@@ -4334,7 +4415,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4346,7 +4427,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4359,7 +4440,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -4393,7 +4474,7 @@ type GetLimitRequest struct {
 
 func (x *GetLimitRequest) Reset() {
 	*x = GetLimitRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4405,7 +4486,7 @@ func (x *GetLimitRequest) String() string {
 func (*GetLimitRequest) ProtoMessage() {}
 
 func (x *GetLimitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4418,7 +4499,7 @@ func (x *GetLimitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLimitRequest.ProtoReflect.Descriptor instead.
 func (*GetLimitRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetLimitRequest) GetName() string {
@@ -4439,7 +4520,7 @@ type GetLimitResponse struct {
 
 func (x *GetLimitResponse) Reset() {
 	*x = GetLimitResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4451,7 +4532,7 @@ func (x *GetLimitResponse) String() string {
 func (*GetLimitResponse) ProtoMessage() {}
 
 func (x *GetLimitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4464,7 +4545,7 @@ func (x *GetLimitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLimitResponse.ProtoReflect.Descriptor instead.
 func (*GetLimitResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetLimitResponse) GetLimit() *Limit {
@@ -4510,7 +4591,7 @@ type Deployment struct {
 
 func (x *Deployment) Reset() {
 	*x = Deployment{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4522,7 +4603,7 @@ func (x *Deployment) String() string {
 func (*Deployment) ProtoMessage() {}
 
 func (x *Deployment) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4535,7 +4616,7 @@ func (x *Deployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deployment.ProtoReflect.Descriptor instead.
 func (*Deployment) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Deployment) GetId() string {
@@ -4625,7 +4706,7 @@ type ListDeploymentsRequest struct {
 
 func (x *ListDeploymentsRequest) Reset() {
 	*x = ListDeploymentsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4637,7 +4718,7 @@ func (x *ListDeploymentsRequest) String() string {
 func (*ListDeploymentsRequest) ProtoMessage() {}
 
 func (x *ListDeploymentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4650,7 +4731,7 @@ func (x *ListDeploymentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeploymentsRequest.ProtoReflect.Descriptor instead.
 func (*ListDeploymentsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListDeploymentsRequest) GetRemoved() bool {
@@ -4672,7 +4753,7 @@ type ListDeploymentsResponse struct {
 
 func (x *ListDeploymentsResponse) Reset() {
 	*x = ListDeploymentsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4684,7 +4765,7 @@ func (x *ListDeploymentsResponse) String() string {
 func (*ListDeploymentsResponse) ProtoMessage() {}
 
 func (x *ListDeploymentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4697,7 +4778,7 @@ func (x *ListDeploymentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeploymentsResponse.ProtoReflect.Descriptor instead.
 func (*ListDeploymentsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListDeploymentsResponse) GetDeployments() []*Deployment {
@@ -4723,7 +4804,7 @@ type DescribeDeploymentRequest struct {
 
 func (x *DescribeDeploymentRequest) Reset() {
 	*x = DescribeDeploymentRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4735,7 +4816,7 @@ func (x *DescribeDeploymentRequest) String() string {
 func (*DescribeDeploymentRequest) ProtoMessage() {}
 
 func (x *DescribeDeploymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4748,7 +4829,7 @@ func (x *DescribeDeploymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeDeploymentRequest.ProtoReflect.Descriptor instead.
 func (*DescribeDeploymentRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DescribeDeploymentRequest) GetId() string {
@@ -4775,7 +4856,7 @@ type DescribeDeploymentResponse struct {
 
 func (x *DescribeDeploymentResponse) Reset() {
 	*x = DescribeDeploymentResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4787,7 +4868,7 @@ func (x *DescribeDeploymentResponse) String() string {
 func (*DescribeDeploymentResponse) ProtoMessage() {}
 
 func (x *DescribeDeploymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4800,7 +4881,7 @@ func (x *DescribeDeploymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeDeploymentResponse.ProtoReflect.Descriptor instead.
 func (*DescribeDeploymentResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DescribeDeploymentResponse) GetDeployment() *Deployment {
@@ -4853,7 +4934,7 @@ type DeploymentChange struct {
 
 func (x *DeploymentChange) Reset() {
 	*x = DeploymentChange{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4865,7 +4946,7 @@ func (x *DeploymentChange) String() string {
 func (*DeploymentChange) ProtoMessage() {}
 
 func (x *DeploymentChange) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4878,7 +4959,7 @@ func (x *DeploymentChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeploymentChange.ProtoReflect.Descriptor instead.
 func (*DeploymentChange) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DeploymentChange) GetSeverity() string {
@@ -4913,7 +4994,7 @@ type DrainDeploymentRequest struct {
 
 func (x *DrainDeploymentRequest) Reset() {
 	*x = DrainDeploymentRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4925,7 +5006,7 @@ func (x *DrainDeploymentRequest) String() string {
 func (*DrainDeploymentRequest) ProtoMessage() {}
 
 func (x *DrainDeploymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4938,7 +5019,7 @@ func (x *DrainDeploymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainDeploymentRequest.ProtoReflect.Descriptor instead.
 func (*DrainDeploymentRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DrainDeploymentRequest) GetId() string {
@@ -4966,7 +5047,7 @@ type DrainDeploymentResponse struct {
 
 func (x *DrainDeploymentResponse) Reset() {
 	*x = DrainDeploymentResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4978,7 +5059,7 @@ func (x *DrainDeploymentResponse) String() string {
 func (*DrainDeploymentResponse) ProtoMessage() {}
 
 func (x *DrainDeploymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4991,7 +5072,7 @@ func (x *DrainDeploymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainDeploymentResponse.ProtoReflect.Descriptor instead.
 func (*DrainDeploymentResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DrainDeploymentResponse) GetDeployment() *Deployment {
@@ -5017,7 +5098,7 @@ type RemoveDeploymentRequest struct {
 
 func (x *RemoveDeploymentRequest) Reset() {
 	*x = RemoveDeploymentRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5029,7 +5110,7 @@ func (x *RemoveDeploymentRequest) String() string {
 func (*RemoveDeploymentRequest) ProtoMessage() {}
 
 func (x *RemoveDeploymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5042,7 +5123,7 @@ func (x *RemoveDeploymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveDeploymentRequest.ProtoReflect.Descriptor instead.
 func (*RemoveDeploymentRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RemoveDeploymentRequest) GetId() string {
@@ -5060,7 +5141,7 @@ type RemoveDeploymentResponse struct {
 
 func (x *RemoveDeploymentResponse) Reset() {
 	*x = RemoveDeploymentResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5072,7 +5153,7 @@ func (x *RemoveDeploymentResponse) String() string {
 func (*RemoveDeploymentResponse) ProtoMessage() {}
 
 func (x *RemoveDeploymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5085,7 +5166,7 @@ func (x *RemoveDeploymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveDeploymentResponse.ProtoReflect.Descriptor instead.
 func (*RemoveDeploymentResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 type Divergence_Step struct {
@@ -5100,7 +5181,7 @@ type Divergence_Step struct {
 
 func (x *Divergence_Step) Reset() {
 	*x = Divergence_Step{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5112,7 +5193,7 @@ func (x *Divergence_Step) String() string {
 func (*Divergence_Step) ProtoMessage() {}
 
 func (x *Divergence_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5125,7 +5206,7 @@ func (x *Divergence_Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Divergence_Step.ProtoReflect.Descriptor instead.
 func (*Divergence_Step) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{3, 0}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{4, 0}
 }
 
 func (x *Divergence_Step) GetStep() string {
@@ -5153,7 +5234,7 @@ type Divergence_Field struct {
 
 func (x *Divergence_Field) Reset() {
 	*x = Divergence_Field{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5165,7 +5246,7 @@ func (x *Divergence_Field) String() string {
 func (*Divergence_Field) ProtoMessage() {}
 
 func (x *Divergence_Field) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5178,7 +5259,7 @@ func (x *Divergence_Field) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Divergence_Field.ProtoReflect.Descriptor instead.
 func (*Divergence_Field) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{3, 1}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{4, 1}
 }
 
 func (x *Divergence_Field) GetName() string {
@@ -5214,7 +5295,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x06Target\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
-	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xb0\f\n" +
+	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xe6\f\n" +
 	"\n" +
 	"Invocation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -5259,7 +5340,12 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\bpriority\x181 \x01(\x11R\bpriority\x12<\n" +
 	"\n" +
 	"divergence\x18\x1f \x01(\v2\x1c.perdure.admin.v1.DivergenceR\n" +
-	"divergence\"\x8b\x03\n" +
+	"divergence\x124\n" +
+	"\bfired_by\x18< \x01(\v2\x19.perdure.admin.v1.FiredByR\afiredBy\"p\n" +
+	"\aFiredBy\x12\x1a\n" +
+	"\bschedule\x18\x01 \x01(\tR\bschedule\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x121\n" +
+	"\x06due_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\"\x8b\x03\n" +
 	"\n" +
 	"Divergence\x12\x14\n" +
 	"\x05entry\x18\x01 \x01(\rR\x05entry\x12\x18\n" +
@@ -5303,7 +5389,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x04json\x18\x01 \x01(\tR\x04json\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\x12\x12\n" +
-	"\x04note\x18\x03 \x01(\tR\x04note\"\xf9\x02\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\"\x99\x03\n" +
 	"\x16ListInvocationsRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
@@ -5315,7 +5401,11 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"key_prefix\x18\a \x01(\tR\tkeyPrefix\x12?\n" +
 	"\rcreated_after\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\fcreatedAfter\x12A\n" +
-	"\x0ecreated_before\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\rcreatedBefore\"\x9b\x01\n" +
+	"\x0ecreated_before\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\rcreatedBefore\x12\x1e\n" +
+	"\n" +
+	"deployment\x18\n" +
+	" \x01(\tR\n" +
+	"deployment\"\x9b\x01\n" +
 	"\x17ListInvocationsResponse\x12>\n" +
 	"\vinvocations\x18\x01 \x03(\v2\x1c.perdure.admin.v1.InvocationR\vinvocations\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
@@ -5675,7 +5765,7 @@ func file_perdure_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(InvocationStatus)(0),                  // 0: perdure.admin.v1.InvocationStatus
 	(EntryOutcome)(0),                      // 1: perdure.admin.v1.EntryOutcome
@@ -5685,226 +5775,229 @@ var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(*Error)(nil),                          // 5: perdure.admin.v1.Error
 	(*Target)(nil),                         // 6: perdure.admin.v1.Target
 	(*Invocation)(nil),                     // 7: perdure.admin.v1.Invocation
-	(*Divergence)(nil),                     // 8: perdure.admin.v1.Divergence
-	(*Failure)(nil),                        // 9: perdure.admin.v1.Failure
-	(*JournalEntry)(nil),                   // 10: perdure.admin.v1.JournalEntry
-	(*Payload)(nil),                        // 11: perdure.admin.v1.Payload
-	(*ListInvocationsRequest)(nil),         // 12: perdure.admin.v1.ListInvocationsRequest
-	(*ListInvocationsResponse)(nil),        // 13: perdure.admin.v1.ListInvocationsResponse
-	(*GetInvocationRequest)(nil),           // 14: perdure.admin.v1.GetInvocationRequest
-	(*GetInvocationResponse)(nil),          // 15: perdure.admin.v1.GetInvocationResponse
-	(*ExportJournalRequest)(nil),           // 16: perdure.admin.v1.ExportJournalRequest
-	(*ExportJournalResponse)(nil),          // 17: perdure.admin.v1.ExportJournalResponse
-	(*CancelInvocationRequest)(nil),        // 18: perdure.admin.v1.CancelInvocationRequest
-	(*CancelInvocationResponse)(nil),       // 19: perdure.admin.v1.CancelInvocationResponse
-	(*KillInvocationRequest)(nil),          // 20: perdure.admin.v1.KillInvocationRequest
-	(*KillInvocationResponse)(nil),         // 21: perdure.admin.v1.KillInvocationResponse
-	(*PauseInvocationRequest)(nil),         // 22: perdure.admin.v1.PauseInvocationRequest
-	(*PauseInvocationResponse)(nil),        // 23: perdure.admin.v1.PauseInvocationResponse
-	(*ResumeInvocationRequest)(nil),        // 24: perdure.admin.v1.ResumeInvocationRequest
-	(*ResumeInvocationResponse)(nil),       // 25: perdure.admin.v1.ResumeInvocationResponse
-	(*RestartInvocationRequest)(nil),       // 26: perdure.admin.v1.RestartInvocationRequest
-	(*RestartInvocationResponse)(nil),      // 27: perdure.admin.v1.RestartInvocationResponse
-	(*PurgeInvocationRequest)(nil),         // 28: perdure.admin.v1.PurgeInvocationRequest
-	(*PurgeInvocationResponse)(nil),        // 29: perdure.admin.v1.PurgeInvocationResponse
-	(*BatchInvocationsRequest)(nil),        // 30: perdure.admin.v1.BatchInvocationsRequest
-	(*BatchInvocationsResponse)(nil),       // 31: perdure.admin.v1.BatchInvocationsResponse
-	(*BatchFailure)(nil),                   // 32: perdure.admin.v1.BatchFailure
-	(*GetStateRequest)(nil),                // 33: perdure.admin.v1.GetStateRequest
-	(*GetStateResponse)(nil),               // 34: perdure.admin.v1.GetStateResponse
-	(*StateTable)(nil),                     // 35: perdure.admin.v1.StateTable
-	(*StateTableRow)(nil),                  // 36: perdure.admin.v1.StateTableRow
-	(*Transaction)(nil),                    // 37: perdure.admin.v1.Transaction
-	(*TransactionPart)(nil),                // 38: perdure.admin.v1.TransactionPart
-	(*TransactionLock)(nil),                // 39: perdure.admin.v1.TransactionLock
-	(*ListTransactionsRequest)(nil),        // 40: perdure.admin.v1.ListTransactionsRequest
-	(*ListTransactionsResponse)(nil),       // 41: perdure.admin.v1.ListTransactionsResponse
-	(*GetTransactionRequest)(nil),          // 42: perdure.admin.v1.GetTransactionRequest
-	(*GetTransactionResponse)(nil),         // 43: perdure.admin.v1.GetTransactionResponse
-	(*ListServicesRequest)(nil),            // 44: perdure.admin.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),           // 45: perdure.admin.v1.ListServicesResponse
-	(*Service)(nil),                        // 46: perdure.admin.v1.Service
-	(*Method)(nil),                         // 47: perdure.admin.v1.Method
-	(*DescribeServiceRequest)(nil),         // 48: perdure.admin.v1.DescribeServiceRequest
-	(*DescribeServiceResponse)(nil),        // 49: perdure.admin.v1.DescribeServiceResponse
-	(*GetNodeRequest)(nil),                 // 50: perdure.admin.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),                // 51: perdure.admin.v1.GetNodeResponse
-	(*Partition)(nil),                      // 52: perdure.admin.v1.Partition
-	(*Storage)(nil),                        // 53: perdure.admin.v1.Storage
-	(*Limit)(nil),                          // 54: perdure.admin.v1.Limit
-	(*LimitTenant)(nil),                    // 55: perdure.admin.v1.LimitTenant
-	(*LimitMember)(nil),                    // 56: perdure.admin.v1.LimitMember
-	(*ListLimitsRequest)(nil),              // 57: perdure.admin.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),             // 58: perdure.admin.v1.ListLimitsResponse
-	(*GetLimitRequest)(nil),                // 59: perdure.admin.v1.GetLimitRequest
-	(*GetLimitResponse)(nil),               // 60: perdure.admin.v1.GetLimitResponse
-	(*Deployment)(nil),                     // 61: perdure.admin.v1.Deployment
-	(*ListDeploymentsRequest)(nil),         // 62: perdure.admin.v1.ListDeploymentsRequest
-	(*ListDeploymentsResponse)(nil),        // 63: perdure.admin.v1.ListDeploymentsResponse
-	(*DescribeDeploymentRequest)(nil),      // 64: perdure.admin.v1.DescribeDeploymentRequest
-	(*DescribeDeploymentResponse)(nil),     // 65: perdure.admin.v1.DescribeDeploymentResponse
-	(*DeploymentChange)(nil),               // 66: perdure.admin.v1.DeploymentChange
-	(*DrainDeploymentRequest)(nil),         // 67: perdure.admin.v1.DrainDeploymentRequest
-	(*DrainDeploymentResponse)(nil),        // 68: perdure.admin.v1.DrainDeploymentResponse
-	(*RemoveDeploymentRequest)(nil),        // 69: perdure.admin.v1.RemoveDeploymentRequest
-	(*RemoveDeploymentResponse)(nil),       // 70: perdure.admin.v1.RemoveDeploymentResponse
-	(*Divergence_Step)(nil),                // 71: perdure.admin.v1.Divergence.Step
-	(*Divergence_Field)(nil),               // 72: perdure.admin.v1.Divergence.Field
-	(v1.Code)(0),                           // 73: perdure.v1.Code
-	(*anypb.Any)(nil),                      // 74: google.protobuf.Any
-	(v1.Mode)(0),                           // 75: perdure.v1.Mode
-	(*timestamppb.Timestamp)(nil),          // 76: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 77: google.protobuf.Duration
-	(v1.Kind)(0),                           // 78: perdure.v1.Kind
-	(*v1.Table)(nil),                       // 79: perdure.v1.Table
-	(*v1.Promise)(nil),                     // 80: perdure.v1.Promise
-	(*v1.HandlerOptions)(nil),              // 81: perdure.v1.HandlerOptions
-	(*descriptorpb.FileDescriptorSet)(nil), // 82: google.protobuf.FileDescriptorSet
-	(*v1.Rate)(nil),                        // 83: perdure.v1.Rate
+	(*FiredBy)(nil),                        // 8: perdure.admin.v1.FiredBy
+	(*Divergence)(nil),                     // 9: perdure.admin.v1.Divergence
+	(*Failure)(nil),                        // 10: perdure.admin.v1.Failure
+	(*JournalEntry)(nil),                   // 11: perdure.admin.v1.JournalEntry
+	(*Payload)(nil),                        // 12: perdure.admin.v1.Payload
+	(*ListInvocationsRequest)(nil),         // 13: perdure.admin.v1.ListInvocationsRequest
+	(*ListInvocationsResponse)(nil),        // 14: perdure.admin.v1.ListInvocationsResponse
+	(*GetInvocationRequest)(nil),           // 15: perdure.admin.v1.GetInvocationRequest
+	(*GetInvocationResponse)(nil),          // 16: perdure.admin.v1.GetInvocationResponse
+	(*ExportJournalRequest)(nil),           // 17: perdure.admin.v1.ExportJournalRequest
+	(*ExportJournalResponse)(nil),          // 18: perdure.admin.v1.ExportJournalResponse
+	(*CancelInvocationRequest)(nil),        // 19: perdure.admin.v1.CancelInvocationRequest
+	(*CancelInvocationResponse)(nil),       // 20: perdure.admin.v1.CancelInvocationResponse
+	(*KillInvocationRequest)(nil),          // 21: perdure.admin.v1.KillInvocationRequest
+	(*KillInvocationResponse)(nil),         // 22: perdure.admin.v1.KillInvocationResponse
+	(*PauseInvocationRequest)(nil),         // 23: perdure.admin.v1.PauseInvocationRequest
+	(*PauseInvocationResponse)(nil),        // 24: perdure.admin.v1.PauseInvocationResponse
+	(*ResumeInvocationRequest)(nil),        // 25: perdure.admin.v1.ResumeInvocationRequest
+	(*ResumeInvocationResponse)(nil),       // 26: perdure.admin.v1.ResumeInvocationResponse
+	(*RestartInvocationRequest)(nil),       // 27: perdure.admin.v1.RestartInvocationRequest
+	(*RestartInvocationResponse)(nil),      // 28: perdure.admin.v1.RestartInvocationResponse
+	(*PurgeInvocationRequest)(nil),         // 29: perdure.admin.v1.PurgeInvocationRequest
+	(*PurgeInvocationResponse)(nil),        // 30: perdure.admin.v1.PurgeInvocationResponse
+	(*BatchInvocationsRequest)(nil),        // 31: perdure.admin.v1.BatchInvocationsRequest
+	(*BatchInvocationsResponse)(nil),       // 32: perdure.admin.v1.BatchInvocationsResponse
+	(*BatchFailure)(nil),                   // 33: perdure.admin.v1.BatchFailure
+	(*GetStateRequest)(nil),                // 34: perdure.admin.v1.GetStateRequest
+	(*GetStateResponse)(nil),               // 35: perdure.admin.v1.GetStateResponse
+	(*StateTable)(nil),                     // 36: perdure.admin.v1.StateTable
+	(*StateTableRow)(nil),                  // 37: perdure.admin.v1.StateTableRow
+	(*Transaction)(nil),                    // 38: perdure.admin.v1.Transaction
+	(*TransactionPart)(nil),                // 39: perdure.admin.v1.TransactionPart
+	(*TransactionLock)(nil),                // 40: perdure.admin.v1.TransactionLock
+	(*ListTransactionsRequest)(nil),        // 41: perdure.admin.v1.ListTransactionsRequest
+	(*ListTransactionsResponse)(nil),       // 42: perdure.admin.v1.ListTransactionsResponse
+	(*GetTransactionRequest)(nil),          // 43: perdure.admin.v1.GetTransactionRequest
+	(*GetTransactionResponse)(nil),         // 44: perdure.admin.v1.GetTransactionResponse
+	(*ListServicesRequest)(nil),            // 45: perdure.admin.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),           // 46: perdure.admin.v1.ListServicesResponse
+	(*Service)(nil),                        // 47: perdure.admin.v1.Service
+	(*Method)(nil),                         // 48: perdure.admin.v1.Method
+	(*DescribeServiceRequest)(nil),         // 49: perdure.admin.v1.DescribeServiceRequest
+	(*DescribeServiceResponse)(nil),        // 50: perdure.admin.v1.DescribeServiceResponse
+	(*GetNodeRequest)(nil),                 // 51: perdure.admin.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),                // 52: perdure.admin.v1.GetNodeResponse
+	(*Partition)(nil),                      // 53: perdure.admin.v1.Partition
+	(*Storage)(nil),                        // 54: perdure.admin.v1.Storage
+	(*Limit)(nil),                          // 55: perdure.admin.v1.Limit
+	(*LimitTenant)(nil),                    // 56: perdure.admin.v1.LimitTenant
+	(*LimitMember)(nil),                    // 57: perdure.admin.v1.LimitMember
+	(*ListLimitsRequest)(nil),              // 58: perdure.admin.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),             // 59: perdure.admin.v1.ListLimitsResponse
+	(*GetLimitRequest)(nil),                // 60: perdure.admin.v1.GetLimitRequest
+	(*GetLimitResponse)(nil),               // 61: perdure.admin.v1.GetLimitResponse
+	(*Deployment)(nil),                     // 62: perdure.admin.v1.Deployment
+	(*ListDeploymentsRequest)(nil),         // 63: perdure.admin.v1.ListDeploymentsRequest
+	(*ListDeploymentsResponse)(nil),        // 64: perdure.admin.v1.ListDeploymentsResponse
+	(*DescribeDeploymentRequest)(nil),      // 65: perdure.admin.v1.DescribeDeploymentRequest
+	(*DescribeDeploymentResponse)(nil),     // 66: perdure.admin.v1.DescribeDeploymentResponse
+	(*DeploymentChange)(nil),               // 67: perdure.admin.v1.DeploymentChange
+	(*DrainDeploymentRequest)(nil),         // 68: perdure.admin.v1.DrainDeploymentRequest
+	(*DrainDeploymentResponse)(nil),        // 69: perdure.admin.v1.DrainDeploymentResponse
+	(*RemoveDeploymentRequest)(nil),        // 70: perdure.admin.v1.RemoveDeploymentRequest
+	(*RemoveDeploymentResponse)(nil),       // 71: perdure.admin.v1.RemoveDeploymentResponse
+	(*Divergence_Step)(nil),                // 72: perdure.admin.v1.Divergence.Step
+	(*Divergence_Field)(nil),               // 73: perdure.admin.v1.Divergence.Field
+	(v1.Code)(0),                           // 74: perdure.v1.Code
+	(*anypb.Any)(nil),                      // 75: google.protobuf.Any
+	(v1.Mode)(0),                           // 76: perdure.v1.Mode
+	(*timestamppb.Timestamp)(nil),          // 77: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 78: google.protobuf.Duration
+	(v1.Kind)(0),                           // 79: perdure.v1.Kind
+	(*v1.Table)(nil),                       // 80: perdure.v1.Table
+	(*v1.Promise)(nil),                     // 81: perdure.v1.Promise
+	(*v1.HandlerOptions)(nil),              // 82: perdure.v1.HandlerOptions
+	(*descriptorpb.FileDescriptorSet)(nil), // 83: google.protobuf.FileDescriptorSet
+	(*v1.Rate)(nil),                        // 84: perdure.v1.Rate
 }
 var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
-	73,  // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
-	74,  // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
+	74,  // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
+	75,  // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
 	6,   // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
-	75,  // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
+	76,  // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
 	0,   // 4: perdure.admin.v1.Invocation.status:type_name -> perdure.admin.v1.InvocationStatus
-	76,  // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
-	76,  // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
-	76,  // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
-	76,  // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
-	76,  // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
+	77,  // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
+	77,  // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
+	77,  // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
+	77,  // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
+	77,  // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
 	5,   // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
 	5,   // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
-	77,  // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
-	9,   // 13: perdure.admin.v1.Invocation.failures:type_name -> perdure.admin.v1.Failure
-	76,  // 14: perdure.admin.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
-	76,  // 15: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
-	8,   // 16: perdure.admin.v1.Invocation.divergence:type_name -> perdure.admin.v1.Divergence
-	71,  // 17: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
-	71,  // 18: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
-	72,  // 19: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
-	5,   // 20: perdure.admin.v1.Failure.error:type_name -> perdure.admin.v1.Error
-	76,  // 21: perdure.admin.v1.Failure.at:type_name -> google.protobuf.Timestamp
-	76,  // 22: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
-	76,  // 23: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
-	1,   // 24: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
-	5,   // 25: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
-	11,  // 26: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
-	11,  // 27: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
-	0,   // 28: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
-	76,  // 29: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
-	76,  // 30: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
-	7,   // 31: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
-	7,   // 32: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
-	10,  // 33: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
-	11,  // 34: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
-	11,  // 35: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
-	0,   // 36: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,   // 37: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,   // 38: perdure.admin.v1.PauseInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,   // 39: perdure.admin.v1.ResumeInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,   // 40: perdure.admin.v1.RestartInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	2,   // 41: perdure.admin.v1.BatchInvocationsRequest.operation:type_name -> perdure.admin.v1.InvocationOperation
-	12,  // 42: perdure.admin.v1.BatchInvocationsRequest.invocations:type_name -> perdure.admin.v1.ListInvocationsRequest
-	32,  // 43: perdure.admin.v1.BatchInvocationsResponse.failures:type_name -> perdure.admin.v1.BatchFailure
-	76,  // 44: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
-	5,   // 45: perdure.admin.v1.BatchFailure.error:type_name -> perdure.admin.v1.Error
-	35,  // 46: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
-	36,  // 47: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
-	6,   // 48: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
-	3,   // 49: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
-	76,  // 50: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
-	76,  // 51: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
-	76,  // 52: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
-	38,  // 53: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
-	3,   // 54: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
-	76,  // 55: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
-	39,  // 56: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
-	39,  // 57: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
-	37,  // 58: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
-	76,  // 59: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
-	37,  // 60: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
-	76,  // 61: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
-	46,  // 62: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
-	78,  // 63: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
-	47,  // 64: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
-	79,  // 65: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
-	80,  // 66: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
-	75,  // 67: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
-	81,  // 68: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
-	46,  // 69: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
-	82,  // 70: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
-	76,  // 71: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	77,  // 72: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	52,  // 73: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
-	53,  // 74: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
-	83,  // 75: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
-	76,  // 76: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
-	55,  // 77: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
-	56,  // 78: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
-	56,  // 79: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
-	76,  // 80: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
-	54,  // 81: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
-	76,  // 82: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
-	54,  // 83: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
-	76,  // 84: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
-	4,   // 85: perdure.admin.v1.Deployment.status:type_name -> perdure.admin.v1.DeploymentStatus
-	76,  // 86: perdure.admin.v1.Deployment.first_seen_at:type_name -> google.protobuf.Timestamp
-	76,  // 87: perdure.admin.v1.Deployment.last_seen_at:type_name -> google.protobuf.Timestamp
-	61,  // 88: perdure.admin.v1.ListDeploymentsResponse.deployments:type_name -> perdure.admin.v1.Deployment
-	61,  // 89: perdure.admin.v1.DescribeDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
-	46,  // 90: perdure.admin.v1.DescribeDeploymentResponse.services:type_name -> perdure.admin.v1.Service
-	66,  // 91: perdure.admin.v1.DescribeDeploymentResponse.changes:type_name -> perdure.admin.v1.DeploymentChange
-	61,  // 92: perdure.admin.v1.DrainDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
-	12,  // 93: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
-	14,  // 94: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
-	16,  // 95: perdure.admin.v1.AdminService.ExportJournal:input_type -> perdure.admin.v1.ExportJournalRequest
-	18,  // 96: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
-	20,  // 97: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
-	22,  // 98: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
-	24,  // 99: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
-	26,  // 100: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
-	28,  // 101: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
-	30,  // 102: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
-	33,  // 103: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
-	40,  // 104: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
-	42,  // 105: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
-	57,  // 106: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
-	59,  // 107: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
-	44,  // 108: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
-	48,  // 109: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
-	62,  // 110: perdure.admin.v1.AdminService.ListDeployments:input_type -> perdure.admin.v1.ListDeploymentsRequest
-	64,  // 111: perdure.admin.v1.AdminService.DescribeDeployment:input_type -> perdure.admin.v1.DescribeDeploymentRequest
-	67,  // 112: perdure.admin.v1.AdminService.DrainDeployment:input_type -> perdure.admin.v1.DrainDeploymentRequest
-	69,  // 113: perdure.admin.v1.AdminService.RemoveDeployment:input_type -> perdure.admin.v1.RemoveDeploymentRequest
-	50,  // 114: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
-	13,  // 115: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
-	15,  // 116: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
-	17,  // 117: perdure.admin.v1.AdminService.ExportJournal:output_type -> perdure.admin.v1.ExportJournalResponse
-	19,  // 118: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
-	21,  // 119: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
-	23,  // 120: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
-	25,  // 121: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
-	27,  // 122: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
-	29,  // 123: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
-	31,  // 124: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
-	34,  // 125: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
-	41,  // 126: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
-	43,  // 127: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
-	58,  // 128: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
-	60,  // 129: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
-	45,  // 130: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
-	49,  // 131: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
-	63,  // 132: perdure.admin.v1.AdminService.ListDeployments:output_type -> perdure.admin.v1.ListDeploymentsResponse
-	65,  // 133: perdure.admin.v1.AdminService.DescribeDeployment:output_type -> perdure.admin.v1.DescribeDeploymentResponse
-	68,  // 134: perdure.admin.v1.AdminService.DrainDeployment:output_type -> perdure.admin.v1.DrainDeploymentResponse
-	70,  // 135: perdure.admin.v1.AdminService.RemoveDeployment:output_type -> perdure.admin.v1.RemoveDeploymentResponse
-	51,  // 136: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
-	115, // [115:137] is the sub-list for method output_type
-	93,  // [93:115] is the sub-list for method input_type
-	93,  // [93:93] is the sub-list for extension type_name
-	93,  // [93:93] is the sub-list for extension extendee
-	0,   // [0:93] is the sub-list for field type_name
+	78,  // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
+	10,  // 13: perdure.admin.v1.Invocation.failures:type_name -> perdure.admin.v1.Failure
+	77,  // 14: perdure.admin.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
+	77,  // 15: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
+	9,   // 16: perdure.admin.v1.Invocation.divergence:type_name -> perdure.admin.v1.Divergence
+	8,   // 17: perdure.admin.v1.Invocation.fired_by:type_name -> perdure.admin.v1.FiredBy
+	77,  // 18: perdure.admin.v1.FiredBy.due_at:type_name -> google.protobuf.Timestamp
+	72,  // 19: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
+	72,  // 20: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
+	73,  // 21: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
+	5,   // 22: perdure.admin.v1.Failure.error:type_name -> perdure.admin.v1.Error
+	77,  // 23: perdure.admin.v1.Failure.at:type_name -> google.protobuf.Timestamp
+	77,  // 24: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	77,  // 25: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
+	1,   // 26: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
+	5,   // 27: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
+	12,  // 28: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
+	12,  // 29: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
+	0,   // 30: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
+	77,  // 31: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
+	77,  // 32: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
+	7,   // 33: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
+	7,   // 34: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
+	11,  // 35: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
+	12,  // 36: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
+	12,  // 37: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
+	0,   // 38: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 39: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 40: perdure.admin.v1.PauseInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 41: perdure.admin.v1.ResumeInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 42: perdure.admin.v1.RestartInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	2,   // 43: perdure.admin.v1.BatchInvocationsRequest.operation:type_name -> perdure.admin.v1.InvocationOperation
+	13,  // 44: perdure.admin.v1.BatchInvocationsRequest.invocations:type_name -> perdure.admin.v1.ListInvocationsRequest
+	33,  // 45: perdure.admin.v1.BatchInvocationsResponse.failures:type_name -> perdure.admin.v1.BatchFailure
+	77,  // 46: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
+	5,   // 47: perdure.admin.v1.BatchFailure.error:type_name -> perdure.admin.v1.Error
+	36,  // 48: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
+	37,  // 49: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
+	6,   // 50: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
+	3,   // 51: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
+	77,  // 52: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
+	77,  // 53: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
+	77,  // 54: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
+	39,  // 55: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
+	3,   // 56: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
+	77,  // 57: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
+	40,  // 58: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
+	40,  // 59: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
+	38,  // 60: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
+	77,  // 61: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
+	38,  // 62: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
+	77,  // 63: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
+	47,  // 64: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
+	79,  // 65: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
+	48,  // 66: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
+	80,  // 67: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
+	81,  // 68: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
+	76,  // 69: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
+	82,  // 70: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
+	47,  // 71: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
+	83,  // 72: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
+	77,  // 73: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	78,  // 74: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	53,  // 75: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
+	54,  // 76: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
+	84,  // 77: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
+	77,  // 78: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
+	56,  // 79: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
+	57,  // 80: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
+	57,  // 81: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
+	77,  // 82: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
+	55,  // 83: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
+	77,  // 84: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
+	55,  // 85: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
+	77,  // 86: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
+	4,   // 87: perdure.admin.v1.Deployment.status:type_name -> perdure.admin.v1.DeploymentStatus
+	77,  // 88: perdure.admin.v1.Deployment.first_seen_at:type_name -> google.protobuf.Timestamp
+	77,  // 89: perdure.admin.v1.Deployment.last_seen_at:type_name -> google.protobuf.Timestamp
+	62,  // 90: perdure.admin.v1.ListDeploymentsResponse.deployments:type_name -> perdure.admin.v1.Deployment
+	62,  // 91: perdure.admin.v1.DescribeDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
+	47,  // 92: perdure.admin.v1.DescribeDeploymentResponse.services:type_name -> perdure.admin.v1.Service
+	67,  // 93: perdure.admin.v1.DescribeDeploymentResponse.changes:type_name -> perdure.admin.v1.DeploymentChange
+	62,  // 94: perdure.admin.v1.DrainDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
+	13,  // 95: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
+	15,  // 96: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
+	17,  // 97: perdure.admin.v1.AdminService.ExportJournal:input_type -> perdure.admin.v1.ExportJournalRequest
+	19,  // 98: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
+	21,  // 99: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
+	23,  // 100: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
+	25,  // 101: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
+	27,  // 102: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
+	29,  // 103: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
+	31,  // 104: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
+	34,  // 105: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
+	41,  // 106: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
+	43,  // 107: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
+	58,  // 108: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
+	60,  // 109: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
+	45,  // 110: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
+	49,  // 111: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
+	63,  // 112: perdure.admin.v1.AdminService.ListDeployments:input_type -> perdure.admin.v1.ListDeploymentsRequest
+	65,  // 113: perdure.admin.v1.AdminService.DescribeDeployment:input_type -> perdure.admin.v1.DescribeDeploymentRequest
+	68,  // 114: perdure.admin.v1.AdminService.DrainDeployment:input_type -> perdure.admin.v1.DrainDeploymentRequest
+	70,  // 115: perdure.admin.v1.AdminService.RemoveDeployment:input_type -> perdure.admin.v1.RemoveDeploymentRequest
+	51,  // 116: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
+	14,  // 117: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
+	16,  // 118: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
+	18,  // 119: perdure.admin.v1.AdminService.ExportJournal:output_type -> perdure.admin.v1.ExportJournalResponse
+	20,  // 120: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
+	22,  // 121: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
+	24,  // 122: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
+	26,  // 123: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
+	28,  // 124: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
+	30,  // 125: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
+	32,  // 126: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
+	35,  // 127: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
+	42,  // 128: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
+	44,  // 129: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
+	59,  // 130: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
+	61,  // 131: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
+	46,  // 132: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
+	50,  // 133: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
+	64,  // 134: perdure.admin.v1.AdminService.ListDeployments:output_type -> perdure.admin.v1.ListDeploymentsResponse
+	66,  // 135: perdure.admin.v1.AdminService.DescribeDeployment:output_type -> perdure.admin.v1.DescribeDeploymentResponse
+	69,  // 136: perdure.admin.v1.AdminService.DrainDeployment:output_type -> perdure.admin.v1.DrainDeploymentResponse
+	71,  // 137: perdure.admin.v1.AdminService.RemoveDeployment:output_type -> perdure.admin.v1.RemoveDeploymentResponse
+	52,  // 138: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
+	117, // [117:139] is the sub-list for method output_type
+	95,  // [95:117] is the sub-list for method input_type
+	95,  // [95:95] is the sub-list for extension type_name
+	95,  // [95:95] is the sub-list for extension extendee
+	0,   // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_perdure_admin_v1_admin_proto_init() }
@@ -5912,14 +6005,14 @@ func file_perdure_admin_v1_admin_proto_init() {
 	if File_perdure_admin_v1_admin_proto != nil {
 		return
 	}
-	file_perdure_admin_v1_admin_proto_msgTypes[49].OneofWrappers = []any{}
+	file_perdure_admin_v1_admin_proto_msgTypes[50].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_admin_v1_admin_proto_rawDesc), len(file_perdure_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   68,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
