@@ -134,7 +134,8 @@ type Step struct {
 	Leader    uint64
 	// Expect is the configuration that the step was computed from.
 	Expect Configuration
-	// Want is what a Reconfigure makes of it. Voters may be added and removed at once.
+	// Want is what a Reconfigure makes of it, all at once; see Changes. Who becomes a voter was a
+	// learner before.
 	Want Configuration
 	// To is the next leader, of a Transfer.
 	To uint64
@@ -163,12 +164,18 @@ func (s Step) Describe(name func(uint64) string) string {
 		}
 		parts = append(parts, verb+" "+strings.Join(names, ", "))
 	}
-	say("promote", both(s.Want.Voters, s.Expect.Learners))
-	say("add voter", without(s.Want.Voters, append(slices.Clone(s.Expect.Voters), s.Expect.Learners...)))
-	say("add learner", without(s.Want.Learners, append(slices.Clone(s.Expect.Voters), s.Expect.Learners...)))
-	say("demote", both(s.Expect.Voters, s.Want.Learners))
-	say("remove", without(append(slices.Clone(s.Expect.Voters), s.Expect.Learners...), append(slices.Clone(s.Want.Voters), s.Want.Learners...)))
+	add, promote, demote, remove := s.Changes()
+	say("promote", promote)
+	say("add learner", add)
+	say("demote", demote)
+	say("remove", remove)
 	return fmt.Sprintf("partition %d: %s", s.Partition, strings.Join(parts, ", "))
+}
+
+// Changes says which nodes a Reconfigure adds as learners, promotes, demotes and removes.
+func (s Step) Changes() (add, promote, demote, remove []uint64) {
+	before, after := slices.Concat(s.Expect.Voters, s.Expect.Learners), slices.Concat(s.Want.Voters, s.Want.Learners)
+	return without(s.Want.Learners, before), both(s.Want.Voters, s.Expect.Learners), both(s.Expect.Voters, s.Want.Learners), without(before, after)
 }
 
 func both[T comparable](a, b []T) (out []T) {
