@@ -126,6 +126,9 @@ func (c *cleaner) run() {
 		c.mu.Unlock()
 		if waiting {
 			more, err := c.clean(next)
+			if errors.Is(err, ErrStopped) {
+				return
+			}
 			if err != nil && !errors.Is(err, storage.ErrNoSpace) {
 				c.host.intake.fail(fmt.Errorf("partition %d: delete an old generation: %w", next.group, err))
 				return

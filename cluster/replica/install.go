@@ -74,9 +74,6 @@ func (h *Host) receiveSnapshot(ctx context.Context, g *Group, from uint64, heade
 		return fmt.Errorf("%w: others are being received", ErrRefused)
 	}
 	defer h.streams.end(&h.streams.mu.receiving)
-	h.streams.running.Add(1)
-	defer h.streams.running.Done()
-
 	refusal := ErrRefused
 	if err := h.ask(func(l *loop) { refusal = l.admit(g, head.Life, m) }); err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
@@ -191,6 +188,9 @@ func (l limits) split(batch *storage.Batch) []*storage.Batch {
 func (h *Host) write(batch *storage.Batch) error {
 	h.turn <- struct{}{}
 	defer func() { <-h.turn }()
+	if h.hasEnded() {
+		return fmt.Errorf("%w: nothing is written any more", ErrStopped)
+	}
 	return h.cfg.Store.Commit(batch)
 }
 
@@ -201,7 +201,10 @@ func (h *Host) writeWaiting(ctx context.Context, batch *storage.Batch) error {
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, storage.ErrNoSpace) {
+		switch {
+		case errors.Is(err, ErrStopped):
+			return err
+		case !errors.Is(err, storage.ErrNoSpace):
 			err = fmt.Errorf("commit to the store: %w", err)
 			h.intake.fail(err)
 			return err

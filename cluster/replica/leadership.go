@@ -231,7 +231,9 @@ func (l *loop) watch() {
 	if err != nil && !l.stall {
 		l.stall = true
 		l.host.cfg.Logger.Error("the disk hangs", "error", err)
-		// Nothing else makes a leader whose disk hangs give way: its heartbeats need no disk.
-		l.handOver()
+		if l.host.cfg.Peers != nil {
+			// Nothing else makes a leader whose disk hangs give way: its heartbeats need no disk.
+			l.handOver()
+		}
 	}
 }

@@ -81,6 +81,9 @@ func (l *loop) run(ctx context.Context) error {
 			done = nil
 			in.close()
 			l.closing = true
+			if l.host.cfg.Peers == nil {
+				continue
+			}
 			if err := l.round(); err != nil { // what was accepted goes into the log before the leaders leave
 				l.stepDownAll(err)
 				return err

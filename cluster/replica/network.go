@@ -81,7 +81,7 @@ func (h *Host) Receive(from uint64, frame []byte) error {
 	}
 	in := &h.intake
 	in.mu.Lock()
-	if !in.mu.started || in.mu.messageBytes+len(frame) > maxUnheardBytes {
+	if !in.mu.started || h.hasEnded() || in.mu.messageBytes+len(frame) > maxUnheardBytes {
 		in.mu.Unlock()
 		return nil
 	}

@@ -221,6 +221,8 @@ func (g *Group) restart(log *raftLog, conf *pb.ConfState) (err error) {
 	ls.log = log
 	ls.hard, ls.hardDirty, ls.voteDirty, ls.conf = log.hard, false, false, conf
 	ls.voteBatch, ls.outbox = 0, nil
+	ls.sendable.release()
+	ls.sendable = nil
 	ls.term, ls.commit = log.hard.GetTerm(), commit
 	ls.incarnation++
 	ls.heldBack = nil

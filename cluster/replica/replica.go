@@ -78,8 +78,8 @@ type Config struct {
 	// RetainBytes is how much of a group's log is kept for members that lack it, beyond what is in
 	// the store here; one that lacks more gets a snapshot. Defaults to 4 MiB.
 	RetainBytes int
-	// RetainTotalBytes bounds RetainBytes times the number of groups, by lowering the former.
-	// Defaults to 64 MiB.
+	// RetainTotalBytes bounds RetainBytes times the number of groups, by lowering the former; and it
+	// is in the place of RetainBytes while a member is being sent a snapshot. Defaults to 64 MiB.
 	RetainTotalBytes int
 	// MaxSnapshots bounds how many snapshots are sent, and how many are received, at once. Defaults
 	// to 2.
@@ -282,7 +282,8 @@ func (h *Host) Run(ctx context.Context) error {
 	<-applied
 	close(h.ended)
 	<-cleaned
-	h.streams.wait()
+	h.turn <- struct{}{} // what is being written now is; a receiver that waits for the network writes no more
+	<-h.turn
 	if err == nil {
 		err = h.intake.failure()
 	}

@@ -42,17 +42,21 @@ func (l *loop) trim(g *Group) {
 	if ls.log == nil || ls.node == nil || len(ls.settling) > 0 {
 		return
 	}
-	upTo := uint64(0)
+	upTo, most := uint64(0), l.host.cfg.RetainBytes
 	if ls.epoch != 0 {
 		upTo = ls.stored
 		ls.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
 			if id != l.host.cfg.NodeID {
 				upTo = min(upTo, max(pr.Match, pr.PendingSnapshot))
+				if pr.State == tracker.StateSnapshot {
+					// A snapshot that is followed by nothing is followed by another snapshot.
+					most = l.host.cfg.RetainTotalBytes
+				}
 			}
 		})
 	}
 	n := 0
-	for n < len(ls.marks) && ls.marks[n].index <= ls.stored && (ls.marks[n].index <= upTo || ls.retained > l.host.cfg.RetainBytes) {
+	for n < len(ls.marks) && ls.marks[n].index <= ls.stored && (ls.marks[n].index <= upTo || ls.retained > most) {
 		upTo = max(upTo, ls.marks[n].index)
 		ls.retained -= ls.marks[n].bytes
 		n++

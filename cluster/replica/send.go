@@ -20,12 +20,10 @@ const chunkBytes = 512 << 10
 
 // streams counts the snapshots that are on their way.
 type streams struct {
-	running sync.WaitGroup // receivers
-	mu      struct {
+	mu struct {
 		sync.Mutex
 		sending   int
 		receiving int
-		closed    bool
 		// free is when the next chunk may be sent.
 		free time.Time
 	}
@@ -35,7 +33,7 @@ type streams struct {
 func (s *streams) begin(count *int, most int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if *count >= most || s.mu.closed {
+	if *count >= most {
 		return false
 	}
 	*count++
@@ -46,14 +44,6 @@ func (s *streams) end(count *int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	*count--
-}
-
-// wait waits for the receivers, and lets none begin.
-func (s *streams) wait() {
-	s.mu.Lock()
-	s.mu.closed = true
-	s.mu.Unlock()
-	s.running.Wait()
 }
 
 // pause returns how long to wait before so many bytes are sent.

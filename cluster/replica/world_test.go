@@ -8,12 +8,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/memstore"
+	"github.com/perdure/perdure/storage/nodelog"
 )
 
 // world is a cluster under test: hosts with disks in memory, on a network that can be bad. It runs
@@ -26,6 +28,11 @@ type world struct {
 	streams sync.WaitGroup
 	history *history
 	adjust  func(*Config)
+
+	// fullDisks is how many of a thousand appends are refused.
+	fullDisks atomic.Int32
+	// voters, if set, is told of each vote that is granted, once it was sent.
+	voters func(*worldNode)
 
 	mu struct {
 		sync.Mutex
@@ -123,17 +130,19 @@ func (n *worldNode) start() {
 		if r.isDead() {
 			return errInjected
 		}
-		if !written {
-			disks.Lock()
-			pause := time.Duration(disk.Int64N(int64(2 * time.Millisecond)))
-			if disk.IntN(200) == 0 {
-				pause *= 50
-			}
-			disks.Unlock()
-			time.Sleep(pause)
-			if r.isDead() {
-				return errInjected
-			}
+		disks.Lock()
+		pause := time.Duration(disk.Int64N(int64(2 * time.Millisecond)))
+		if disk.IntN(300) == 0 {
+			pause *= 200
+		}
+		full := disk.Int32N(1000) < w.fullDisks.Load()
+		disks.Unlock()
+		time.Sleep(pause)
+		switch {
+		case r.isDead():
+			return errInjected
+		case full && !written:
+			return nodelog.ErrNoSpace
 		}
 		return nil
 	}
@@ -167,6 +176,7 @@ func (n *worldNode) crash() {
 	if r == nil {
 		return
 	}
+	r.checkHealth()
 	seed := n.world.chance().Uint64()
 	r.mu.Lock() // whoever tells something of this run holds it
 	r.mu.dead = true
@@ -178,6 +188,19 @@ func (n *worldNode) crash() {
 	<-r.result
 }
 
+// checkHealth complains about what no crash, network or full disk excuses.
+func (r *worldRun) checkHealth() {
+	for id, err := range r.host.Halted() {
+		r.node.world.t.Errorf("node %d: partition %d is halted: %v", r.node.id, id, err)
+	}
+	select {
+	case err := <-r.result:
+		r.node.world.t.Errorf("node %d: Run returned %v", r.node.id, err)
+		r.result <- err
+	default:
+	}
+}
+
 // stop ends a node's run in order.
 func (n *worldNode) stop() {
 	n.mu.Lock()
@@ -186,6 +209,7 @@ func (n *worldNode) stop() {
 	if r == nil {
 		return
 	}
+	r.checkHealth()
 	r.cancel()
 	if err := <-r.result; err != nil {
 		n.world.t.Errorf("node %d: run: %v", n.id, err)

@@ -7,6 +7,11 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/cluster/replica/wire"
 )
 
 // fakeNet carries frames and snapshots between the hosts of a world, badly.
@@ -81,6 +86,9 @@ func (e endpoint) Send(to uint64, frame []byte) {
 		return
 	}
 	copies, delays := e.net.fate(e.from.id, to)
+	if told := e.net.world.voters; told != nil && hasVote(frame) {
+		defer told(e.from)
+	}
 	for i := range copies {
 		time.AfterFunc(delays[i], func() {
 			run := e.net.world.current(to)
@@ -92,6 +100,18 @@ func (e endpoint) Send(to uint64, frame []byte) {
 			}
 		})
 	}
+}
+
+// hasVote is whether a frame grants a vote.
+func hasVote(frame []byte) (found bool) {
+	_ = wire.DecodeFrame(frame, func(item wire.Item) error {
+		m := &pb.Message{}
+		if item.Kind == wire.KindRaft && proto.Unmarshal(item.Data, m) == nil {
+			found = found || m.GetType() == pb.MsgVoteResp && !m.GetReject()
+		}
+		return nil
+	})
+	return found
 }
 
 var errLost = errors.New("the connection is lost")
