@@ -56,6 +56,7 @@ func (e *Engine) attempt(id invocation.ID, number uint32) *live {
 // the next, and the row stays for its retention.
 func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Result, now int64) error {
 	e.changed = true
+	e.fed(l)
 	if l.root != nil {
 		e.rollBack(l, now)
 	}

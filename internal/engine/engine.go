@@ -84,6 +84,9 @@ type Config struct {
 	// JournalPage is how many entries an attempt is started with; it reads the others as it comes
 	// to them. 0 is 64.
 	JournalPage int
+	// Patience is how many transactions that only read may take a key that an older invocation
+	// waits for, before younger ones of that kind are held back for it. 0 is 64.
+	Patience int
 	// Deployment is what attempts run on. Empty: nothing is noted.
 	Deployment string
 }
@@ -110,6 +113,10 @@ type Engine struct {
 	decisions map[transaction.ID]*decision
 	// unreadable are promises whose rows are damaged.
 	unreadable map[transaction.ID]bool
+	// starving are older invocations, anywhere, beside which no transaction begins that only reads,
+	// by their id, and early are the calls with which some would have begun.
+	starving transaction.Starving
+	early    []*Call
 	// told are messages from this partition to itself, for the event in progress.
 	told []*recordv1.Peer
 	// name is the last transaction that was written of.
@@ -173,6 +180,10 @@ type live struct {
 	since int64
 	// spread is when its handler called another object for the first time.
 	spread int64
+	// lostToReaders counts tries that gave way to those that only read, and until starvesUntil
+	// younger ones are held back for this one; 0 is never.
+	lostToReaders int
+	starvesUntil  int64
 	// unlucky counts tries that ended because a participant was lost.
 	unlucky int
 	// root is set once its handler has called another object: it is a transaction's root.
@@ -194,13 +205,14 @@ func New(config Config, view View, epoch uint64) *Engine {
 		config.Next = func(*recordv1.Timetable, int64) (int64, error) { return 0, errors.New("there is no calendar here") }
 	}
 	config.JournalPage = cmp.Or(config.JournalPage, 64)
+	config.Patience = cmp.Or(config.Patience, 64)
 	return &Engine{
 		config:     config,
 		view:       view,
 		draft:      draft.New(view),
 		epoch:      epoch,
 		live:       map[invocation.ID]*live{},
-		locks:      transaction.NewLocks(),
+		locks:      transaction.NewLocks(config.Patience),
 		roots:      map[invocation.ID]*live{},
 		branches:   map[transaction.ID]*branch{},
 		decisions:  map[transaction.ID]*decision{},

@@ -14,6 +14,9 @@ func (e *Engine) start(l *live, now int64) error {
 			return err
 		}
 	}
+	if l.spread == 0 {
+		e.fed(l) // It waited for no key but its own.
+	}
 	l.row.Status = recordv1.Status_STATUS_RUNNING
 	l.row.Attempt++
 	l.row.WaitingFor, l.row.WaitingUntil, l.row.RetryAt = nil, nil, 0

@@ -3,11 +3,8 @@ package engine
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
 	"maps"
 	"slices"
-
-	"github.com/cespare/xxhash/v2"
 
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
@@ -83,11 +80,18 @@ func (e *Engine) hear(peer *recordv1.Peer, now int64) error {
 		return nil
 	case *recordv1.Peer_Wound:
 		if l := e.rootOf(id); l != nil {
-			e.wound(l)
+			e.wound(l, m.Wound.Reader)
 			return nil
 		}
 		e.inquired(id, m.Wound.From)
 		return nil
+	case *recordv1.Peer_Passed:
+		if l := e.rootOf(id); l != nil {
+			e.starve(l, now)
+		}
+		return nil
+	case *recordv1.Peer_Starving:
+		return e.heardStarving(m.Starving, now)
 	}
 	b := e.branches[id]
 	if b == nil {
@@ -202,7 +206,7 @@ func (e *Engine) joinTransaction(id transaction.ID, join *recordv1.Join, now int
 	}
 	target := targetOf(in.Target)
 	l, row := newCall()
-	l.id, l.target = callID(id, path, target), target
+	l.id, l.target = transaction.CallID(id, path, target), target
 	l.call.branch, l.call.path, l.call.join = b, path, join
 	row.Target, row.Mode, row.CreatedAt, row.Traceparent, row.DeadlineAt = in.Target, in.Mode, now, in.Traceparent, in.DeadlineAt
 	row.Input, row.StepTimeoutMs, row.Chain, row.Attempt = in.Input, in.StepTimeoutMs, in.Chain, join.Try-1
@@ -223,16 +227,6 @@ func newCall() (*live, *recordv1.Invocation) {
 	}
 	all.live.call, all.live.row = &all.call, &all.row
 	return &all.live, &all.row
-}
-
-// callID names a call of a try. Nobody asks for it by that: it ends with the try.
-func callID(id transaction.ID, path transaction.Path, target invocation.Target) invocation.ID {
-	name := binary.BigEndian.AppendUint64(id.Root[:], id.Sequence)
-	name = append(name, path...)
-	var unique [16]byte
-	binary.BigEndian.PutUint64(unique[:], xxhash.Sum64(name))
-	binary.BigEndian.PutUint64(unique[8:], xxhash.Sum64(append(name, "2"...)))
-	return invocation.NewID(target.Hash(), unique)
 }
 
 // seekKey runs a call if its try has the key, and asks for the key otherwise.
@@ -319,12 +313,12 @@ func (e *Engine) finishCall(l *live, result *recordv1.Result, entries []*recordv
 		undone = []transaction.Path{c.path}
 		c.branch.Undo(undone)
 	}
-	envelope, answer, own := newJoined()
+	envelope, answer, own := transaction.NewJoined[Tell]()
 	own.Partition, own.Epoch, own.Writes = e.config.Partition, c.branch.number, c.branch.Writes()
 	answer.From, answer.Caller, answer.Attempt, answer.Index, answer.Result = e.config.Partition, c.join.Caller, c.join.Attempt, c.join.Index, result
 	answer.Members = append(appendKnown(answer.Members, c.members), own)
 	answer.Undone = transaction.RecordPaths(undone)
-	c.answer = &envelope.peer
+	c.answer = &envelope.Peer
 	e.post(c.join.From, c.branch.ID, false, envelope)
 	if c.hold.Running == any(l) {
 		c.hold.Running = nil
@@ -405,7 +399,9 @@ func inOrder(a, b transaction.ID) int {
 }
 
 // Busy reports whether there is anything that Tick would look after.
-func (e *Engine) Busy() bool { return len(e.roots) > 0 || len(e.branches) > 0 || len(e.decisions) > 0 }
+func (e *Engine) Busy() bool {
+	return len(e.roots) > 0 || len(e.branches) > 0 || len(e.decisions) > 0 || len(e.early) > 0
+}
 
 // tooMuch refuses what one transaction wants to write in this partition if it would not fit a
 // record. of says who writes; it is called only then.

@@ -129,7 +129,7 @@ func (e *Engine) askToPrepare(l *live) {
 		e.hideOwn(l, own)
 	}
 	l.root.Prepare(e.config.Partition, func(partition uint32, prepare *recordv1.Prepare) {
-		e.post(partition, l.root.ID, final && (own != nil || l.lock != nil), newPrepare(prepare))
+		e.post(partition, l.root.ID, final && (own != nil || l.lock != nil), transaction.NewPrepare[Tell](prepare))
 	})
 }
 
@@ -137,7 +137,7 @@ func (e *Engine) askToPrepare(l *live) {
 func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) error {
 	b := e.branches[id]
 	coordinator := id.Root.Partition(e.config.Partitions)
-	envelope, vote := newVote()
+	envelope, vote := transaction.NewVote[Tell]()
 	vote.From, vote.Final = e.config.Partition, m.Final
 	say := func() { e.post(coordinator, id, vote.Yes, envelope) }
 	if m.Alone && (b == nil || b.number != m.Epoch) && uint32(m.Epoch>>32) != uint32(e.epoch) {
@@ -324,7 +324,7 @@ func (e *Engine) announce(id transaction.ID, writers []uint32, now int64) error 
 // tellCommit is gated: nobody may hear of a decision that is not durable.
 func (e *Engine) tellCommit(id transaction.ID, participants []uint32) {
 	for _, partition := range participants {
-		e.post(partition, id, true, newCommit())
+		e.post(partition, id, true, transaction.NewCommit[Tell]())
 	}
 }
 
@@ -337,7 +337,7 @@ func (e *Engine) commitBranch(id transaction.ID, now int64) error {
 		return fmt.Errorf("transaction %s has committed, and what partition %d promised to write can't be read", id, e.config.Partition)
 	}
 	e.out.Lazy = true
-	e.post(id.Root.Partition(e.config.Partitions), id, true, e.newCommitted())
+	e.post(id.Root.Partition(e.config.Partitions), id, true, transaction.NewCommitted[Tell](e.committedWord))
 	if b == nil {
 		return nil
 	}

@@ -52,15 +52,22 @@ func (e *Engine) settle(now int64) error {
 		var err error
 		switch owner := c.Request.Owner.(type) {
 		case invocation.ID:
-			if l := e.live[owner]; l != nil && c.What == transaction.Granted {
+			l := e.live[owner]
+			switch {
+			case l == nil:
+			case c.What == transaction.Granted:
 				err = e.start(l, now)
+			case c.What == transaction.Passed:
+				e.starve(l, now)
 			}
 		case *live:
 			switch c.What {
 			case transaction.Granted:
 				err = e.start(owner, now)
 			case transaction.InTheWay:
-				e.wound(owner)
+				e.wound(owner, c.Reader)
+			case transaction.Passed:
+				e.starve(owner, now)
 			}
 		case *transaction.Hold:
 			b := e.branches[owner.Participant.ID]
@@ -69,7 +76,9 @@ func (e *Engine) settle(now int64) error {
 			case c.What == transaction.Granted:
 				err = e.next(b, owner, now)
 			case c.What == transaction.InTheWay:
-				e.tell(b.coordinator, b.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Wound{Wound: &recordv1.Wound{From: e.config.Partition}}})
+				e.tell(b.coordinator, b.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Wound{Wound: &recordv1.Wound{From: e.config.Partition, Reader: c.Reader}}})
+			case c.What == transaction.Passed:
+				e.tell(b.coordinator, b.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Passed{Passed: &recordv1.Passed{}}})
 			case c.Request.Waiting():
 				err = e.stuck(b, owner, c.Request.Shared && !c.Request.Upgrading())
 			}

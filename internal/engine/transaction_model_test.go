@@ -59,6 +59,8 @@ type odds struct {
 	// how many tasks call nobody.
 	watch, plain int
 	weights      map[string]int
+	// patience of the engines with transactions that only read.
+	patience int
 	// tangled: asynchronous siblings call others, and may so wait for each other for ever.
 	tangled bool
 }
@@ -69,7 +71,7 @@ func drawOdds(r *rand.Rand) odds {
 		partitions: 2 + r.Intn(3), objects: some(1, 2, 2, 3, 4, 6), tasks: 1 + r.Intn(10),
 		lose: some(0, 0, 0, 2, 10), double: some(0, 0, 3, 15), fail: some(0, 0, 5, 25), keyless: some(10, 50, 80),
 		async: some(0, 30, 80), read: some(0, 20, 60), durable: some(0, 0, 15, 40), tangled: r.Intn(4) == 0,
-		watch: some(0, 0, 30),
+		watch: some(0, 0, 30), patience: some(1, 1, 2, 64),
 	}
 	if r.Intn(2) == 0 { // Few objects, and somebody looks at them wherever a transaction stands.
 		o.objects, o.tasks, o.keyless, o.read, o.watch, o.plain = 2+r.Intn(2), 4+r.Intn(12), 80, some(20, 60), 100, some(30, 60)

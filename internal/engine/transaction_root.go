@@ -25,6 +25,8 @@ type root struct {
 	hidden []invocation.Object
 	// parked: the next try begins with the next Tick.
 	parked bool
+	// byReader: it was asked to give way to one that only reads.
+	byReader bool
 }
 
 // outgoing is a call that was not answered yet.
@@ -54,6 +56,20 @@ func (ev *Call) evaluate(e *Engine, now int64) error {
 		e.effect(&Notify{ID: l.id, Completion: &recordv1.Completion{Entry: ev.Index, Result: refusal, At: now}})
 		return nil
 	}
+	if e.holdBack(l, ev, now) {
+		return nil
+	}
+	if len(e.early) > 0 {
+		for _, earlier := range e.earlierCalls(l) {
+			e.makeCall(l, earlier, outer, now)
+		}
+	}
+	e.makeCall(l, ev, outer, now)
+	return e.settle(now)
+}
+
+func (e *Engine) makeCall(l *live, ev *Call, outer uint32, now int64) {
+	in, target := ev.Invoke, targetOf(ev.Invoke.Target)
 	writes := invocation.Mode(in.Mode) != invocation.ModeRead
 	var age *transaction.Age
 	if l.call != nil {
@@ -69,7 +85,7 @@ func (ev *Call) evaluate(e *Engine, now int64) error {
 			}
 		}
 	}
-	envelope, join, kept := newJoin(age)
+	envelope, join, kept := transaction.NewJoin[Tell, outgoing](age)
 	join.From, join.Caller, join.Attempt, join.Index, join.Invoke, join.Outer = e.config.Partition, l.id[:], ev.Attempt, ev.Index, in, outer
 	to := e.config.Partition
 	if target.Key != "" {
@@ -95,10 +111,9 @@ func (ev *Call) evaluate(e *Engine, now int64) error {
 	if l.calls == nil {
 		l.calls = map[uint32]*outgoing{}
 	}
-	*kept = outgoing{to, &envelope.peer, now}
+	*kept = outgoing{to, &envelope.Peer, now}
 	l.calls[ev.Index] = kept
 	e.post(to, id, false, envelope)
-	return e.settle(now)
 }
 
 // earlier is the earlier of two instants of which 0 is never.
@@ -168,7 +183,10 @@ func (e *Engine) rootOf(id transaction.ID) *live {
 }
 
 // wound asks a root to give way as soon as it would have to wait.
-func (e *Engine) wound(l *live) {
+func (e *Engine) wound(l *live, byReader bool) {
+	if l.root != nil {
+		l.root.byReader = l.root.byReader || byReader
+	}
 	if l.root == nil || l.root.Wounded || l.root.Phase != transaction.Running || bugWound {
 		return
 	}
@@ -238,6 +256,14 @@ func (e *Engine) retry(l *live, reason RetryReason, blocked *recordv1.Died, now 
 	e.changed = true
 	e.effect(&TransactionRetried{reason})
 	reader := l.root.Age.Reader
+	if l.root.byReader && !reader {
+		l.lostToReaders++
+	}
+	if blocked.GetDurable() {
+		e.fed(l) // That may last, and may itself wait for one that only reads.
+	} else if l.lostToReaders >= e.lostPatience() {
+		e.starve(l, now)
+	}
 	if l.running {
 		l.running = false
 		e.effect(&AbortAttempt{ID: l.id, Reason: "the transaction begins anew"})
@@ -323,10 +349,10 @@ func (e *Engine) reserve(l *live, now int64) error {
 		mode = invocation.ModeRead
 	}
 	l.root.Called(to)
-	envelope, join, kept := newJoin(&l.root.Age)
+	envelope, join, kept := transaction.NewJoin[Tell, outgoing](&l.root.Age)
 	join.From, join.Caller, join.Path, join.Try = e.config.Partition, l.id[:], []byte(transaction.Path("").Child(0)), l.row.Attempt+1
 	join.Invoke, join.Reserve = &recordv1.Invoke{Target: blocked.Blocked, Mode: uint32(mode)}, true
-	*kept = outgoing{to, &envelope.peer, now}
+	*kept = outgoing{to, &envelope.Peer, now}
 	l.calls = map[uint32]*outgoing{0: kept}
 	e.post(to, l.root.ID, false, envelope)
 	return e.settle(now)
@@ -415,6 +441,9 @@ func (ev *Tick) evaluate(e *Engine, now int64) error {
 		}
 	}
 	e.locks.Remind()
+	if err := e.letBegin(now); err != nil {
+		return err
+	}
 	return e.settle(now)
 }
 

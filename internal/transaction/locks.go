@@ -48,6 +48,9 @@ type Request struct {
 	waiting   bool
 	upgrading bool
 	told      bool // that it is in an older one's way
+	// passed counts those that only read and took the key, or a better place, while it was the
+	// first to wait that does not.
+	passed int
 }
 
 // Held reports whether it has the key.
@@ -66,6 +69,8 @@ type Locks struct {
 	waiting int
 	// contended are the keys that transactions wait for: few, where keys may be millions.
 	contended map[invocation.Object]*key
+	// patience is how often a request is passed before a Passed says so.
+	patience int
 }
 
 // key is a lock. It has holders as long as it is there: one, or several that share it, and
@@ -83,6 +88,8 @@ type key struct {
 type Change struct {
 	Request *Request
 	What    What
+	// By whom a holder is InTheWay: one that has only read so far.
+	Reader bool
 }
 
 // What happened to a request.
@@ -96,6 +103,8 @@ const (
 	// Stuck: a transaction must not wait for this key: it is wounded, or a DURABLE handler
 	// holds it. The request waits on until it is released.
 	Stuck What = 3
+	// Passed: a request waits while one transaction after the other takes the key to read.
+	Passed What = 4
 )
 
 // Answer is how a request was met.
@@ -112,9 +121,10 @@ const (
 	Yields Answer = 4
 )
 
-// NewLocks makes locks that nobody holds.
-func NewLocks() *Locks {
-	return &Locks{keys: map[invocation.Object]*key{}, contended: map[invocation.Object]*key{}}
+// NewLocks makes locks that nobody holds. patience is how many transactions that only read may
+// pass a request before Passed says so, and again after as many more.
+func NewLocks(patience int) *Locks {
+	return &Locks{keys: map[invocation.Object]*key{}, contended: map[invocation.Object]*key{}, patience: patience}
 }
 
 // Next takes the oldest change that was not taken yet.
@@ -162,6 +172,7 @@ func (l *Locks) Acquire(r *Request) Answer {
 		l.keys[r.Object] = k
 	}
 	if k.admits(r, len(k.queue)) {
+		l.pass(k, r, 0)
 		k.hold(r)
 		k.check(l, false)
 		return Has
@@ -211,7 +222,25 @@ func (l *Locks) wait(k *key, r *Request) {
 		}
 	}
 	l.enqueue(k, r, at)
+	l.pass(k, r, at)
 	k.check(l, false)
+}
+
+// pass notes that r, which only reads, comes before those that wait in the queue from a place
+// on. Who waits for a DURABLE handler does not wait for r.
+func (l *Locks) pass(k *key, r *Request, from int) {
+	if len(k.queue) == 0 || r.Kind != Branch || !r.Shared || !r.Age.Reader || k.durable() {
+		return
+	}
+	for _, q := range k.queue[from:] {
+		if q.Kind == Branch && q.Age.Reader {
+			continue
+		}
+		if q.passed++; q.passed%l.patience == 0 {
+			l.changes = append(l.changes, Change{Request: q, What: Passed})
+		}
+		return
+	}
 }
 
 func (l *Locks) enqueue(k *key, r *Request, at int) {
@@ -303,7 +332,7 @@ func (l *Locks) grant(object invocation.Object, k *key) {
 		}
 		l.dequeue(k, i)
 		k.hold(r)
-		l.changes = append(l.changes, Change{r, Granted})
+		l.changes = append(l.changes, Change{Request: r, What: Granted})
 	}
 	if len(k.holders) == 0 && len(k.queue) == 0 {
 		delete(l.keys, object)
@@ -333,7 +362,7 @@ func (l *Locks) Writes(r *Request) {
 func (l *Locks) Wound(r *Request) {
 	r.Wounded = true
 	if r.waiting && !r.Alone {
-		l.changes = append(l.changes, Change{r, Stuck})
+		l.changes = append(l.changes, Change{Request: r, What: Stuck})
 	}
 }
 
@@ -345,7 +374,7 @@ func (l *Locks) NotAlone(r *Request) {
 	}
 	r.Alone = false
 	if r.Wounded && r.waiting {
-		l.changes = append(l.changes, Change{r, Stuck})
+		l.changes = append(l.changes, Change{Request: r, What: Stuck})
 	}
 	if k := l.keys[r.Object]; k != nil {
 		k.check(l, false)
@@ -435,11 +464,11 @@ func (k *key) check(l *Locks, again bool) {
 			switch {
 			case h == q || compatible(q, h):
 			case h.Kind == Durable:
-				l.changes = append(l.changes, Change{q, Stuck})
+				l.changes = append(l.changes, Change{Request: q, What: Stuck})
 			case h.Kind == Call || h.Prepared || h.told && !again || !q.Age.Before(h.Age):
 			default:
 				h.told = true
-				l.changes = append(l.changes, Change{h, InTheWay})
+				l.changes = append(l.changes, Change{Request: h, What: InTheWay, Reader: q.Age.Reader})
 			}
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // One that comes only to have the key, for reading, does not wait behind calls that wait for a
 // DURABLE handler: that may wait for it.
 func TestReservedReadPassesThoseThatWaitForADurableHandler(t *testing.T) {
-	l, object := NewLocks(), invocation.Object{Service: "s", Key: "k"}
+	l, object := NewLocks(64), invocation.Object{Service: "s", Key: "k"}
 	call, durable := &Request{Object: object, Kind: Call}, &Request{Object: object, Kind: Durable}
 	waiting := &Request{Object: object, Kind: Call}
 	before := &Request{Object: object, Kind: Branch, Shared: true, Alone: true, Age: Age{At: 1}}

@@ -211,6 +211,44 @@ var lockScripts = []struct{ name, script string }{
 		t1 releases: c1 granted
 		c1 releases: a2 granted`},
 
+	// Those that wait while others read: after three it is said, and again after three more.
+	{"a transaction is passed by readers", `
+		r1 reads: has
+		t1 writes: waits
+		r2 reads: has
+		t2 reads: waits
+		r3 reads: has
+		r4 reads: has; t1 passed
+		r5 reads: has
+		r6 reads: has
+		r7 reads: has; t1 passed`},
+	{"a call is", `
+		r1 reads: has
+		c1 writes: waits
+		c2 writes: waits
+		r2 reads: has
+		r3 reads: has
+		r4 reads: has; c1 passed`},
+	{"a DURABLE handler is", `
+		r1 reads: has
+		d1 writes: waits
+		r2 reads: has
+		r3 reads: has
+		r4 reads: has; d1 passed`},
+	{"who comes before it in the queue passes it too", `
+		t9 writes: has
+		t1 writes: waits; t9 in the way
+		r2 reads: waits
+		r3 reads: waits
+		r4 reads: waits; t1 passed`},
+	{"nobody passes who waits for a DURABLE handler", `
+		d1 writes: has
+		c1 writes: waits
+		r1 reads: has, beside
+		r2 reads: has, beside
+		r3 reads: has, beside
+		r4 reads: has, beside`},
+
 	// Upgrades.
 	{"who reads alone writes at once", `
 		t1 reads: has
@@ -276,7 +314,7 @@ var lockScripts = []struct{ name, script string }{
 func TestLocks(t *testing.T) {
 	for _, test := range lockScripts {
 		t.Run(test.name, func(t *testing.T) {
-			s := &lockScript{locks: transaction.NewLocks(), requests: map[string]*transaction.Request{}}
+			s := &lockScript{locks: transaction.NewLocks(3), requests: map[string]*transaction.Request{}}
 			for line := range strings.Lines(strings.TrimSpace(test.script)) {
 				line = strings.TrimSpace(line)
 				command, want, _ := strings.Cut(line, ":")
@@ -360,7 +398,7 @@ func (s *lockScript) do(t *testing.T, command string) string {
 		t.Fatalf("what is %q?", command)
 	}
 	for c, ok := s.locks.Next(); ok; c, ok = s.locks.Next() {
-		what := map[transaction.What]string{transaction.Granted: "granted", transaction.InTheWay: "in the way", transaction.Stuck: "stuck"}[c.What]
+		what := map[transaction.What]string{transaction.Granted: "granted", transaction.InTheWay: "in the way", transaction.Stuck: "stuck", transaction.Passed: "passed"}[c.What]
 		said = append(said, fmt.Sprint(c.Request.Owner, " ", what))
 	}
 	s.consistent(t, command)

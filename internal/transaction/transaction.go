@@ -26,7 +26,8 @@
 // "Call" is an invocation that is no part of a transaction. It holds one key and wants no
 // other; when it does, it is the root of a transaction from then on. A DURABLE handler may hold
 // its key for days, so nobody who holds a key waits for it. One that has only read so far is
-// older than all that write, so it is never the one to give way to them.
+// older than all that write, so it is never the one to give way to them; but while somebody older
+// starves it does not begin (Starving).
 //
 // # Commit
 //
@@ -48,8 +49,11 @@ package transaction
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"strings"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
@@ -124,6 +128,16 @@ func (p Path) Child(index uint32) Path {
 
 // Under reports whether p is the call at root, or was made on its behalf.
 func (p Path) Under(root Path) bool { return strings.HasPrefix(string(p), string(root)) }
+
+// CallID names a call of a try. Nobody asks for it by that: it ends with the try.
+func CallID(id ID, path Path, target invocation.Target) invocation.ID {
+	name := binary.BigEndian.AppendUint64(id.Root[:], id.Sequence)
+	name = append(name, path...)
+	var unique [16]byte
+	binary.BigEndian.PutUint64(unique[:], xxhash.Sum64(name))
+	binary.BigEndian.PutUint64(unique[8:], xxhash.Sum64(append(name, "2"...)))
+	return invocation.NewID(target.Hash(), unique)
+}
 
 // Phase is how far a try is. The numbers are those of routing.TransactionPhase.
 type Phase uint8

@@ -366,6 +366,8 @@ type Peer struct {
 	//	*Peer_Writes
 	//	*Peer_Commit
 	//	*Peer_Committed
+	//	*Peer_Passed
+	//	*Peer_Starving
 	Message       isPeer_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -523,6 +525,24 @@ func (x *Peer) GetCommitted() *Committed {
 	return nil
 }
 
+func (x *Peer) GetPassed() *Passed {
+	if x != nil {
+		if x, ok := x.Message.(*Peer_Passed); ok {
+			return x.Passed
+		}
+	}
+	return nil
+}
+
+func (x *Peer) GetStarving() *Starving {
+	if x != nil {
+		if x, ok := x.Message.(*Peer_Starving); ok {
+			return x.Starving
+		}
+	}
+	return nil
+}
+
 type isPeer_Message interface {
 	isPeer_Message()
 }
@@ -575,6 +595,14 @@ type Peer_Committed struct {
 	Committed *Committed `protobuf:"bytes,13,opt,name=committed,oneof"`
 }
 
+type Peer_Passed struct {
+	Passed *Passed `protobuf:"bytes,14,opt,name=passed,oneof"`
+}
+
+type Peer_Starving struct {
+	Starving *Starving `protobuf:"bytes,15,opt,name=starving,oneof"`
+}
+
 func (*Peer_Join) isPeer_Message() {}
 
 func (*Peer_Joined) isPeer_Message() {}
@@ -598,6 +626,10 @@ func (*Peer_Writes) isPeer_Message() {}
 func (*Peer_Commit) isPeer_Message() {}
 
 func (*Peer_Committed) isPeer_Message() {}
+
+func (*Peer_Passed) isPeer_Message() {}
+
+func (*Peer_Starving) isPeer_Message() {}
 
 // Join asks for a handler to be run as part of a transaction.
 type Join struct {
@@ -1072,8 +1104,10 @@ func (*Rollback) Descriptor() ([]byte, []int) {
 
 // Wound asks a coordinator to give way to an older transaction.
 type Wound struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	From          uint32                 `protobuf:"varint,1,opt,name=from" json:"from,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	From  uint32                 `protobuf:"varint,1,opt,name=from" json:"from,omitempty"`
+	// The older one has only read so far.
+	Reader        bool `protobuf:"varint,2,opt,name=reader" json:"reader,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1115,6 +1149,106 @@ func (x *Wound) GetFrom() uint32 {
 	return 0
 }
 
+func (x *Wound) GetReader() bool {
+	if x != nil {
+		return x.Reader
+	}
+	return false
+}
+
+// Passed tells a coordinator that many transactions that only read have taken a key while this
+// one waited for it.
+type Passed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Passed) Reset() {
+	*x = Passed{}
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Passed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Passed) ProtoMessage() {}
+
+func (x *Passed) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Passed.ProtoReflect.Descriptor instead.
+func (*Passed) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{12}
+}
+
+// Starving asks a partition to let no transaction begin that is younger and only reads.
+type Starving struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the transaction that can't get its keys beside them.
+	Age *TransactionAge `protobuf:"bytes,1,opt,name=age" json:"age,omitempty"`
+	// It has them now, or has ended.
+	Over          bool `protobuf:"varint,2,opt,name=over" json:"over,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Starving) Reset() {
+	*x = Starving{}
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Starving) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Starving) ProtoMessage() {}
+
+func (x *Starving) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Starving.ProtoReflect.Descriptor instead.
+func (*Starving) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Starving) GetAge() *TransactionAge {
+	if x != nil {
+		return x.Age
+	}
+	return nil
+}
+
+func (x *Starving) GetOver() bool {
+	if x != nil {
+		return x.Over
+	}
+	return false
+}
+
 // Wounded tells participants that the transaction must not wait any more.
 type Wounded struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1124,7 +1258,7 @@ type Wounded struct {
 
 func (x *Wounded) Reset() {
 	*x = Wounded{}
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[12]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1270,7 @@ func (x *Wounded) String() string {
 func (*Wounded) ProtoMessage() {}
 
 func (x *Wounded) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[12]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1283,7 @@ func (x *Wounded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wounded.ProtoReflect.Descriptor instead.
 func (*Wounded) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{12}
+	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{14}
 }
 
 // Died tells a coordinator that a participant has given the try up.
@@ -1170,7 +1304,7 @@ type Died struct {
 
 func (x *Died) Reset() {
 	*x = Died{}
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[13]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1316,7 @@ func (x *Died) String() string {
 func (*Died) ProtoMessage() {}
 
 func (x *Died) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[13]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1329,7 @@ func (x *Died) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Died.ProtoReflect.Descriptor instead.
 func (*Died) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{13}
+	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Died) GetFrom() uint32 {
@@ -1245,7 +1379,7 @@ type Inquire struct {
 
 func (x *Inquire) Reset() {
 	*x = Inquire{}
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[14]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1391,7 @@ func (x *Inquire) String() string {
 func (*Inquire) ProtoMessage() {}
 
 func (x *Inquire) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[14]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1404,7 @@ func (x *Inquire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inquire.ProtoReflect.Descriptor instead.
 func (*Inquire) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{14}
+	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Inquire) GetFrom() uint32 {
@@ -1301,7 +1435,7 @@ type SelfWait struct {
 
 func (x *SelfWait) Reset() {
 	*x = SelfWait{}
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[15]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1447,7 @@ func (x *SelfWait) String() string {
 func (*SelfWait) ProtoMessage() {}
 
 func (x *SelfWait) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[15]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1460,7 @@ func (x *SelfWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfWait.ProtoReflect.Descriptor instead.
 func (*SelfWait) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{15}
+	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SelfWait) GetPath() []byte {
@@ -1366,7 +1500,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[16]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1512,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[16]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1525,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{16}
+	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{18}
 }
 
 // Committed tells a coordinator that a participant has made its part durable.
@@ -1404,7 +1538,7 @@ type Committed struct {
 
 func (x *Committed) Reset() {
 	*x = Committed{}
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[17]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1550,7 @@ func (x *Committed) String() string {
 func (*Committed) ProtoMessage() {}
 
 func (x *Committed) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[17]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1563,7 @@ func (x *Committed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Committed.ProtoReflect.Descriptor instead.
 func (*Committed) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{17}
+	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Committed) GetFrom() uint32 {
@@ -1448,7 +1582,7 @@ type Writes struct {
 
 func (x *Writes) Reset() {
 	*x = Writes{}
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[18]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1594,7 @@ func (x *Writes) String() string {
 func (*Writes) ProtoMessage() {}
 
 func (x *Writes) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_transaction_proto_msgTypes[18]
+	mi := &file_perdure_record_v1_transaction_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1607,7 @@ func (x *Writes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Writes.ProtoReflect.Descriptor instead.
 func (*Writes) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{18}
+	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{20}
 }
 
 var File_perdure_record_v1_transaction_proto protoreflect.FileDescriptor
@@ -1501,7 +1635,7 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	"\bDecision\x120\n" +
 	"\x02id\x18\x01 \x01(\v2 .perdure.record.v1.TransactionIDR\x02id\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x03R\x02at\x12\"\n" +
-	"\fparticipants\x18\x03 \x03(\rR\fparticipants\"\xc2\x05\n" +
+	"\fparticipants\x18\x03 \x03(\rR\fparticipants\"\xb2\x06\n" +
 	"\x04Peer\x120\n" +
 	"\x02id\x18\x01 \x01(\v2 .perdure.record.v1.TransactionIDR\x02id\x12-\n" +
 	"\x04join\x18\x02 \x01(\v2\x17.perdure.record.v1.JoinH\x00R\x04join\x123\n" +
@@ -1516,7 +1650,9 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	" \x01(\v2\x1a.perdure.record.v1.InquireH\x00R\ainquire\x123\n" +
 	"\x06writes\x18\v \x01(\v2\x19.perdure.record.v1.WritesH\x00R\x06writes\x123\n" +
 	"\x06commit\x18\f \x01(\v2\x19.perdure.record.v1.CommitH\x00R\x06commit\x12<\n" +
-	"\tcommitted\x18\r \x01(\v2\x1c.perdure.record.v1.CommittedH\x00R\tcommittedB\t\n" +
+	"\tcommitted\x18\r \x01(\v2\x1c.perdure.record.v1.CommittedH\x00R\tcommitted\x123\n" +
+	"\x06passed\x18\x0e \x01(\v2\x19.perdure.record.v1.PassedH\x00R\x06passed\x129\n" +
+	"\bstarving\x18\x0f \x01(\v2\x1b.perdure.record.v1.StarvingH\x00R\bstarvingB\t\n" +
 	"\amessage\"\xe6\x02\n" +
 	"\x04Join\x123\n" +
 	"\x03age\x18\x01 \x01(\v2!.perdure.record.v1.TransactionAgeR\x03age\x12\x12\n" +
@@ -1557,9 +1693,14 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	"\tcommitted\x18\x04 \x01(\bR\tcommitted\x122\n" +
 	"\arefused\x18\x05 \x01(\v2\x18.perdure.record.v1.ErrorR\arefused\"\n" +
 	"\n" +
-	"\bRollback\"\x1b\n" +
+	"\bRollback\"3\n" +
 	"\x05Wound\x12\x12\n" +
-	"\x04from\x18\x01 \x01(\rR\x04from\"\t\n" +
+	"\x04from\x18\x01 \x01(\rR\x04from\x12\x16\n" +
+	"\x06reader\x18\x02 \x01(\bR\x06reader\"\b\n" +
+	"\x06Passed\"S\n" +
+	"\bStarving\x123\n" +
+	"\x03age\x18\x01 \x01(\v2!.perdure.record.v1.TransactionAgeR\x03age\x12\x12\n" +
+	"\x04over\x18\x02 \x01(\bR\x04over\"\t\n" +
 	"\aWounded\"\xb5\x01\n" +
 	"\x04Died\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x123\n" +
@@ -1593,7 +1734,7 @@ func file_perdure_record_v1_transaction_proto_rawDescGZIP() []byte {
 	return file_perdure_record_v1_transaction_proto_rawDescData
 }
 
-var file_perdure_record_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_perdure_record_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_perdure_record_v1_transaction_proto_goTypes = []any{
 	(*TransactionAge)(nil), // 0: perdure.record.v1.TransactionAge
 	(*Member)(nil),         // 1: perdure.record.v1.Member
@@ -1607,56 +1748,61 @@ var file_perdure_record_v1_transaction_proto_goTypes = []any{
 	(*Vote)(nil),           // 9: perdure.record.v1.Vote
 	(*Rollback)(nil),       // 10: perdure.record.v1.Rollback
 	(*Wound)(nil),          // 11: perdure.record.v1.Wound
-	(*Wounded)(nil),        // 12: perdure.record.v1.Wounded
-	(*Died)(nil),           // 13: perdure.record.v1.Died
-	(*Inquire)(nil),        // 14: perdure.record.v1.Inquire
-	(*SelfWait)(nil),       // 15: perdure.record.v1.SelfWait
-	(*Commit)(nil),         // 16: perdure.record.v1.Commit
-	(*Committed)(nil),      // 17: perdure.record.v1.Committed
-	(*Writes)(nil),         // 18: perdure.record.v1.Writes
-	(*TransactionID)(nil),  // 19: perdure.record.v1.TransactionID
-	(*Target)(nil),         // 20: perdure.record.v1.Target
-	(*Entry)(nil),          // 21: perdure.record.v1.Entry
-	(*Invoke)(nil),         // 22: perdure.record.v1.Invoke
-	(*Result)(nil),         // 23: perdure.record.v1.Result
-	(*Error)(nil),          // 24: perdure.record.v1.Error
+	(*Passed)(nil),         // 12: perdure.record.v1.Passed
+	(*Starving)(nil),       // 13: perdure.record.v1.Starving
+	(*Wounded)(nil),        // 14: perdure.record.v1.Wounded
+	(*Died)(nil),           // 15: perdure.record.v1.Died
+	(*Inquire)(nil),        // 16: perdure.record.v1.Inquire
+	(*SelfWait)(nil),       // 17: perdure.record.v1.SelfWait
+	(*Commit)(nil),         // 18: perdure.record.v1.Commit
+	(*Committed)(nil),      // 19: perdure.record.v1.Committed
+	(*Writes)(nil),         // 20: perdure.record.v1.Writes
+	(*TransactionID)(nil),  // 21: perdure.record.v1.TransactionID
+	(*Target)(nil),         // 22: perdure.record.v1.Target
+	(*Entry)(nil),          // 23: perdure.record.v1.Entry
+	(*Invoke)(nil),         // 24: perdure.record.v1.Invoke
+	(*Result)(nil),         // 25: perdure.record.v1.Result
+	(*Error)(nil),          // 26: perdure.record.v1.Error
 }
 var file_perdure_record_v1_transaction_proto_depIdxs = []int32{
-	19, // 0: perdure.record.v1.Prepared.id:type_name -> perdure.record.v1.TransactionID
+	21, // 0: perdure.record.v1.Prepared.id:type_name -> perdure.record.v1.TransactionID
 	0,  // 1: perdure.record.v1.Prepared.age:type_name -> perdure.record.v1.TransactionAge
 	3,  // 2: perdure.record.v1.Prepared.objects:type_name -> perdure.record.v1.PreparedObject
-	20, // 3: perdure.record.v1.PreparedObject.target:type_name -> perdure.record.v1.Target
-	21, // 4: perdure.record.v1.PreparedObject.entries:type_name -> perdure.record.v1.Entry
-	19, // 5: perdure.record.v1.Decision.id:type_name -> perdure.record.v1.TransactionID
-	19, // 6: perdure.record.v1.Peer.id:type_name -> perdure.record.v1.TransactionID
+	22, // 3: perdure.record.v1.PreparedObject.target:type_name -> perdure.record.v1.Target
+	23, // 4: perdure.record.v1.PreparedObject.entries:type_name -> perdure.record.v1.Entry
+	21, // 5: perdure.record.v1.Decision.id:type_name -> perdure.record.v1.TransactionID
+	21, // 6: perdure.record.v1.Peer.id:type_name -> perdure.record.v1.TransactionID
 	6,  // 7: perdure.record.v1.Peer.join:type_name -> perdure.record.v1.Join
 	7,  // 8: perdure.record.v1.Peer.joined:type_name -> perdure.record.v1.Joined
 	8,  // 9: perdure.record.v1.Peer.prepare:type_name -> perdure.record.v1.Prepare
 	9,  // 10: perdure.record.v1.Peer.vote:type_name -> perdure.record.v1.Vote
 	10, // 11: perdure.record.v1.Peer.rollback:type_name -> perdure.record.v1.Rollback
 	11, // 12: perdure.record.v1.Peer.wound:type_name -> perdure.record.v1.Wound
-	12, // 13: perdure.record.v1.Peer.wounded:type_name -> perdure.record.v1.Wounded
-	13, // 14: perdure.record.v1.Peer.died:type_name -> perdure.record.v1.Died
-	14, // 15: perdure.record.v1.Peer.inquire:type_name -> perdure.record.v1.Inquire
-	18, // 16: perdure.record.v1.Peer.writes:type_name -> perdure.record.v1.Writes
-	16, // 17: perdure.record.v1.Peer.commit:type_name -> perdure.record.v1.Commit
-	17, // 18: perdure.record.v1.Peer.committed:type_name -> perdure.record.v1.Committed
-	0,  // 19: perdure.record.v1.Join.age:type_name -> perdure.record.v1.TransactionAge
-	22, // 20: perdure.record.v1.Join.invoke:type_name -> perdure.record.v1.Invoke
-	23, // 21: perdure.record.v1.Joined.result:type_name -> perdure.record.v1.Result
-	1,  // 22: perdure.record.v1.Joined.members:type_name -> perdure.record.v1.Member
-	1,  // 23: perdure.record.v1.Prepare.parts:type_name -> perdure.record.v1.Member
-	24, // 24: perdure.record.v1.Vote.refused:type_name -> perdure.record.v1.Error
-	20, // 25: perdure.record.v1.Died.blocked:type_name -> perdure.record.v1.Target
-	24, // 26: perdure.record.v1.Died.refused:type_name -> perdure.record.v1.Error
-	15, // 27: perdure.record.v1.Inquire.waits:type_name -> perdure.record.v1.SelfWait
-	20, // 28: perdure.record.v1.SelfWait.target:type_name -> perdure.record.v1.Target
-	20, // 29: perdure.record.v1.SelfWait.for_target:type_name -> perdure.record.v1.Target
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	14, // 13: perdure.record.v1.Peer.wounded:type_name -> perdure.record.v1.Wounded
+	15, // 14: perdure.record.v1.Peer.died:type_name -> perdure.record.v1.Died
+	16, // 15: perdure.record.v1.Peer.inquire:type_name -> perdure.record.v1.Inquire
+	20, // 16: perdure.record.v1.Peer.writes:type_name -> perdure.record.v1.Writes
+	18, // 17: perdure.record.v1.Peer.commit:type_name -> perdure.record.v1.Commit
+	19, // 18: perdure.record.v1.Peer.committed:type_name -> perdure.record.v1.Committed
+	12, // 19: perdure.record.v1.Peer.passed:type_name -> perdure.record.v1.Passed
+	13, // 20: perdure.record.v1.Peer.starving:type_name -> perdure.record.v1.Starving
+	0,  // 21: perdure.record.v1.Join.age:type_name -> perdure.record.v1.TransactionAge
+	24, // 22: perdure.record.v1.Join.invoke:type_name -> perdure.record.v1.Invoke
+	25, // 23: perdure.record.v1.Joined.result:type_name -> perdure.record.v1.Result
+	1,  // 24: perdure.record.v1.Joined.members:type_name -> perdure.record.v1.Member
+	1,  // 25: perdure.record.v1.Prepare.parts:type_name -> perdure.record.v1.Member
+	26, // 26: perdure.record.v1.Vote.refused:type_name -> perdure.record.v1.Error
+	0,  // 27: perdure.record.v1.Starving.age:type_name -> perdure.record.v1.TransactionAge
+	22, // 28: perdure.record.v1.Died.blocked:type_name -> perdure.record.v1.Target
+	26, // 29: perdure.record.v1.Died.refused:type_name -> perdure.record.v1.Error
+	17, // 30: perdure.record.v1.Inquire.waits:type_name -> perdure.record.v1.SelfWait
+	22, // 31: perdure.record.v1.SelfWait.target:type_name -> perdure.record.v1.Target
+	22, // 32: perdure.record.v1.SelfWait.for_target:type_name -> perdure.record.v1.Target
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_transaction_proto_init() }
@@ -1678,6 +1824,8 @@ func file_perdure_record_v1_transaction_proto_init() {
 		(*Peer_Writes)(nil),
 		(*Peer_Commit)(nil),
 		(*Peer_Committed)(nil),
+		(*Peer_Passed)(nil),
+		(*Peer_Starving)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1685,7 +1833,7 @@ func file_perdure_record_v1_transaction_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_record_v1_transaction_proto_rawDesc), len(file_perdure_record_v1_transaction_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
