@@ -99,6 +99,8 @@ type Partition struct {
 	CaughtUp map[uint64]bool
 	// Underway is a step that was begun and of which nobody knows yet how it ended; nil: none.
 	Underway *Step
+	// Held says why it is to be left alone for now, such as that its last step failed; "": it isn't.
+	Held string
 }
 
 // Input is all that Next looks at. It changes none of it.

@@ -56,6 +56,20 @@ func TestStepUnderway(t *testing.T) {
 	}
 }
 
+// TestHeld: a partition that is held takes nobody's place.
+func TestHeld(t *testing.T) {
+	w := newWorld(4, 3, 2)
+	w.nodes = append(w.nodes, Node{ID: 2})
+	w.partitions[0].Held, w.partitions[1].Held = "its last step failed", "its last step failed"
+	plan := Next(w.input())
+	if len(plan.Steps) != 2 || plan.Steps[0].Partition != 2 || plan.Steps[1].Partition != 3 {
+		t.Errorf("%v", plan.Steps)
+	}
+	if len(plan.Waits) == 0 || plan.Waits[0] != (Wait{0, "its last step failed"}) {
+		t.Errorf("%v", plan.Waits)
+	}
+}
+
 // TestUnknownMember: a member that is no node is left where it is.
 func TestUnknownMember(t *testing.T) {
 	in := Input{

@@ -151,6 +151,8 @@ func (pl *planner) group(p Partition) *group {
 		g.blocked, g.frozen = "its leader is no voter", true
 	case pl.countAlive(voters) <= len(voters)/2:
 		g.blocked, g.frozen = "too few of its voters answer", true
+	case p.Held != "":
+		g.blocked = p.Held
 	}
 	if p.Underway != nil || len(p.Outgoing) > 0 {
 		pl.steps--
