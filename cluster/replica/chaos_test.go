@@ -325,13 +325,14 @@ func runElections(t *testing.T, seed uint64) {
 	}
 	random := w.chance()
 	var mu sync.Mutex
+	fate := w.chance() // guarded by mu
 	var crashes sync.WaitGroup
 	crashing := map[uint64]bool{}
 	calm := false
-	w.voters = func(n *worldNode) {
+	voted := func(n *worldNode) {
 		mu.Lock()
 		defer mu.Unlock()
-		if calm || crashing[n.id] || random.IntN(2) == 0 {
+		if calm || crashing[n.id] || fate.IntN(2) == 0 {
 			return
 		}
 		crashing[n.id] = true
@@ -343,6 +344,7 @@ func runElections(t *testing.T, seed uint64) {
 			mu.Unlock()
 		})
 	}
+	w.voters.Store(&voted)
 	w.net.change(func() { w.net.mu.calm, w.net.mu.loss, w.net.mu.delay = false, 0.05, 150*time.Millisecond })
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

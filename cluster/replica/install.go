@@ -265,7 +265,9 @@ func (l *loop) forgetInstall(g *Group, cause error) {
 // installing follows step 3: the log begins behind the snapshot.
 func (l *loop) installing(g *Group, in *install) {
 	ls := &g.loopState
-	ls.log.reset(in.applied.index, in.applied.term)
+	if ls.log != nil {
+		ls.log.reset(in.applied.index, in.applied.term)
+	}
 	ls.handed = in.applied.index
 	ls.marks, ls.retained = nil, 0
 	ls.settling = append(ls.settling, in)

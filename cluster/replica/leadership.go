@@ -174,6 +174,9 @@ func (l *loop) refused(batch *appendBatch) {
 		for i := range b.parts {
 			b.parts[i].group.loopState.appending--
 			l.appending--
+			for _, in := range b.parts[i].install {
+				in.done <- fmt.Errorf("%w: %w", ErrRefused, cause)
+			}
 		}
 	}
 	for _, b := range []*appendBatch{batch, gathering} {

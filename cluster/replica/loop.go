@@ -27,6 +27,7 @@ type loop struct {
 	ticking   []*Group          // have members on other nodes
 	out       map[uint64][]byte // frames of this round, by node
 	ticks     uint64
+	closeBy   uint64 // the tick at which a host that stops waits no longer for transfers
 	rounds    uint64 // of heartbeats that barriers asked for
 	retryAt   time.Time
 	appending int // sum of groupLoopState.appending
@@ -65,7 +66,7 @@ func (l *loop) run(ctx context.Context) error {
 			l.stepDownAll(err)
 			return err
 		}
-		if l.closing && l.appending == 0 {
+		if l.closing && l.appending == 0 && !l.handingOver() {
 			l.stepDownAll(ErrStopped)
 			return nil
 		}
@@ -88,6 +89,7 @@ func (l *loop) run(ctx context.Context) error {
 				l.stepDownAll(err)
 				return err
 			}
+			l.closeBy = l.ticks + closingTicks
 			l.handOver()
 		}
 	}
@@ -355,6 +357,7 @@ func (l *loop) committed(g *Group) {
 	}
 	if ls.committed > before {
 		g.listener.Committed(ls.epoch, ls.committed)
+		l.advance(g)
 	}
 }
 
@@ -470,14 +473,14 @@ func (l *loop) appended(batch *appendBatch) error {
 		ls := &part.group.loopState
 		ls.appending--
 		l.appending--
+		for _, in := range part.install {
+			l.installing(part.group, in) // even if it halted: the log begins behind the snapshot now
+		}
 		if part.incarnation != ls.incarnation || ls.node == nil {
 			if part.drop && part.incarnation == ls.incarnation {
 				l.host.applier.push(applyItem{group: part.group, drop: true}, true)
 			}
 			continue
-		}
-		for _, in := range part.install {
-			l.installing(part.group, in)
 		}
 		ls.log.stabilized(part.entries)
 		if ls.voteBatch == batch.id {

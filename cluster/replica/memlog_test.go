@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/perdure/perdure/storage/nodelog"
 )
@@ -14,6 +15,8 @@ type memLog struct {
 	// gate, if set, is called by Append outside the lock before it writes and after; its error
 	// is returned instead of, or after, writing.
 	gate func(written bool) error
+	// regate, if set, is used in the place of gate: it may be set while the log is in use.
+	regate atomic.Pointer[func(written bool) error]
 
 	mu struct {
 		sync.Mutex
@@ -46,17 +49,23 @@ func (l *memLog) group(id uint32) *memGroup {
 
 func (g *memGroup) last() uint64 { return g.first + uint64(len(g.entries)) - 1 }
 
+func (l *memLog) setGate(gate func(written bool) error) { l.regate.Store(&gate) }
+
 func (l *memLog) Append(writes []nodelog.GroupWrite) error {
-	if l.gate != nil {
-		if err := l.gate(false); err != nil {
+	gate := l.gate
+	if other := l.regate.Load(); other != nil {
+		gate = *other
+	}
+	if gate != nil {
+		if err := gate(false); err != nil {
 			return err
 		}
 	}
 	if err := l.write(writes); err != nil {
 		return err
 	}
-	if l.gate != nil {
-		return l.gate(true)
+	if gate != nil {
+		return gate(true)
 	}
 	return nil
 }

@@ -91,12 +91,19 @@ func (l *loop) handOver() {
 				best = p
 			}
 		}
-		if best.Node == 0 || l.transferTo(g, best.Node) != nil {
-			continue
+		if best.Node != 0 {
+			_ = l.transferTo(g, best.Node)
 		}
-		if l.closing && ls.transfer != nil && !ls.transfer.asked {
-			ls.transfer.patient = 0 // there is no time to wait
-			l.advance(g)
+		if l.closing && ls.transfer != nil {
+			ls.transfer.patient = min(ls.transfer.patient, closingTicks/2)
 		}
 	}
+}
+
+// closingTicks is how long a host that stops waits for others to take its leaderships over.
+const closingTicks = ElectionTicks / 2
+
+// handingOver is whether a host that stops should wait for a transfer.
+func (l *loop) handingOver() bool {
+	return l.ticks < l.closeBy && slices.ContainsFunc(l.host.order, func(g *Group) bool { return g.loopState.transfer != nil })
 }

@@ -31,8 +31,10 @@ type world struct {
 
 	// fullDisks is how many of a thousand appends are refused.
 	fullDisks atomic.Int32
+	// observe, if set while no host runs, is called around each append and commit.
+	observe func(*worldNode)
 	// voters, if set, is told of each vote that is granted, once it was sent.
-	voters func(*worldNode)
+	voters atomic.Pointer[func(*worldNode)]
 
 	mu struct {
 		sync.Mutex
@@ -118,7 +120,7 @@ func (n *worldNode) start() {
 	w := n.world
 	r := &worldRun{node: n, groups: map[GroupID]*Group{}, listeners: map[GroupID]*worldListener{}, result: make(chan error, 1)}
 	cfg := Config{
-		Log: n.log, Store: n.store, NodeID: n.id, Groups: w.groups, Found: n.id == 1, Logger: quiet().With("node", n.id),
+		Log: n.log, Store: observedStore{n.store, n}, NodeID: n.id, Groups: w.groups, Found: n.id == 1, Logger: quiet().With("node", n.id),
 		Peers: endpoint{w.net, n, r}, MaxApplyDelay: 5 * time.Millisecond, RetryDelay: 100 * time.Millisecond,
 	}
 	if w.adjust != nil {
@@ -129,6 +131,9 @@ func (n *worldNode) start() {
 	n.log.gate = func(written bool) error {
 		if r.isDead() {
 			return errInjected
+		}
+		if observe := w.observe; observe != nil {
+			observe(n)
 		}
 		disks.Lock()
 		pause := time.Duration(disk.Int64N(int64(2 * time.Millisecond)))
@@ -164,6 +169,20 @@ func (n *worldNode) start() {
 	n.mu.run = r
 	n.mu.Unlock()
 	go func() { r.result <- host.Run(ctx) }()
+}
+
+// observedStore tells the world when something is written.
+type observedStore struct {
+	*memstore.Store
+	node *worldNode
+}
+
+func (s observedStore) Commit(batch *storage.Batch) error {
+	if observe := s.node.world.observe; observe != nil {
+		observe(s.node)
+		defer observe(s.node)
+	}
+	return s.Store.Commit(batch)
 }
 
 // crash cuts a node's power: what its disks had acknowledged is there at the next start, and of what they

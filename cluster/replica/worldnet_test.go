@@ -17,6 +17,9 @@ import (
 // fakeNet carries frames and snapshots between the hosts of a world, badly.
 type fakeNet struct {
 	world *world
+	// spoil, if set, changes chunks of snapshots. refusals is what became of those.
+	spoil    func(chunk []byte, err error) ([]byte, error)
+	refusals []error
 
 	mu struct {
 		sync.Mutex
@@ -86,8 +89,8 @@ func (e endpoint) Send(to uint64, frame []byte) {
 		return
 	}
 	copies, delays := e.net.fate(e.from.id, to)
-	if told := e.net.world.voters; told != nil && hasVote(frame) {
-		defer told(e.from)
+	if told := e.net.world.voters.Load(); told != nil && hasVote(frame) {
+		defer (*told)(e.from)
 	}
 	for i := range copies {
 		time.AfterFunc(delays[i], func() {
@@ -139,8 +142,14 @@ func (e endpoint) SendSnapshot(to uint64, group uint32, header []byte, source Sn
 			if err != nil && !errors.Is(err, io.EOF) {
 				return nil, err
 			}
+			if e.net.spoil != nil {
+				return e.net.spoil(chunk, err)
+			}
 			return chunk, err
 		})
+		if e.net.spoil != nil && err != nil {
+			e.net.refusals = append(e.net.refusals, err)
+		}
 		if err == nil {
 			e.net.world.noteSnapshot()
 		}
