@@ -4,6 +4,8 @@ package draft
 
 import (
 	"fmt"
+
+	"google.golang.org/protobuf/proto"
 )
 
 // View is the data that events begin with. Values belong to the view and must not be changed.
@@ -65,6 +67,44 @@ func (d *Draft) Get(key []byte) ([]byte, bool, error) {
 		return nil, false, fmt.Errorf("read row %q: %w", key, err)
 	}
 	return value, ok, nil
+}
+
+// PutMessage writes a row that is a message.
+func (d *Draft) PutMessage(key []byte, m proto.Message) error {
+	value, err := proto.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode row %q: %w", key, err)
+	}
+	d.Put(key, value)
+	return nil
+}
+
+// GetMessage reads a row that is a message, if it is there.
+func (d *Draft) GetMessage(key []byte, m proto.Message) (bool, error) {
+	value, ok, err := d.Get(key)
+	if err != nil || !ok {
+		return false, err
+	}
+	if err := proto.Unmarshal(value, m); err != nil {
+		return false, fmt.Errorf("decode row %q: %w", key, err)
+	}
+	return true, nil
+}
+
+// DeleteRange deletes the first rows of a range, at most so many.
+func (d *Draft) DeleteRange(lower, upper []byte, most int) (deleted int, err error) {
+	var keys [][]byte
+	err = d.Scan(lower, upper, func(key, _ []byte) bool {
+		keys = append(keys, append([]byte(nil), key...))
+		return len(keys) < most
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, key := range keys {
+		d.Delete(key)
+	}
+	return len(keys), nil
 }
 
 // written is the last mutation of a key, or nil. Most events have a handful, which are compared

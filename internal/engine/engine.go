@@ -39,6 +39,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/draft"
+	"github.com/perdure/perdure/internal/inbox"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/schedule"
@@ -72,6 +73,8 @@ type Config struct {
 	Partitions uint32
 	// MaxInbox is how many invocations may wait for one key. 0 is 100,000.
 	MaxInbox int
+	// Signals bounds those of a workflow that nobody has received.
+	Signals inbox.Bounds
 	// TransactionTimeout bounds all tries of a transaction together, in milliseconds. 0 is 30 s.
 	TransactionTimeout int64
 	// MaxWriteBytes and MaxWrites bound what one transaction writes in one partition. 0 is
@@ -198,6 +201,7 @@ type live struct {
 // before the first Evaluate.
 func New(config Config, view View, epoch uint64) *Engine {
 	config.MaxInbox = cmp.Or(config.MaxInbox, 100_000)
+	config.Signals = config.Signals.WithDefaults()
 	config.TransactionTimeout = cmp.Or(config.TransactionTimeout, 30_000)
 	config.MaxWriteBytes = cmp.Or(config.MaxWriteBytes, 7<<18)
 	config.MaxWrites = cmp.Or(config.MaxWrites, 5000)
@@ -285,24 +289,10 @@ func (e *Engine) scan(lower, upper []byte, fn func(key, value []byte) bool) erro
 	return e.draft.Scan(lower, upper, fn)
 }
 
-func (e *Engine) putMessage(key []byte, m proto.Message) error {
-	value, err := proto.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("encode row %q: %w", key, err)
-	}
-	e.put(key, value)
-	return nil
-}
+func (e *Engine) putMessage(key []byte, m proto.Message) error { return e.draft.PutMessage(key, m) }
 
 func (e *Engine) getMessage(key []byte, m proto.Message) (bool, error) {
-	value, ok, err := e.get(key)
-	if err != nil || !ok {
-		return false, err
-	}
-	if err := proto.Unmarshal(value, m); err != nil {
-		return false, fmt.Errorf("decode row %q: %w", key, err)
-	}
-	return true, nil
+	return e.draft.GetMessage(key, m)
 }
 
 func (e *Engine) getNumber(key []byte) (uint64, error) {

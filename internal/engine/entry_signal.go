@@ -5,6 +5,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/internal/inbox"
+	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
@@ -29,6 +31,19 @@ func (e *Engine) acceptSignal(l *live, in *recordv1.Invoke, token Token, oneWay 
 			return err
 		}
 	} else {
+		// One of which nobody would hear that it is refused was promised to its sender.
+		heard := token != 0 || in.Caller != nil
+		full, timer, err := inbox.Add(&e.draft, l.target, in, e.config.Signals, heard, now)
+		switch {
+		case err != nil:
+			return err
+		case full != nil:
+			return e.refuse(in, token, exhausted(retryInbox,
+				"%s has %d signals of %d bytes that nobody has received, and at most %d signals or %d bytes are kept: try again once its handler has received some, and start it if it is not running",
+				l.target.Object(), full.Count, full.Bytes, e.config.Signals.Signals, e.config.Signals.Bytes), now)
+		case timer.At != 0:
+			e.armTimer(timer)
+		}
 		e.put(table.Signal(l.target.Object(), l.target.Handler, e.nextSequence()), append([]byte{}, in.Input...))
 	}
 	switch {
@@ -51,11 +66,38 @@ func (e *Engine) receive(l *live, index uint32, receive *recordv1.Receive, now i
 	}
 	if signal != nil {
 		e.delete(signal.Key)
+		if err := inbox.Remove(&e.draft, l.target.Object(), len(signal.Value)); err != nil {
+			return err
+		}
 		return e.completion(l.id, &recordv1.Completion{Entry: index, Result: &recordv1.Result{Value: signal.Value}, At: now}, now)
 	}
 	l.receives = true
 	return e.putMessage(table.Receive(l.target.Object(), receive.Name, e.nextSequence()),
 		&recordv1.Caller{InvocationId: l.id[:], Entry: index})
+}
+
+// expireSignals removes signals of a workflow that does not run.
+func (e *Engine) expireSignals(id invocation.ID, now int64) error {
+	e.out.Lazy = true
+	timer, err := inbox.Expire(&e.draft, id, e.runs, now)
+	if timer.At != 0 {
+		e.armTimer(timer)
+	}
+	return err
+}
+
+// runs reports whether an object's RUN handler has begun and not ended.
+func (e *Engine) runs(o invocation.Object) (bool, error) {
+	for _, holder := range e.locks.Holders(o) {
+		id, ok := holder.Owner.(invocation.ID)
+		if !ok {
+			continue
+		}
+		if l, err := e.loadLive(id); err != nil || l != nil && l.mode() == invocation.ModeRun {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // dropReceives forgets the entries of an ended invocation that still wait for a signal: it

@@ -83,7 +83,7 @@ func (ev *Acked) evaluate(e *Engine, _ int64) error {
 	// From where the last one ended: deleted rows leave traces that a scan from the start
 	// would pass again and again.
 	from := e.acked[ev.By] + 1
-	deleted, err := e.deleteRange(table.Outbox(ev.By, from), table.Outbox(ev.By, ev.Sequence+1), purgeRows)
+	deleted, err := e.draft.DeleteRange(table.Outbox(ev.By, from), table.Outbox(ev.By, ev.Sequence+1), purgeRows)
 	if err == nil && deleted < purgeRows {
 		e.acked[ev.By] = max(e.acked[ev.By], ev.Sequence)
 	}

@@ -298,7 +298,7 @@ func (w *world) wake(round int) bool {
 	next := int64(0)
 	for _, l := range w.leaders {
 		for _, timer := range l.timers() {
-			if timer.Kind != table.TimerExpire && (next == 0 || timer.At < next) {
+			if timer.Kind != table.TimerExpire && timer.Kind != table.TimerInbox && (next == 0 || timer.At < next) {
 				next = timer.At
 			}
 		}

@@ -454,8 +454,8 @@ func (l *leader) state(key string) string {
 func (l *leader) leaked() string {
 	var rows []string
 	l.view.rows.Scan(func(key string, _ []byte) bool {
-		// State, its counters, sequences, and promises and signals that nobody took stay.
-		if !strings.ContainsRune("smdpg", rune(key[0])) {
+		// State, its counters, sequences, and promises that nobody took stay.
+		if !strings.ContainsRune("smdp", rune(key[0])) {
 			rows = append(rows, table.Describe([]byte(key)))
 		}
 		return true

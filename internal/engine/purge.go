@@ -3,6 +3,7 @@ package engine
 import (
 	"math"
 
+	"github.com/perdure/perdure/internal/inbox"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal/pages"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
@@ -34,10 +35,13 @@ func (e *Engine) purge(l *live, from uint32) (next uint32, err error) {
 		}
 		if l.mode() == invocation.ModeRun {
 			for _, prefix := range table.ObjectPrefixes(l.target.Object()) {
-				deleted, err := e.deleteRange(prefix, table.Successor(prefix), left)
+				deleted, err := e.draft.DeleteRange(prefix, table.Successor(prefix), left)
 				if left -= deleted; err != nil || left <= 0 {
 					return purgedJournal, err
 				}
+			}
+			if err := inbox.Forget(&e.draft, l.target.Object()); err != nil {
+				return purgedJournal, err
 			}
 		}
 	}
@@ -73,22 +77,6 @@ func (e *Engine) dropEntries(id invocation.ID, lower, upper uint32, most int) (n
 		e.delete(key)
 	}
 	return next, most - len(keys), err
-}
-
-// deleteRange deletes the first rows of a range, at most so many.
-func (e *Engine) deleteRange(lower, upper []byte, most int) (deleted int, err error) {
-	var keys [][]byte
-	err = e.scan(lower, upper, func(key, _ []byte) bool {
-		keys = append(keys, append([]byte(nil), key...))
-		return len(keys) < most
-	})
-	if err != nil {
-		return 0, err
-	}
-	for _, key := range keys {
-		e.delete(key)
-	}
-	return len(keys), nil
 }
 
 func (ev *ContinueAsNew) evaluate(e *Engine, now int64) error {

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/internal/inbox"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
@@ -102,7 +103,7 @@ func (s *script) engine(partition uint32) *Engine {
 	if s.rows[partition] == nil {
 		s.rows[partition] = map[string][]byte{}
 	}
-	s.engines[partition] = New(Config{Partition: partition, Partitions: 4, MaxInbox: 3, MaxWriteBytes: s.maxWriteBytes, Next: intervals}, mapView(s.rows[partition]), 7+s.mail.epochs[partition])
+	s.engines[partition] = New(Config{Partition: partition, Partitions: 4, MaxInbox: 3, Signals: inbox.Bounds{Signals: 4, Bytes: 40}, MaxWriteBytes: s.maxWriteBytes, Next: intervals}, mapView(s.rows[partition]), 7+s.mail.epochs[partition])
 	return s.engines[partition]
 }
 
@@ -245,6 +246,8 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 		return &CompleteAwakeable{ID: id, Entry: uint32(a.number("index")), Result: result(a), Token: token}
 	case "promise":
 		return &CompletePromise{Object: invocation.Object{Service: "Svc", Key: a["key"]}, Name: a["name"], Result: result(a), Token: token}
+	case "fire-inbox":
+		return &Fire{Timer: table.Timer{At: a.number("at"), Kind: table.TimerInbox, ID: inbox.ID(invocation.Object{Service: "Svc", Key: a["key"]})}}
 	case "fire":
 		return &Fire{Timer: table.Timer{At: a.number("at"), Kind: table.TimerKind(a["kind"][0]), ID: id, Entry: uint32(a.number("entry"))}}
 	case "deliver":
@@ -473,6 +476,9 @@ func (s *script) key(key []byte) string {
 	if text := s.scheduleRow(key); text != "" {
 		return text
 	}
+	for _, name := range []string{"w", "v"} { // workflows of the scripts
+		text = strings.ReplaceAll(text, inbox.ID(invocation.Object{Service: "Svc", Key: name}).String(), name)
+	}
 	for id, name := range s.names {
 		text = strings.ReplaceAll(text, id.String(), name)
 	}
@@ -508,6 +514,10 @@ func (s *script) value(key, value []byte) string {
 	case 'm', 'd', 'n':
 		n, _ := table.ParseNumber(value)
 		return strconv.FormatUint(n, 10)
+	case 'b':
+		row := &recordv1.SignalInbox{}
+		_ = proto.Unmarshal(value, row)
+		return fmt.Sprintf("%d signals of %d bytes until %d", row.Count, row.Bytes, row.KeepUntil)
 	case 'h', 'z':
 		return scheduleValue(key, value)
 	case 'x', 'y':

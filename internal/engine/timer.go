@@ -21,6 +21,9 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 	if timer.Kind == table.TimerLimit {
 		return e.fireLimit(timer, now)
 	}
+	if timer.Kind == table.TimerInbox {
+		return e.expireSignals(timer.ID, now)
+	}
 	if timer.Kind == table.TimerSleep {
 		if bugTimer && e.live[timer.ID] == nil {
 			return nil

@@ -15,6 +15,7 @@ var tableNames = map[byte]string{
 	tableState: "state", tableRow: "row", tableTimer: "timer",
 	tableLimit: "limit", tableWait: "wait",
 	tableTries:    "tries",
+	tableInbox:    "inbox",
 	tablePart:     "part of completion",
 	tablePrepared: "promise of transaction",
 	tableDecision: "decision of transaction",
@@ -59,7 +60,7 @@ func Describe(key []byte) string {
 		if len(rest) == 24 {
 			return fmt.Sprintf("%s %x", name, rest)
 		}
-	case tableActive, tableInvocation, tableJournal, tableCompletion, tableTries, tablePart:
+	case tableActive, tableInbox, tableInvocation, tableJournal, tableCompletion, tableTries, tablePart:
 		if id, err := ParseID(key[:min(len(key), 1+24)]); err == nil {
 			parts, rest = append(parts, id.String()), rest[24:]
 		}

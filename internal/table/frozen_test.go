@@ -63,6 +63,8 @@ func TestKeysAreFrozen(t *testing.T) {
 		{"timer wake", Timer{At: 1, Kind: TimerWake, ID: id}.Key()},
 		{"tries", Tries(id, 5)},
 		{"part of completion", Part(id, 5, 1<<20)},
+		{"inbox", Inbox(id)},
+		{"timer inbox", Timer{At: 1, Kind: TimerInbox, ID: id}.Key()},
 	}
 	var got strings.Builder
 	for _, row := range rows {

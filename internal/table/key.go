@@ -16,6 +16,7 @@ import (
 // The tables. Frozen: they are on disk.
 const (
 	tableActive     = 'a' // id → Active: invocations not completed
+	tableInbox      = 'b' // id of an object's signals → recordv1.SignalInbox: how many nobody has received
 	tableCompletion = 'c' // id, entry → recordv1.Completion
 	tableDelivered  = 'd' // source partition → sequence of the last message taken from it
 	tableSignal     = 'g' // object, name, sequence → request of a SIGNAL not yet received
@@ -184,6 +185,12 @@ func Signals(o invocation.Object, name string) []byte {
 func Signal(o invocation.Object, name string, sequence uint64) []byte {
 	return binary.BigEndian.AppendUint64(Signals(o, name), sequence)
 }
+
+// SignalsOfObject is the key before an object's first signal of any name.
+func SignalsOfObject(o invocation.Object) []byte { return object(tableSignal, o, 0) }
+
+// Inbox is the key of how many signals of an object nobody has received; id is that of its timer.
+func Inbox(id invocation.ID) []byte { return byID(tableInbox, id, 0) }
 
 // Receives is the key before the first entry that waits for a signal of that name.
 func Receives(o invocation.Object, name string) []byte {

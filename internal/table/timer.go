@@ -19,6 +19,7 @@ const (
 	TimerExpire   TimerKind = 'x' // a completed invocation's retention is over; its entry is where its removal goes on
 	TimerWake     TimerKind = 'u' // a suspended invocation is started again
 	TimerTrim     TimerKind = 'j' // entries of runs before the last ContinueAsNew are removed, from its entry on
+	TimerInbox    TimerKind = 'g' // signals that nobody has received go; the id is that of Inbox
 	TimerLimit    TimerKind = 'l' // a limit has a token for who waits, or nobody uses it any more
 
 	TimerExpireJournal TimerKind = 'b' // that of its journal is, which is shorter; its entry is where its removal goes on

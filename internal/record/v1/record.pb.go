@@ -3207,6 +3207,85 @@ func (x *Parts) GetChecksum() uint32 {
 	return 0
 }
 
+// SignalInbox is the row of a workflow's signals that nobody has received.
+type SignalInbox struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Object *Target                `protobuf:"bytes,1,opt,name=object" json:"object,omitempty"`
+	Count  uint32                 `protobuf:"varint,2,opt,name=count" json:"count,omitempty"`
+	Bytes  uint64                 `protobuf:"varint,3,opt,name=bytes" json:"bytes,omitempty"`
+	// When they go if the workflow is not running then, in milliseconds since 1970 UTC.
+	KeepUntil int64 `protobuf:"varint,4,opt,name=keep_until,json=keepUntil" json:"keep_until,omitempty"`
+	// When its timer is due, 0 if there is none; keep_until may have moved since.
+	TimerAt       int64 `protobuf:"varint,5,opt,name=timer_at,json=timerAt" json:"timer_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalInbox) Reset() {
+	*x = SignalInbox{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalInbox) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalInbox) ProtoMessage() {}
+
+func (x *SignalInbox) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalInbox.ProtoReflect.Descriptor instead.
+func (*SignalInbox) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SignalInbox) GetObject() *Target {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *SignalInbox) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *SignalInbox) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *SignalInbox) GetKeepUntil() int64 {
+	if x != nil {
+		return x.KeepUntil
+	}
+	return 0
+}
+
+func (x *SignalInbox) GetTimerAt() int64 {
+	if x != nil {
+		return x.TimerAt
+	}
+	return 0
+}
+
 // Promise is the row of a durable promise of a workflow.
 type Promise struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3219,7 +3298,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3310,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3323,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Promise) GetResult() *Result {
@@ -3284,7 +3363,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3296,7 +3375,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3309,7 +3388,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Message) GetMessage() isMessage_Message {
@@ -3501,7 +3580,7 @@ type AttachCaller struct {
 
 func (x *AttachCaller) Reset() {
 	*x = AttachCaller{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3513,7 +3592,7 @@ func (x *AttachCaller) String() string {
 func (*AttachCaller) ProtoMessage() {}
 
 func (x *AttachCaller) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3526,7 +3605,7 @@ func (x *AttachCaller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachCaller.ProtoReflect.Descriptor instead.
 func (*AttachCaller) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{38}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AttachCaller) GetInvocationId() []byte {
@@ -3564,7 +3643,7 @@ type ScheduledEnd struct {
 
 func (x *ScheduledEnd) Reset() {
 	*x = ScheduledEnd{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3576,7 +3655,7 @@ func (x *ScheduledEnd) String() string {
 func (*ScheduledEnd) ProtoMessage() {}
 
 func (x *ScheduledEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3589,7 +3668,7 @@ func (x *ScheduledEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduledEnd.ProtoReflect.Descriptor instead.
 func (*ScheduledEnd) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{39}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ScheduledEnd) GetCall() *ScheduledCall {
@@ -3640,7 +3719,7 @@ type CancelCall struct {
 
 func (x *CancelCall) Reset() {
 	*x = CancelCall{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3652,7 +3731,7 @@ func (x *CancelCall) String() string {
 func (*CancelCall) ProtoMessage() {}
 
 func (x *CancelCall) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3665,7 +3744,7 @@ func (x *CancelCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelCall.ProtoReflect.Descriptor instead.
 func (*CancelCall) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{40}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CancelCall) GetInvocationId() []byte {
@@ -3701,7 +3780,7 @@ type Complete struct {
 
 func (x *Complete) Reset() {
 	*x = Complete{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3713,7 +3792,7 @@ func (x *Complete) String() string {
 func (*Complete) ProtoMessage() {}
 
 func (x *Complete) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3726,7 +3805,7 @@ func (x *Complete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complete.ProtoReflect.Descriptor instead.
 func (*Complete) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{41}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Complete) GetInvocationId() []byte {
@@ -3759,7 +3838,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3771,7 +3850,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3784,7 +3863,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{42}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Cancel) GetInvocationId() []byte {
@@ -3808,7 +3887,7 @@ type TransactionID struct {
 
 func (x *TransactionID) Reset() {
 	*x = TransactionID{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[43]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3820,7 +3899,7 @@ func (x *TransactionID) String() string {
 func (*TransactionID) ProtoMessage() {}
 
 func (x *TransactionID) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[43]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3833,7 +3912,7 @@ func (x *TransactionID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionID.ProtoReflect.Descriptor instead.
 func (*TransactionID) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{43}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TransactionID) GetRoot() []byte {
@@ -4089,7 +4168,14 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x05Parts\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\x12\x1a\n" +
-	"\bchecksum\x18\x03 \x01(\aR\bchecksum\"q\n" +
+	"\bchecksum\x18\x03 \x01(\aR\bchecksum\"\xa6\x01\n" +
+	"\vSignalInbox\x121\n" +
+	"\x06object\x18\x01 \x01(\v2\x19.perdure.record.v1.TargetR\x06object\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x1d\n" +
+	"\n" +
+	"keep_until\x18\x04 \x01(\x03R\tkeepUntil\x12\x19\n" +
+	"\btimer_at\x18\x05 \x01(\x03R\atimerAt\"q\n" +
 	"\aPromise\x121\n" +
 	"\x06result\x18\x01 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\x123\n" +
 	"\awaiters\x18\x02 \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\"\xcb\x05\n" +
@@ -4178,7 +4264,7 @@ func file_perdure_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_perdure_record_v1_record_proto_goTypes = []any{
 	(Status)(0),               // 0: perdure.record.v1.Status
 	(JournalWrites)(0),        // 1: perdure.record.v1.JournalWrites
@@ -4220,22 +4306,23 @@ var file_perdure_record_v1_record_proto_goTypes = []any{
 	(*DivergentField)(nil),    // 37: perdure.record.v1.DivergentField
 	(*Completion)(nil),        // 38: perdure.record.v1.Completion
 	(*Parts)(nil),             // 39: perdure.record.v1.Parts
-	(*Promise)(nil),           // 40: perdure.record.v1.Promise
-	(*Message)(nil),           // 41: perdure.record.v1.Message
-	(*AttachCaller)(nil),      // 42: perdure.record.v1.AttachCaller
-	(*ScheduledEnd)(nil),      // 43: perdure.record.v1.ScheduledEnd
-	(*CancelCall)(nil),        // 44: perdure.record.v1.CancelCall
-	(*Complete)(nil),          // 45: perdure.record.v1.Complete
-	(*Cancel)(nil),            // 46: perdure.record.v1.Cancel
-	(*TransactionID)(nil),     // 47: perdure.record.v1.TransactionID
-	(*anypb.Any)(nil),         // 48: google.protobuf.Any
-	(*Flow)(nil),              // 49: perdure.record.v1.Flow
-	(*Acquire)(nil),           // 50: perdure.record.v1.Acquire
-	(*Permit)(nil),            // 51: perdure.record.v1.Permit
-	(*Release)(nil),           // 52: perdure.record.v1.Release
+	(*SignalInbox)(nil),       // 40: perdure.record.v1.SignalInbox
+	(*Promise)(nil),           // 41: perdure.record.v1.Promise
+	(*Message)(nil),           // 42: perdure.record.v1.Message
+	(*AttachCaller)(nil),      // 43: perdure.record.v1.AttachCaller
+	(*ScheduledEnd)(nil),      // 44: perdure.record.v1.ScheduledEnd
+	(*CancelCall)(nil),        // 45: perdure.record.v1.CancelCall
+	(*Complete)(nil),          // 46: perdure.record.v1.Complete
+	(*Cancel)(nil),            // 47: perdure.record.v1.Cancel
+	(*TransactionID)(nil),     // 48: perdure.record.v1.TransactionID
+	(*anypb.Any)(nil),         // 49: google.protobuf.Any
+	(*Flow)(nil),              // 50: perdure.record.v1.Flow
+	(*Acquire)(nil),           // 51: perdure.record.v1.Acquire
+	(*Permit)(nil),            // 52: perdure.record.v1.Permit
+	(*Release)(nil),           // 53: perdure.record.v1.Release
 }
 var file_perdure_record_v1_record_proto_depIdxs = []int32{
-	48, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
+	49, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
 	5,  // 1: perdure.record.v1.Result.error:type_name -> perdure.record.v1.Error
 	4,  // 2: perdure.record.v1.Invocation.target:type_name -> perdure.record.v1.Target
 	0,  // 3: perdure.record.v1.Invocation.status:type_name -> perdure.record.v1.Status
@@ -4249,7 +4336,7 @@ var file_perdure_record_v1_record_proto_depIdxs = []int32{
 	35, // 11: perdure.record.v1.Invocation.divergence:type_name -> perdure.record.v1.Divergence
 	9,  // 12: perdure.record.v1.Invocation.failed:type_name -> perdure.record.v1.Failure
 	10, // 13: perdure.record.v1.Invocation.origins:type_name -> perdure.record.v1.RestartOrigin
-	49, // 14: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
+	50, // 14: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
 	17, // 15: perdure.record.v1.Invocation.scheduled:type_name -> perdure.record.v1.ScheduledCall
 	1,  // 16: perdure.record.v1.Invocation.journal_writes:type_name -> perdure.record.v1.JournalWrites
 	5,  // 17: perdure.record.v1.Failure.error:type_name -> perdure.record.v1.Error
@@ -4276,7 +4363,7 @@ var file_perdure_record_v1_record_proto_depIdxs = []int32{
 	7,  // 38: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
 	11, // 39: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
 	4,  // 40: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
-	49, // 41: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
+	50, // 41: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
 	17, // 42: perdure.record.v1.Invoke.scheduled:type_name -> perdure.record.v1.ScheduledCall
 	6,  // 43: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
 	4,  // 44: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
@@ -4292,30 +4379,31 @@ var file_perdure_record_v1_record_proto_depIdxs = []int32{
 	37, // 54: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
 	6,  // 55: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
 	39, // 56: perdure.record.v1.Completion.parts:type_name -> perdure.record.v1.Parts
-	6,  // 57: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
-	7,  // 58: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
-	16, // 59: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
-	45, // 60: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
-	46, // 61: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
-	24, // 62: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	26, // 63: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	42, // 64: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
-	44, // 65: perdure.record.v1.Message.cancel_call:type_name -> perdure.record.v1.CancelCall
-	50, // 66: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
-	51, // 67: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
-	52, // 68: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
-	43, // 69: perdure.record.v1.Message.scheduled_end:type_name -> perdure.record.v1.ScheduledEnd
-	7,  // 70: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
-	17, // 71: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
-	0,  // 72: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
-	5,  // 73: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
-	7,  // 74: perdure.record.v1.CancelCall.caller:type_name -> perdure.record.v1.Caller
-	38, // 75: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
-	76, // [76:76] is the sub-list for method output_type
-	76, // [76:76] is the sub-list for method input_type
-	76, // [76:76] is the sub-list for extension type_name
-	76, // [76:76] is the sub-list for extension extendee
-	0,  // [0:76] is the sub-list for field type_name
+	4,  // 57: perdure.record.v1.SignalInbox.object:type_name -> perdure.record.v1.Target
+	6,  // 58: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
+	7,  // 59: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
+	16, // 60: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
+	46, // 61: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
+	47, // 62: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
+	24, // 63: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	26, // 64: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	43, // 65: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
+	45, // 66: perdure.record.v1.Message.cancel_call:type_name -> perdure.record.v1.CancelCall
+	51, // 67: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
+	52, // 68: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
+	53, // 69: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
+	44, // 70: perdure.record.v1.Message.scheduled_end:type_name -> perdure.record.v1.ScheduledEnd
+	7,  // 71: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
+	17, // 72: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
+	0,  // 73: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
+	5,  // 74: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
+	7,  // 75: perdure.record.v1.CancelCall.caller:type_name -> perdure.record.v1.Caller
+	38, // 76: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
+	77, // [77:77] is the sub-list for method output_type
+	77, // [77:77] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_record_proto_init() }
@@ -4343,7 +4431,7 @@ func file_perdure_record_v1_record_proto_init() {
 		(*Entry_Attach)(nil),
 		(*Entry_StopTimer)(nil),
 	}
-	file_perdure_record_v1_record_proto_msgTypes[37].OneofWrappers = []any{
+	file_perdure_record_v1_record_proto_msgTypes[38].OneofWrappers = []any{
 		(*Message_Invoke)(nil),
 		(*Message_Complete)(nil),
 		(*Message_Cancel)(nil),
@@ -4362,7 +4450,7 @@ func file_perdure_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_record_v1_record_proto_rawDesc), len(file_perdure_record_v1_record_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   44,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
