@@ -11,6 +11,9 @@ import (
 	"github.com/perdure/perdure/cluster/membership"
 )
 
+// soon is long: a fact that gossip didn't bring comes with one of the next exchanges.
+const soon = time.Minute
+
 // hears waits until all nodes were told something last of a key.
 func (w *world) hears(most time.Duration, want string, nodes ...*node) time.Duration {
 	w.t.Helper()
@@ -48,27 +51,27 @@ func TestFacts(t *testing.T) {
 			}
 		}
 		share(nodes[0], "leaders", []byte("a"))
-		t.Logf("a small fact took %v", w.hears(3*time.Second, "1/leaders/a", nodes[1:]...))
+		t.Logf("a small fact took %v", w.hears(soon, "1/leaders/a", nodes[1:]...))
 		// Of values that follow each other quickly the last one holds.
 		for i := range 100 {
 			share(nodes[0], "leaders", fmt.Appendf(nil, "b%d", i))
 		}
-		w.hears(3*time.Second, "1/leaders/b99", nodes[1:]...)
+		w.hears(soon, "1/leaders/b99", nodes[1:]...)
 		if told := nodes[4].shared(); len(told) > 50 {
 			t.Errorf("node 5 was told %d values of 101, so nothing was coalesced", len(told))
 		}
 		// The same key of another node is another fact.
 		share(nodes[1], "leaders", []byte("c"))
-		w.hears(3*time.Second, "2/leaders/c", nodes[0], nodes[2], nodes[3], nodes[4])
+		w.hears(soon, "2/leaders/c", nodes[0], nodes[2], nodes[3], nodes[4])
 		large := bytes.Repeat([]byte("x"), membership.MaxFactBytes)
 		share(nodes[2], "large", large)
-		t.Logf("a large fact took %v", w.hears(3*time.Second, "3/large/"+string(large), nodes[0], nodes[1], nodes[3], nodes[4]))
+		t.Logf("a large fact took %v", w.hears(soon, "3/large/"+string(large), nodes[0], nodes[1], nodes[3], nodes[4]))
 		// A node that comes later hears all.
 		late := w.start(6, nil)
-		w.hears(5*time.Second, "1/leaders/b99", late)
-		w.hears(time.Second, "3/large/"+string(large), late)
+		w.hears(soon, "1/leaders/b99", late)
+		w.hears(soon, "3/large/"+string(large), late)
 		share(nodes[2], "large", nil)
-		w.hears(3*time.Second, "3/large/", nodes[0], nodes[1], nodes[3], nodes[4], late)
+		w.hears(soon, "3/large/", nodes[0], nodes[1], nodes[3], nodes[4], late)
 		if told := nodes[0].shared(); slices.ContainsFunc(told, func(one string) bool { return strings.HasPrefix(one, "1/") }) {
 			t.Errorf("node 1 was told its own: %q", told)
 		}
@@ -93,7 +96,7 @@ func TestFactsOfAnEarlierProcess(t *testing.T) {
 			if err := nodes[1].Share(key, []byte("old")); err != nil {
 				t.Fatal(err)
 			}
-			w.hears(3*time.Second, "2/"+key+"/old", nodes[0], nodes[2])
+			w.hears(soon, "2/"+key+"/old", nodes[0], nodes[2])
 		}
 		nodes[1].stop()
 		again := w.start(2, nil)
@@ -101,7 +104,7 @@ func TestFactsOfAnEarlierProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.expect(10*time.Second, "1 2 3", nodes[0], nodes[2], again)
-		w.hears(15*time.Second, "2/kept/new", nodes[0], nodes[2])
-		w.hears(15*time.Second, "2/dropped/", nodes[0], nodes[2])
+		w.hears(soon, "2/kept/new", nodes[0], nodes[2])
+		w.hears(soon, "2/dropped/", nodes[0], nodes[2])
 	})
 }

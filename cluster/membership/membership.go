@@ -59,7 +59,7 @@ func New(config Config) (*Membership, error) {
 		config: config, generation: generation, name: fmt.Sprintf("%s-%x", nodeName(config.NodeID), generation),
 		ready: make(chan struct{}), changes: make(chan struct{}, 1), work: make(chan struct{}, 1),
 	}
-	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: func() int { return int(m.alive.Load()) }, RetransmitMult: 3}
+	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: func() int { return int(m.alive.Load()) }, RetransmitMult: 4}
 	m.mu.table, m.mu.changed, m.mu.facts = table{}, make(chan struct{}), newFacts()
 	m.mu.meta = config.Meta
 	var err error
@@ -152,7 +152,11 @@ func (m *Membership) Run(ctx context.Context) error {
 	}
 	list, err := memberlist.Create(settings)
 	if err != nil {
-		return fmt.Errorf("membership: gossip on %s: %w", m.config.Bind, err)
+		hint := ""
+		if m.config.Advertise == "" {
+			hint = " (if others reach this node by another address, set Advertise)"
+		}
+		return fmt.Errorf("membership: gossip on %s%s: %w", m.config.Bind, hint, err)
 	}
 	own := list.LocalNode()
 	m.mu.Lock()

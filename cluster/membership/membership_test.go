@@ -155,6 +155,16 @@ func (w *world) expect(most time.Duration, want string, nodes ...*node) time.Dur
 	}
 }
 
+// until waits for a condition.
+func (w *world) until(most time.Duration, what string, condition func() bool) {
+	w.t.Helper()
+	for started := time.Now(); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(started) > most {
+			w.t.Fatalf("waited %v for: %s", most, what)
+		}
+	}
+}
+
 func (w *world) startAll(count uint64) []*node {
 	var nodes []*node
 	for id := uint64(1); id <= count; id++ {
@@ -254,9 +264,7 @@ func TestRestartElsewhere(t *testing.T) {
 		})
 		began := time.Now()
 		for _, n := range []*node{nodes[0], nodes[2], again} {
-			for n.sees() != "1 2 3" || n.Members()[1].Transport != "new" {
-				time.Sleep(10 * time.Millisecond)
-			}
+			w.until(time.Minute, "the node at its new address", func() bool { return n.sees() == "1 2 3" && n.Members()[1].Transport == "new" })
 		}
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("the node was found at its new address after %v: when the former process was found dead, no sooner", took)
@@ -312,9 +320,7 @@ func TestOtherClusterIsExcluded(t *testing.T) {
 			joining := w.start(id, func(c *membership.Config) {
 				c.Meta.ClusterID, c.Meta.Joining, c.Seeds = "", true, []string{address(3), address(11)}
 			})
-			for joining.ClusterID() == "" {
-				time.Sleep(10 * time.Millisecond)
-			}
+			w.until(time.Minute, "a cluster is found", func() bool { return joining.ClusterID() != "" })
 			counts[joining.ClusterID()]++
 			time.Sleep(20 * time.Second)
 			if own := joining.Members(); len(own) != counts[joining.ClusterID()] {
@@ -473,9 +479,7 @@ func TestKnownMembersOutliveTheProcess(t *testing.T) {
 		// The only seed is gone.
 		nodes[0].stop()
 		again := w.start(4, known)
-		for again.sees() != "2 3 4" && again.sees() != "1:left 2 3 4" {
-			time.Sleep(100 * time.Millisecond)
-		}
+		w.until(time.Minute, "known members are found", func() bool { return again.sees() == "2 3 4" || again.sees() == "1:left 2 3 4" })
 		again.stop()
 		// A damaged file is no reason not to start.
 		if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
@@ -492,7 +496,7 @@ func TestKnownMembersOutliveTheProcess(t *testing.T) {
 func TestDeadAreForgotten(t *testing.T) {
 	simulate(t, func(w *world) {
 		short := func(c *membership.Config) { c.Timing.Forget = 5 * time.Minute }
-		nodes := []*node{w.start(1, short), w.start(2, short), w.start(3, short)}
+		nodes := []*node{w.start(1, short), w.start(2, func(c *membership.Config) { c.Timing.Forget = 7 * time.Minute }), w.start(3, short)}
 		w.expect(10*time.Second, "1 2 3", nodes...)
 		if err := nodes[2].Share("k", []byte("v")); err != nil {
 			t.Fatal(err)
@@ -503,7 +507,14 @@ func TestDeadAreForgotten(t *testing.T) {
 		time.Sleep(4 * time.Minute)
 		w.expect(0, "1 2 3:dead", nodes[:2]...)
 		time.Sleep(2 * time.Minute)
+		w.expect(0, "1 2", nodes[0])
+		w.expect(0, "1 2 3:dead", nodes[1])
+		time.Sleep(2 * time.Minute)
 		w.expect(0, "1 2", nodes[:2]...)
+		// Neither does a node that forgets later bring it back.
+		if told := nodes[0].shared(); len(told) != 1 {
+			t.Errorf("node 1 was told %q", told)
+		}
 		// Nobody tells a new node of it.
 		fourth := w.start(4, short)
 		w.expect(10*time.Second, "1 2 4", nodes[0], nodes[1], fourth)

@@ -163,6 +163,39 @@ func TestCut(t *testing.T) {
 	Reach(t, a, b)
 }
 
+// TestStall: a node that takes nothing for long is given up, for frames and for streams, though its
+// connections answer pings.
+func TestStall(t *testing.T) {
+	a := Start(t, tcp, 1, func(n *Node) { n.Config.Timing.Stall = 100 * time.Millisecond })
+	release := make(chan struct{})
+	b := Start(t, tcp, 2, func(n *Node) {
+		n.OnFrame = func(uint64, uint8, []byte) { <-release }
+		n.OnStream = func(context.Context, uint64, string, []byte, func() ([]byte, error)) ([]byte, error) {
+			<-release
+			return nil, nil
+		}
+	})
+	released := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(released)
+	Connect(a, b)
+	Reach(t, a, b)
+	_, err := a.Stream(t.Context(), 2, "m", nil, func() ([]byte, error) { return make([]byte, 256<<10), nil })
+	if !errors.Is(err, transport.ErrUnknown) || !strings.Contains(err.Error(), "stopped reading") {
+		t.Errorf("a stream that stalls: %v", err)
+	}
+	Eventually(t, "the connection is given up", func() bool {
+		a.Send(2, 1, make([]byte, 256<<10))
+		trouble := a.Messenger.(*transport.Transport).Peers()[0].Trouble
+		return trouble != nil && strings.Contains(trouble.Error(), "stopped reading")
+	})
+	released()
+	Eventually(t, "frames flow again", func() bool {
+		a.Send(2, 2, []byte("again"))
+		frames := b.Frames()
+		return len(frames) > 0 && frames[len(frames)-1] == "1/2/again"
+	})
+}
+
 // proxy forwards TCP and can cut it.
 type proxy struct {
 	address  string

@@ -253,6 +253,9 @@ func (p *peer) connect(ctx context.Context) (connected bool, err error) {
 		return false, err
 	}
 	defer c.close()
+	// A stream that waits, to write or to read, does not notice that its context has ended; that
+	// its connection has, it does.
+	defer context.AfterFunc(ctx, c.close)()
 	stream, err := c.client.CallClientStream(ctx, framesSpec)
 	if err != nil {
 		return false, err

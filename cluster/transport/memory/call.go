@@ -66,11 +66,7 @@ func (t *Transport) begin(ctx context.Context, from uint64, isCall bool, handle 
 	if t.mu.running == nil || t.mu.running.Err() != nil {
 		return nil, &transport.Refused{Node: t.config.NodeID, Reason: transport.ReasonNotReady, Message: "this node is stopping"}
 	}
-	in := t.mu.inbound[from]
-	if in == nil {
-		in = &inbound{}
-		t.mu.inbound[from] = in
-	}
+	in := t.inboundLocked(from)
 	count, limit := &in.streams, t.config.Limits.Streams
 	if isCall {
 		count, limit = &in.calls, t.config.Limits.Calls

@@ -127,6 +127,12 @@ func (l *link) connect() (*Transport, *transport.Refused) {
 // serve delivers frames until the other node stops or refuses, or the link is cut for so long
 // that a ping would notice.
 func (l *link) serve(node *Transport) *transport.Refused {
+	// The handler runs on a goroutine of its own node: the one that waits if it blocks.
+	arriving := make(chan waiting)
+	defer close(arriving)
+	if !node.receive(l.from.config.NodeID, arriving) {
+		return nil
+	}
 	var cutSince time.Time
 	for {
 		select {
@@ -163,9 +169,33 @@ func (l *link) serve(node *Transport) *transport.Refused {
 			if _, refused := node.check(l.from, l.to, ""); refused != nil {
 				return refused
 			}
-			node.config.Handler.Frame(l.from.config.NodeID, next.kind, next.data)
+			select {
+			case arriving <- next:
+			case <-l.ctx.Done():
+				return nil
+			case <-node.running().Done():
+				return nil
+			}
 		}
 	}
+}
+
+// receive gives what arrives to the handler; it reports whether the node runs.
+func (t *Transport) receive(from uint64, arriving <-chan waiting) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.running == nil || t.mu.running.Err() != nil {
+		return false
+	}
+	delivering := t.inboundLocked(from).delivering
+	t.goroutines.Go(func() {
+		for frame := range arriving {
+			delivering <- struct{}{}
+			t.config.Handler.Frame(from, frame.kind, frame.data)
+			<-delivering
+		}
+	})
+	return true
 }
 
 func (t *Transport) running() context.Context {

@@ -92,7 +92,22 @@ type Transport struct {
 	goroutines sync.WaitGroup
 }
 
-type inbound struct{ calls, streams int }
+// inbound is what one other node has under way here.
+type inbound struct {
+	calls, streams int
+	// delivering has room for one: a frame is with the handler, of this connection or of the one
+	// before. It is no mutex, for under testing/synctest time would stand still for who waits.
+	delivering chan struct{}
+}
+
+func (t *Transport) inboundLocked(from uint64) *inbound {
+	in := t.mu.inbound[from]
+	if in == nil {
+		in = &inbound{delivering: make(chan struct{}, 1)}
+		t.mu.inbound[from] = in
+	}
+	return in
+}
 
 var _ transport.Messenger = (*Transport)(nil)
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/perdure/perdure/cluster/transport"
 )
@@ -118,6 +119,80 @@ func streamBackPressure(t *testing.T, make Factory) {
 	close(read)
 	if err := <-failed; err != nil {
 		t.Errorf("the stream: %v", err)
+	}
+}
+
+// streamWaits: what waits for a handler that doesn't read ends when its caller wants, and when its
+// node stops.
+func streamWaits(t *testing.T, make Factory) {
+	a := Start(t, make, 1, nil)
+	release := chanOf()
+	b := Start(t, make, 2, func(n *Node) {
+		n.OnStream = func(ctx context.Context, _ uint64, _ string, _ []byte, _ func() ([]byte, error)) ([]byte, error) {
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+			return nil, nil
+		}
+		n.OnFrame = func(uint64, uint8, []byte) { <-release }
+	})
+	t.Cleanup(func() { close(release) })
+	Connect(a, b)
+	Reach(t, a, b)
+	begin := func(ctx context.Context) (sent *atomic.Int64, failed chan error) {
+		sent, failed = new(atomic.Int64), make1()
+		go func() {
+			_, err := a.Stream(ctx, 2, "m", nil, func() ([]byte, error) {
+				sent.Add(1)
+				return make2(256 << 10), nil
+			})
+			failed <- err
+		}()
+		last := int64(-1)
+		for rounds := 0; rounds < 30; time.Sleep(time.Millisecond) {
+			if now := sent.Load(); now == last && now > 0 {
+				rounds++
+			} else {
+				last, rounds = now, 0
+			}
+		}
+		return sent, failed
+	}
+	ended := func(what string, failed chan error, want error) {
+		t.Helper()
+		select {
+		case err := <-failed:
+			mustBe(t, err, transport.ErrUnknown)
+			if want != nil {
+				mustBe(t, err, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: the stream went on", what)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	_, failed := begin(ctx)
+	cancel()
+	ended("cancelled", failed, context.Canceled)
+	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, failed = begin(ctx)
+	ended("deadline", failed, context.DeadlineExceeded)
+	_, failed = begin(t.Context())
+	for range 1000 { // frames wait as well
+		a.Send(2, 1, make2(64<<10))
+	}
+	stopped := chanOf()
+	go func() {
+		defer close(stopped)
+		a.Stop()
+	}()
+	ended("stopped", failed, nil)
+	select {
+	case <-stopped:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the node did not stop")
 	}
 }
 

@@ -35,7 +35,7 @@ func Run(t *testing.T, suite Suite) {
 		{"reconnect", reconnect}, {"address changes", addressChanges},
 		{"call", call}, {"call too large", callTooLarge}, {"call unreachable", callUnreachable}, {"call cancelled", callCancelled},
 		{"calls limited", callsLimited}, {"stop with calls under way", stopWithCalls}, {"last calls are answered", stopDrains},
-		{"stream", stream}, {"stream has back-pressure", streamBackPressure}, {"stream answered early", streamEarly}, {"stream cut", streamCut}, {"streams limited", streamsLimited},
+		{"stream", stream}, {"stream has back-pressure", streamBackPressure}, {"stream waits", streamWaits}, {"stream answered early", streamEarly}, {"stream cut", streamCut}, {"streams limited", streamsLimited},
 		{"wrong cluster", wrongCluster}, {"wrong node", wrongNode}, {"not a member", notMember}, {"removed", removed}, {"versions", versions}, {"joining", joining},
 	} {
 		t.Run(test.name, func(t *testing.T) {
