@@ -1,6 +1,7 @@
 package actortest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -55,6 +56,9 @@ func (g *group) Propose(epoch, sequence uint64, payload []byte) error {
 	})
 	return nil
 }
+
+// ReadBarrier implements partition.Group: nobody else can lead.
+func (*group) ReadBarrier(context.Context) error { return nil }
 
 // Snapshot implements partition.Group.
 func (g *group) Snapshot() storage.Snapshot { return g.store.Snapshot() }

@@ -15,8 +15,8 @@ type barrier struct {
 
 // ReadBarrier returns nil if this node led the group at some moment after the call began: whatever
 // was acknowledged before the call, by any node, is in what the leader knows then. It asks a majority, one
-// round for all that wait; in a group with one voter it returns at once. Errors: ErrNotLeader, and
-// that of ctx.
+// round for all that wait; in a group with one voter it returns at once. With a ctx that has ended it
+// asks nobody. Errors: ErrNotLeader, and that of ctx.
 func (g *Group) ReadBarrier(ctx context.Context) error {
 	in := &g.host.intake
 	in.mu.Lock()
@@ -28,6 +28,9 @@ func (g *Group) ReadBarrier(ctx context.Context) error {
 	case solo || bugStale:
 		in.mu.Unlock()
 		return nil
+	case ctx.Err() != nil: // asked only whether it takes a round
+		in.mu.Unlock()
+		return fmt.Errorf("partition %d: read barrier: %w", g.id, context.Cause(ctx))
 	}
 	b := &barrier{group: g, epoch: lead, done: make(chan error, 1)}
 	in.mu.barriers = append(in.mu.barriers, b)

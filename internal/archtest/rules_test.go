@@ -196,6 +196,7 @@ var layers = []layer{
 	{"deciding", []string{"internal/engine", "internal/deployment"}},
 	{"doing", []string{"cluster/replica", "cluster/membership", "cluster/transport", "internal/invoker/inprocess", "internal/ingress", "internal/admin", "internal/webui"}},
 	{"owning", []string{"internal/partition"}},
+	{"reaching", []string{"internal/peer"}},
 	{"composing", []string{"cluster"}},
 	{"many nodes", []string{"actor/actortest", "internal/sim"}},
 	{"programs", []string{"cmd", "examples", "bench", "internal/archtest", "internal/chaos"}},

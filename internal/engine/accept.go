@@ -32,17 +32,17 @@ func failure(code uint32, format string, args ...any) *recordv1.Result {
 }
 
 func (ev *Invoke) evaluate(e *Engine, now int64) error {
-	return e.accept(ev.Invoke, ev.Token, ev.OneWay, now)
+	return e.accept(ev.Invoke, ev.Token, ev.OneWay, ev.Repeatable, now)
 }
 
 // accept starts, queues or schedules an invocation, or joins the one that has its id.
-func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay bool, now int64) error {
+func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay, repeatable bool, now int64) error {
 	id, ok := invocation.IDFromBytes(in.InvocationId)
 	if !ok || in.Target == nil {
 		return e.refuse(in, token, failure(codeInvalidArgument, "the request has no invocation id or no target"), now)
 	}
 	// A caller's request without a key has an id of its own: nobody can have used it before.
-	if token == 0 || in.IdempotencyKey != "" || invocation.Mode(in.Mode) == invocation.ModeRun {
+	if token == 0 || repeatable || in.IdempotencyKey != "" || invocation.Mode(in.Mode) == invocation.ModeRun {
 		existing, err := e.loadLive(id)
 		if err != nil {
 			return err

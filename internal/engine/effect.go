@@ -94,6 +94,9 @@ type Tell struct {
 	Peer *recordv1.Peer
 	// Promise: it may be said only when everything evaluated so far is durable.
 	Promise bool
+	// Confirm: it may be said only by who leads the partition at a moment after it was evaluated. A
+	// later leader may know otherwise.
+	Confirm bool
 	told    Told
 }
 

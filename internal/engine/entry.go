@@ -99,7 +99,7 @@ func (e *Engine) invoke(in *recordv1.Invoke, now int64) error {
 	if to := id.Partition(e.config.Partitions); to != e.config.Partition {
 		return e.send(to, &recordv1.Message{Message: &recordv1.Message_Invoke{Invoke: in}})
 	}
-	return e.accept(in, 0, true, now)
+	return e.accept(in, 0, true, false, now)
 }
 
 func (e *Engine) applyWait(l *live, wait *recordv1.Wait) error {

@@ -15,11 +15,13 @@ type Event interface {
 }
 
 // Invoke asks for an invocation. With a Token and without OneWay the answer is its result;
-// with OneWay the answer comes once the invocation is durable.
+// with OneWay the answer comes once the invocation is durable. Repeatable: the same request may
+// come again, or has come, because its answer can get lost between nodes.
 type Invoke struct {
-	Invoke *recordv1.Invoke
-	Token  Token
-	OneWay bool
+	Invoke     *recordv1.Invoke
+	Token      Token
+	OneWay     bool
+	Repeatable bool
 }
 
 // Attach waits for the end of an invocation.

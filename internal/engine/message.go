@@ -46,7 +46,7 @@ func (ev *Deliver) evaluate(e *Engine, now int64) error {
 	e.effect(&Ack{To: ev.From, Sequence: ev.Sequence})
 	switch m := ev.Message.GetMessage().(type) {
 	case *recordv1.Message_Invoke:
-		return e.accept(m.Invoke, 0, true, now)
+		return e.accept(m.Invoke, 0, true, false, now)
 	case *recordv1.Message_Attach:
 		return e.attachCaller(m.Attach, now)
 	case *recordv1.Message_Complete:

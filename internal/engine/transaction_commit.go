@@ -139,7 +139,13 @@ func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) erro
 	coordinator := id.Root.Partition(e.config.Partitions)
 	envelope, vote := transaction.NewVote[Tell]()
 	vote.From, vote.Final = e.config.Partition, m.Final
-	say := func() { e.post(coordinator, id, vote.Yes, envelope) }
+	say := func() {
+		if vote.Yes {
+			e.assure(coordinator, id, true, envelope)
+		} else { // It can only cost another try.
+			e.post(coordinator, id, false, envelope)
+		}
+	}
 	if m.Alone && (b == nil || b.number != m.Epoch) && uint32(m.Epoch>>32) != uint32(e.epoch) {
 		vote.Refused = failure(codeUnavailable, "partition %d lost its leader while it was asked to commit, and can't say whether it had; nothing else took effect", e.config.Partition).Error
 	}
@@ -337,7 +343,7 @@ func (e *Engine) commitBranch(id transaction.ID, now int64) error {
 		return fmt.Errorf("transaction %s has committed, and what partition %d promised to write can't be read", id, e.config.Partition)
 	}
 	e.out.Lazy = true
-	e.post(id.Root.Partition(e.config.Partitions), id, true, transaction.NewCommitted[Tell](e.committedWord))
+	e.assure(id.Root.Partition(e.config.Partitions), id, true, transaction.NewCommitted[Tell](e.committedWord))
 	if b == nil {
 		return nil
 	}
@@ -412,7 +418,9 @@ func (e *Engine) inquired(id transaction.ID, from uint32) {
 	if e.rootOf(id) != nil || id.Epoch() > e.epoch&0xffffffff {
 		return
 	}
-	e.tell(from, id, false, &recordv1.Peer{Message: &recordv1.Peer_Rollback{Rollback: &recordv1.Rollback{}}})
+	rollback := &envelope{}
+	rollback.Peer.Message = &recordv1.Peer_Rollback{Rollback: &recordv1.Rollback{}}
+	e.assure(from, id, false, rollback)
 }
 
 func (b *branch) size() (bytes, writes int) {

@@ -8,6 +8,12 @@ import (
 // envelope is a message about a transaction, with the effect that takes it to its partition.
 type envelope = transaction.Envelope[Tell]
 
+// assure is post for what only the last leader of this partition can know.
+func (e *Engine) assure(to uint32, id transaction.ID, promise bool, v *envelope) {
+	e.post(to, id, promise, v)
+	v.Effect.Confirm = true
+}
+
 // post is tell for a message that is sent for the first time.
 func (e *Engine) post(to uint32, id transaction.ID, promise bool, v *envelope) {
 	v.Peer.Id = e.nameOf(id)

@@ -54,9 +54,9 @@ func (p *Partition) act(l *leadership, effect engine.Effect) {
 			l.checkAt(time.Now().Add(checkEvery))
 		}
 	case *engine.Hide:
-		p.hidden.hide(e.Object)
+		p.hidden.Hide(e.Object)
 	case *engine.Show:
-		p.hidden.show(e.Object)
+		p.hidden.Show(e.Object)
 	case *engine.TransactionEnded:
 		p.meter.TransactionEnded(e.Committed, time.Duration(e.Took)*time.Millisecond)
 	case *engine.PermitGranted:

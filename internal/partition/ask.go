@@ -52,7 +52,7 @@ func (p *Partition) ask(ctx context.Context, event func(engine.Token) engine.Eve
 	p.waiters.Unlock()
 	// After the channel is there: a leadership that ends from here on answers it.
 	if p.leading.Load() == nil {
-		p.answer(token, reply{err: p.unavailable(nil)})
+		p.answer(token, reply{err: p.elsewhere(nil)})
 		r := <-answer
 		return r, r.err
 	}

@@ -22,6 +22,7 @@ import (
 
 // fakeGroup is a log that the test is: it says when a record is durable and who leads.
 type fakeGroup struct {
+	barrier  func(context.Context) error // nil: it has one voter
 	t        *testing.T
 	store    *memstore.Store
 	listener replica.Listener
@@ -55,6 +56,13 @@ func (g *fakeGroup) Propose(epoch, sequence uint64, payload []byte) error {
 	}
 	g.mu.records = append(g.mu.records, fakeRecord{epoch, sequence, payload})
 	return nil
+}
+
+func (g *fakeGroup) ReadBarrier(ctx context.Context) error {
+	if g.barrier == nil {
+		return nil
+	}
+	return g.barrier(ctx)
 }
 
 func (g *fakeGroup) Snapshot() storage.Snapshot { return g.store.Snapshot() }

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -31,6 +32,7 @@ func (p *Partition) lead(epoch uint64) *leadership {
 		nextCheck: time.Now().Add(checkEvery),
 	}
 	l.host = host{p, epoch}
+	l.ctx, l.over = context.WithCancel(context.Background())
 	l.engine = engine.New(engine.Config{
 		Partition: p.id, Partitions: p.config.Partitions, MaxInbox: p.config.MaxInbox,
 		TransactionTimeout: p.config.TransactionTimeout.Milliseconds(),
@@ -42,6 +44,7 @@ func (p *Partition) lead(epoch uint64) *leadership {
 	if err != nil {
 		p.config.onFail(p.id, fmt.Errorf("partition %d: %w", p.id, err))
 		v.close()
+		l.over()
 		return nil
 	}
 	for _, err := range out.Damaged {
@@ -50,7 +53,7 @@ func (p *Partition) lead(epoch uint64) *leadership {
 	out.Effects = slices.DeleteFunc(out.Effects, func(effect engine.Effect) bool {
 		hide, ok := effect.(*engine.Hide)
 		if ok {
-			p.hidden.hide(hide.Object) // Before the first READ finds a leader.
+			p.hidden.Hide(hide.Object) // Before the first READ finds a leader.
 		}
 		return ok
 	})
@@ -83,7 +86,9 @@ func (p *Partition) stepDown(l *leadership, cause error) {
 		return
 	}
 	p.leading.Store(nil)
-	p.hidden.clear()
+	l.over()
+	p.unacked.Store(0)
+	p.hidden.Clear()
 	for _, a := range l.attempts {
 		a.running.Abort(cause)
 		a.meter.AttemptEnded(telemetry.OutcomeAborted)

@@ -27,6 +27,7 @@ func (p *Partition) dispatch(l *leadership, e *engine.SendMessage) {
 	if o == nil {
 		o = &outbox{acked: e.Sequence - 1, since: time.Now()}
 		l.outbox[e.To] = o
+		p.unacked.Store(int32(len(l.outbox)))
 		l.checkAt(o.since.Add(resendAfter))
 	}
 	o.sent = max(o.sent, e.Sequence)
@@ -34,7 +35,7 @@ func (p *Partition) dispatch(l *leadership, e *engine.SendMessage) {
 	p.toPartition(e.To, &engine.Deliver{From: p.id, Sequence: e.Sequence, Message: e.Message})
 }
 
-func (l *leadership) acked(by uint32, sequence uint64) {
+func (p *Partition) acked(l *leadership, by uint32, sequence uint64) {
 	o := l.outbox[by]
 	if o == nil {
 		return
@@ -42,6 +43,7 @@ func (l *leadership) acked(by uint32, sequence uint64) {
 	o.acked, o.since = max(o.acked, sequence), time.Now()
 	if o.acked >= o.sent {
 		delete(l.outbox, by)
+		p.unacked.Store(int32(len(l.outbox)))
 	}
 }
 
@@ -49,30 +51,40 @@ func (l *leadership) acked(by uint32, sequence uint64) {
 // its leader was lost with the message.
 func (p *Partition) resend(l *leadership, now time.Time) {
 	for to, o := range l.outbox {
-		if now.Sub(o.since) < resendAfter {
-			continue
+		if now.Sub(o.since) >= resendAfter {
+			p.resendTo(l, to, o, now)
 		}
-		o.since = now
-		const most = 1000 // in flight at once; the acks of these bring the next
-		sent := 0
-		err := l.view.Scan(table.Outbox(to, o.acked+1), table.Outbox(to, o.sent+1), func(key, value []byte) bool {
-			message := &recordv1.Message{}
-			_, sequence, err := table.ParseOutbox(key)
-			if err == nil {
-				err = proto.Unmarshal(value, message)
-			}
-			if err != nil {
-				p.logger.Error("message can't be read and waits", telemetry.KeyPartition, p.id, telemetry.KeyTo, to, telemetry.KeyError, err)
-				return false
-			}
-			p.meter.MessageSent(true)
-			p.toPartition(to, &engine.Deliver{From: p.id, Sequence: sequence, Message: message})
-			sent++
-			return sent < most
-		})
+	}
+}
+
+// resendNow repeats what a partition that has a new leader has not acknowledged.
+func (p *Partition) resendNow(l *leadership, to uint32) {
+	if o := l.outbox[to]; o != nil {
+		p.resendTo(l, to, o, time.Now())
+	}
+}
+
+func (p *Partition) resendTo(l *leadership, to uint32, o *outbox, now time.Time) {
+	o.since = now
+	const most = 1000 // in flight at once; the acks of these bring the next
+	sent := 0
+	err := l.view.Scan(table.Outbox(to, o.acked+1), table.Outbox(to, o.sent+1), func(key, value []byte) bool {
+		message := &recordv1.Message{}
+		_, sequence, err := table.ParseOutbox(key)
+		if err == nil {
+			err = proto.Unmarshal(value, message)
+		}
 		if err != nil {
-			p.logger.Error("outbox can't be read", telemetry.KeyPartition, p.id, telemetry.KeyTo, to, telemetry.KeyError, err)
+			p.logger.Error("message can't be read and waits", telemetry.KeyPartition, p.id, telemetry.KeyTo, to, telemetry.KeyError, err)
+			return false
 		}
+		p.meter.MessageSent(true)
+		p.toPartition(to, &engine.Deliver{From: p.id, Sequence: sequence, Message: message})
+		sent++
+		return sent < most
+	})
+	if err != nil {
+		p.logger.Error("outbox can't be read", telemetry.KeyPartition, p.id, telemetry.KeyTo, to, telemetry.KeyError, err)
 	}
 }
 

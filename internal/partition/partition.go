@@ -39,6 +39,7 @@ import (
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
+	"github.com/perdure/perdure/internal/partition/curtain"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/table"
@@ -52,6 +53,10 @@ type Group interface {
 	Propose(epoch, sequence uint64, payload []byte) error
 	// Snapshot is the store as it is now, the partition's rows only.
 	Snapshot() storage.Snapshot
+	// ReadBarrier returns nil when this node has led at a moment after the call began, and
+	// replica.ErrNotLeader if it does not lead, or no longer: it waits for that. With one voter it
+	// is nil at once, whatever ctx; with several, and a ctx that has ended, ctx's error.
+	ReadBarrier(ctx context.Context) error
 }
 
 // Partition is one slice of the key space. It implements replica.Listener and invoker.Host.
@@ -82,11 +87,18 @@ type Partition struct {
 
 	// leading is nil while another node leads or nobody does.
 	leading atomic.Pointer[leadership]
-	leader  atomic.Uint64 // the node that leads as far as this one knows, or 0
+
+	// known is who leads, as far as the group knows.
+	known struct {
+		sync.Mutex
+		leader, term uint64
+	}
+	// unacked is how many other partitions have not acknowledged everything yet.
+	unacked atomic.Int32
 
 	// hidden are objects that a transaction may have written already: it has promised to, and
 	// whether it has is not known here. READ handlers wait until it is.
-	hidden hidden
+	hidden curtain.Hidden
 
 	waiters struct {
 		sync.Mutex
@@ -112,6 +124,12 @@ type leadership struct {
 	inFlight []record
 	// resigned: the StepDown is in the mailbox, and nothing before it counts any more.
 	resigned bool
+	// ctx ends with the leadership.
+	ctx  context.Context
+	over context.CancelFunc
+	// unconfirmed wait for the question after the one that is being asked, if confirming.
+	unconfirmed []unconfirmed
+	confirming  bool
 	// backlog: the log refused a record, which is offered again at retryAt or once something
 	// was applied.
 	backlog bool
@@ -176,6 +194,8 @@ type item struct {
 	epoch    uint64
 	sequence uint64
 	cause    error
+	// confirmed are the effects that controlConfirmed is about.
+	confirmed []unconfirmed
 }
 
 type control uint8
@@ -190,6 +210,11 @@ const (
 	controlHurry
 	// controlMeasure calls granted on the partition's goroutine.
 	controlMeasure
+	// controlConfirmed: the group says whether this node leads; see confirm.
+	controlConfirmed
+	// controlResend sends again, at once, what the partition with the number sequence has not
+	// acknowledged: it has a new leader.
+	controlResend
 )
 
 const (
@@ -230,6 +255,27 @@ func (p *Partition) rouse() {
 
 func (p *Partition) postEvent(event engine.Event) { p.post(item{event: event}) }
 
+// LeaderChanged implements replica.Listener.
+func (p *Partition) LeaderChanged(leader, term uint64) {
+	p.known.Lock()
+	if term >= p.known.term {
+		p.known.leader, p.known.term = leader, term
+	}
+	p.known.Unlock()
+	if leader != 0 && leader != p.config.Node {
+		p.config.router.ledElsewhere(p.id)
+	}
+	if p.config.Elsewhere != nil {
+		p.config.Elsewhere.Learned(p.id, leader, term)
+	}
+}
+
+func (p *Partition) hint() *routing.Elsewhere {
+	p.known.Lock()
+	defer p.known.Unlock()
+	return &routing.Elsewhere{Partition: p.id, Leader: p.known.leader, Term: p.known.term}
+}
+
 // Lead implements replica.Listener.
 func (p *Partition) Lead(epoch uint64) { p.post(item{control: controlLead, epoch: epoch}) }
 
@@ -254,13 +300,6 @@ func (p *Partition) Applied(epoch, sequence uint64) {
 	}
 	p.post(item{control: controlApplied, epoch: epoch, sequence: sequence})
 }
-
-// LeaderChanged implements replica.Listener. It is a hint for whoever looks for the leader.
-func (p *Partition) LeaderChanged(leader, _ uint64) { p.leader.Store(leader) }
-
-// LeaderNode is the node that leads the partition as far as this one knows, 0 if it knows none. It
-// may be used concurrently.
-func (p *Partition) LeaderNode() uint64 { return p.leader.Load() }
 
 // run is the partition's goroutine.
 func (p *Partition) run(ctx context.Context) {
@@ -346,6 +385,16 @@ func (p *Partition) handle(l *leadership, it *item) *leadership {
 	case controlMeasure:
 		it.granted()
 		return l
+	case controlConfirmed:
+		if l != nil && l.epoch == it.epoch {
+			p.confirmed(l, it)
+		}
+		return l
+	case controlResend:
+		if l != nil && !l.resigned {
+			p.resendNow(l, uint32(it.sequence))
+		}
+		return l
 	}
 	if l == nil {
 		p.refuse(it.event)
@@ -375,16 +424,27 @@ func (p *Partition) handle(l *leadership, it *item) *leadership {
 // refuse answers an event that came while nobody leads here.
 func (p *Partition) refuse(event engine.Event) {
 	if token := tokenOf(event); token != 0 {
-		p.answer(token, reply{err: p.unavailable(nil)})
+		p.answer(token, reply{err: p.elsewhere(nil)})
 	}
 }
 
+// unavailable is what those hear who waited when a leadership ended: what they asked for may have
+// been accepted.
 func (p *Partition) unavailable(cause error) *routing.Error {
 	if errors.Is(cause, replica.ErrStopped) {
-		return routing.Errorf(routing.CodeUnavailable, "the node is shutting down; call again with the same idempotency key")
+		err := routing.Errorf(routing.CodeUnavailable, "the node is shutting down; call again with the same idempotency key")
+		err.Elsewhere = p.hint()
+		return err
 	}
 	err := routing.Errorf(routing.CodeUnavailable, "partition %d has no leader here; the call had no effect unless it was accepted before: call again with the same idempotency key", p.id)
-	err.Cause = cause
+	err.Cause, err.Elsewhere = cause, p.hint()
+	return err
+}
+
+// elsewhere is what those hear whose request was not taken: it has no effect, and never will.
+func (p *Partition) elsewhere(cause error) *routing.Error {
+	err := p.unavailable(cause)
+	err.Elsewhere.Untouched = true
 	return err
 }
 
@@ -426,7 +486,7 @@ func (p *Partition) evaluate(l *leadership, event engine.Event) {
 		return
 	}
 	if ack, ok := event.(*engine.Acked); ok {
-		l.acked(ack.By, ack.Sequence)
+		p.acked(l, ack.By, ack.Sequence)
 	}
 	l.event = event
 	if p.poisoned(event) {
@@ -473,8 +533,10 @@ func (p *Partition) take(l *leadership, out *engine.Output) {
 		}
 	}
 	for _, effect := range out.Effects {
-		if effect.Gated() {
-			p.gate(l, effect, out.Lazy && p.hidden.waiting.Load() == 0)
+		if p.mustConfirm(l, effect) {
+			p.confirm(l, effect)
+		} else if effect.Gated() {
+			p.gate(l, effect, out.Lazy && !p.hidden.Waiting())
 		} else {
 			p.act(l, effect)
 		}

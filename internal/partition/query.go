@@ -35,8 +35,8 @@ func (r *Router) Invocation(ctx context.Context, id invocation.ID) (*routing.Inv
 }
 
 // Journal implements routing.Router.
-func (r *Router) Journal(_ context.Context, id invocation.ID, after uint32, limit int) (*routing.InvocationDetail, error) {
-	s, err := r.of(id).pin()
+func (r *Router) Journal(ctx context.Context, id invocation.ID, after uint32, limit int) (*routing.InvocationDetail, error) {
+	s, err := r.of(id).pinNow(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +156,7 @@ func (r *Router) State(ctx context.Context, object invocation.Object) (*routing.
 // StatePage implements routing.Router.
 func (r *Router) StatePage(ctx context.Context, query routing.StateQuery) (*routing.ObjectState, error) {
 	o := query.Object
-	s, err := r.ofObject(o).pin()
+	s, err := r.ofObject(o).pinNow(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,15 @@ func (r *Router) Invocations(ctx context.Context, filter routing.Filter) ([]rout
 // InvocationsPage implements routing.Router. It merges the partitions, reading each only as far
 // as the merge needs.
 func (r *Router) InvocationsPage(ctx context.Context, filter routing.Filter) (*routing.InvocationsPage, error) {
+	return r.InvocationsOf(ctx, nil, filter)
+}
+
+// InvocationsOf is InvocationsPage of some partitions, all of which must be led here; nil: of all.
+func (r *Router) InvocationsOf(ctx context.Context, ids []uint32, filter routing.Filter) (*routing.InvocationsPage, error) {
+	partitions, err := r.some(ids)
+	if err != nil {
+		return nil, err
+	}
 	limit, budget := pageLimit(filter.Limit), filter.Scan
 	if budget <= 0 {
 		budget = routing.DefaultScan
@@ -43,7 +52,6 @@ func (r *Router) InvocationsPage(ctx context.Context, filter routing.Filter) (*r
 	if !filter.Until.IsZero() && bytes.Compare(filter.After[:], filter.Until[:]) >= 0 {
 		return &routing.InvocationsPage{}, nil
 	}
-	partitions := r.partitions
 	if filter.Service != "" && filter.Key != "" {
 		partitions = []*Partition{r.ofObject(invocation.Object{Service: filter.Service, Key: filter.Key})}
 	}

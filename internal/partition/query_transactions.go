@@ -1,15 +1,12 @@
 package partition
 
 import (
-	"bytes"
-	"cmp"
 	"context"
-	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/partition/status"
 	"github.com/perdure/perdure/internal/routing"
 )
 
@@ -21,89 +18,74 @@ const transactionsWait = 5 * time.Second
 // Fails with unavailable, naming them, if some do not answer within 5 s: a list that leaves out
 // what they hold would say that nothing is in doubt.
 func (r *Router) Transactions(ctx context.Context) ([]routing.Transaction, error) {
+	return r.TransactionsOf(ctx, nil)
+}
+
+// TransactionsOf is Transactions of some partitions, all of which must be led here; nil: of all.
+func (r *Router) TransactionsOf(ctx context.Context, ids []uint32) ([]routing.Transaction, error) {
+	all, err := collect(ctx, r, ids, func(p *Partition, l *leadership) []routing.Transaction {
+		return status.Transactions(p.id, l.engine)
+	})
+	return routing.SortTransactions(all), err
+}
+
+// some are the partitions with these ids; nil: all.
+func (r *Router) some(ids []uint32) ([]*Partition, error) {
+	if ids == nil {
+		return r.partitions, nil
+	}
+	partitions := make([]*Partition, 0, len(ids))
+	for _, id := range ids {
+		if id < 1 || id > uint32(len(r.partitions)) {
+			return nil, routing.Errorf(routing.CodeInvalidArgument, "there is no partition %d; they are 1 to %d", id, len(r.partitions))
+		}
+		partitions = append(partitions, r.partitions[id-1])
+	}
+	return partitions, nil
+}
+
+// collect asks partitions on their goroutines, between two events. What about returns belongs to
+// the caller.
+func collect[T any](ctx context.Context, r *Router, ids []uint32, about func(*Partition, *leadership) []T) ([]T, error) {
+	partitions, err := r.some(ids)
+	if err != nil {
+		return nil, err
+	}
 	bounded, cancel := context.WithTimeout(ctx, transactionsWait)
 	defer cancel()
 	type answer struct {
-		partition uint32
-		statuses  []engine.TransactionStatus
+		from  *Partition
+		led   bool
+		found []T
 	}
-	answers := make(chan answer, len(r.partitions))
+	answers := make(chan answer, len(partitions))
 	missing := map[uint32]bool{}
-	for _, p := range r.partitions {
+	for _, p := range partitions {
 		missing[p.id] = true
-		p.post(item{control: controlMeasure, granted: func() { answers <- answer{p.id, p.transactions()} }})
+		p.post(item{control: controlMeasure, granted: func() {
+			l := p.leading.Load()
+			a := answer{from: p, led: l != nil}
+			if a.led {
+				a.found = about(p, l)
+			}
+			answers <- a
+		}})
 	}
-	var all []routing.Transaction
+	var all []T
 	for len(missing) > 0 {
 		select {
 		case a := <-answers:
-			delete(missing, a.partition)
-			for _, status := range a.statuses {
-				all = append(all, transactionOf(a.partition, status))
+			if !a.led && ids != nil {
+				return nil, a.from.elsewhere(nil)
 			}
+			delete(missing, a.from.id)
+			all = append(all, a.found...)
 		case <-bounded.Done():
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			return nil, routing.Errorf(routing.CodeUnavailable, "%s did not answer within %s: try again", partitionNames(missing), transactionsWait)
+			return nil, routing.Errorf(routing.CodeUnavailable, "%s did not answer within %s: try again", routing.PartitionNames(slices.Collect(maps.Keys(missing))), transactionsWait)
 		}
 	}
-	slices.SortFunc(all, transactionOrder)
-	return all[:min(len(all), routing.MaxPage)], nil
-}
-
-// transactions is called on the partition's goroutine. What it returns belongs to the caller.
-func (p *Partition) transactions() []engine.TransactionStatus {
-	l := p.leading.Load()
-	if l == nil {
-		return nil
-	}
-	return l.engine.Transactions()
-}
-
-// transactionOrder has the oldest first, and of each transaction the coordinator.
-func transactionOrder(a, b routing.Transaction) int {
-	if a.Coordinator != b.Coordinator && a.Root == b.Root && a.At.Equal(b.At) {
-		if a.Coordinator {
-			return -1
-		}
-		return 1
-	}
-	return cmp.Or(a.At.Compare(b.At), bytes.Compare(a.Root[:], b.Root[:]),
-		cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Sequence, b.Sequence))
-}
-
-func transactionOf(partition uint32, status engine.TransactionStatus) routing.Transaction {
-	return routing.Transaction{
-		Root: status.ID.Root, Sequence: status.ID.Sequence, Partition: partition, Coordinator: status.Coordinator,
-		// The numbers are the same, which a test makes sure of.
-		Phase: routing.TransactionPhase(status.Phase), Target: status.Target,
-		At: time.UnixMilli(status.At), Since: time.UnixMilli(status.Since), Try: status.Try, Members: status.Members,
-		Held: transactionLocks(status.Held), Waiting: transactionLocks(status.Waiting), Reason: status.Reason,
-	}
-}
-
-func transactionLocks(locks []engine.LockStatus) []routing.TransactionLock {
-	var all []routing.TransactionLock
-	for _, lock := range locks {
-		all = append(all, routing.TransactionLock{Object: lock.Object, Shared: lock.Shared, By: lock.By})
-	}
-	return all
-}
-
-// partitionNames is "partition 3" or "partitions 3, 4, 5", for an error.
-func partitionNames(ids map[uint32]bool) string {
-	const most = 10
-	var names []string
-	for id := range ids {
-		names = append(names, fmt.Sprint(id))
-	}
-	if len(names) == 1 {
-		return "partition " + names[0]
-	}
-	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
-	if len(names) > most {
-		names = append(names[:most], fmt.Sprintf("%d more", len(names)-most))
-	}
-	return "partitions " + strings.Join(names, ", ")
+	return all, nil
 }

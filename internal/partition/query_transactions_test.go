@@ -3,6 +3,7 @@ package partition
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -124,9 +125,9 @@ func TestTransactionOrder(t *testing.T) {
 	want := []routing.Transaction{one(1, 9, 4, false), one(2, 1, 7, true), one(2, 1, 2, false), one(2, 1, 7, false), one(2, 2, 1, true), one(2, 2, 1, false), one(3, 0, 1, false)}
 	got := slices.Clone(want)
 	slices.Reverse(got)
-	slices.SortFunc(got, transactionOrder)
+	got = routing.SortTransactions(got)
 	for i := range want {
-		if transactionOrder(got[i], want[i]) != 0 || got[i].Coordinator != want[i].Coordinator {
+		if !reflect.DeepEqual(got[i], want[i]) {
 			t.Fatalf("place %d: %+v, want %+v", i, got[i], want[i])
 		}
 	}
@@ -154,7 +155,7 @@ func TestTransactionsUnanswered(t *testing.T) {
 		if _, err := r.Transactions(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the caller's deadline: %v", err)
 		}
-		if got := partitionNames(map[uint32]bool{3: true}); got != "partition 3" {
+		if got := routing.PartitionNames([]uint32{3}); got != "partition 3" {
 			t.Errorf("one of them is %q", got)
 		}
 	})

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
@@ -56,11 +55,11 @@ func (t tables) Scan(name, from string, fn func(key string, value []byte) bool) 
 func (p *Partition) pin() (*snapshot, error) {
 	l := p.leading.Load()
 	if l == nil {
-		return nil, p.unavailable(nil)
+		return nil, p.elsewhere(nil)
 	}
 	s, err := l.view.pin()
 	if err != nil {
-		return nil, p.unavailable(err)
+		return nil, p.elsewhere(err)
 	}
 	return s, nil
 }
@@ -71,19 +70,22 @@ func (p *Partition) pin() (*snapshot, error) {
 func (p *Partition) pinShown(ctx context.Context, object invocation.Object) (*snapshot, error) {
 	l := p.leading.Load()
 	if l == nil {
-		return nil, p.unavailable(nil)
+		return nil, p.elsewhere(nil)
 	}
-	if err := p.hidden.await(ctx, object, func() { p.post(item{control: controlHurry}) }); err != nil {
+	if err := p.barrier(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.hidden.Await(ctx, object, func() { p.post(item{control: controlHurry}) }); err != nil {
 		return nil, err
 	}
 	// What was shown then was durable then.
 	s, err := l.view.pin()
 	if err != nil {
-		return nil, p.unavailable(err)
+		return nil, p.elsewhere(err)
 	}
 	if p.leading.Load() != l {
 		s.release()
-		return nil, p.unavailable(nil)
+		return nil, p.elsewhere(nil)
 	}
 	return s, nil
 }
@@ -115,7 +117,7 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Re
 		return p.completeForRead(ctx, target, entry)
 	}
 	read.Call = func(ctx context.Context, invoke *recordv1.Invoke) (*recordv1.Result, error) {
-		return p.config.router.Read(ctx, invoke)
+		return p.config.reach.Read(ctx, invoke)
 	}
 	return p.config.Invoker.Read(ctx, read), nil
 }
@@ -151,20 +153,13 @@ func (p *Partition) awaitReads() {
 func (p *Partition) completeForRead(ctx context.Context, target invocation.Target, entry *recordv1.Entry) error {
 	switch e := entry.Entry.(type) {
 	case *recordv1.Entry_CompleteAwakeable:
-		return p.config.router.CompleteAwakeable(ctx, e.CompleteAwakeable.GetAwakeableId(), e.CompleteAwakeable.GetResult())
+		return p.config.reach.CompleteAwakeable(ctx, e.CompleteAwakeable.GetAwakeableId(), e.CompleteAwakeable.GetResult())
 	case *recordv1.Entry_CompletePromise:
-		object, to := target.Object(), p
+		object := target.Object()
 		if t := e.CompletePromise.GetTarget(); t != nil {
 			object = invocation.Object{Service: t.GetService(), Key: t.GetKey()}
-			to = p.config.router.ofObject(object)
 		}
-		r, err := to.ask(ctx, func(token engine.Token) engine.Event {
-			return &engine.CompletePromise{Object: object, Name: e.CompletePromise.GetName(), Result: e.CompletePromise.GetResult(), Token: token}
-		}, invocation.ID{})
-		if err != nil {
-			return err
-		}
-		return r.refusal()
+		return p.config.reach.CompletePromise(ctx, object, e.CompletePromise.GetName(), e.CompletePromise.GetResult())
 	}
 	return routing.Errorf(routing.CodeUnimplemented, "a READ handler can't make a step of type %T", entry.Entry)
 }

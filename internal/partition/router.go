@@ -55,11 +55,16 @@ type Config struct {
 	// Between is for tests: it takes each message from one partition to another and calls
 	// deliver at once, later, again or never. It must not block. nil is at once.
 	Between func(from, to uint32, deliver func())
+	// Node is this node's id in the cluster; 0 without others.
+	Node uint64
+	// Elsewhere reaches the partitions that other nodes lead. nil: there are no other nodes.
+	Elsewhere Elsewhere
 	// Tracer and Instruments are nil if traces and metrics are off.
 	Tracer      *telemetry.Tracer
 	Instruments *telemetry.Instruments
 
 	router     *Router
+	reach      reach
 	onLead     func(partition uint32)
 	onStepDown func(partition uint32)
 	onFail     func(partition uint32, cause error)
@@ -101,7 +106,7 @@ func (c *Config) Validate() error {
 	return errors.Join(problems...)
 }
 
-// Router takes requests to the partitions of this node. It implements routing.Router; its
+// Router takes requests to the partitions that this node leads. It implements routing.Router; its
 // methods are safe for concurrent use.
 type Router struct {
 	config     Config
@@ -126,7 +131,10 @@ func NewRouter(config Config, attach func(id uint32, partition *Partition) Group
 	r := &Router{}
 	r.schedulesFire.Store(!config.HoldSchedules)
 	config.router, config.onLead, config.onStepDown = r, func(id uint32) { r.leads(id, 1) }, func(id uint32) { r.leads(id, -1) }
-	config.onFail = r.fails
+	config.onFail, config.reach = r.fails, r
+	if config.Elsewhere != nil {
+		config.reach = config.Elsewhere
+	}
 	r.leading.failed = map[uint32]error{}
 	r.config = config
 	r.leading.changed = make(chan struct{})
@@ -138,9 +146,9 @@ func NewRouter(config Config, attach func(id uint32, partition *Partition) Group
 				switch {
 				case to < 1 || to > config.Partitions:
 				case config.Between != nil:
-					config.Between(id, to, func() { r.partitions[to-1].postEvent(event) })
+					config.Between(id, to, func() { r.toPartition(id, to, event) })
 				default:
-					r.partitions[to-1].postEvent(event)
+					r.toPartition(id, to, event)
 				}
 			},
 		}
@@ -163,6 +171,16 @@ func (r *Router) leads(id uint32, change int) {
 	r.changedLocked()
 }
 
+// ledElsewhere notes that another node leads a partition.
+func (r *Router) ledElsewhere(id uint32) {
+	r.leading.Lock()
+	defer r.leading.Unlock()
+	if r.leading.failed[id] != nil {
+		delete(r.leading.failed, id)
+		r.changedLocked()
+	}
+}
+
 func (r *Router) changedLocked() {
 	close(r.leading.changed)
 	r.leading.changed = make(chan struct{})
@@ -178,7 +196,8 @@ func (r *Router) fails(id uint32, cause error) {
 	r.changedLocked()
 }
 
-// Failures says which partitions can't be led here, and why.
+// Failures says which partitions can't be led here, and why. One that another node leads is not
+// among them.
 func (r *Router) Failures() map[uint32]error {
 	r.leading.Lock()
 	defer r.leading.Unlock()
@@ -203,7 +222,7 @@ func (r *Router) Leading() int {
 }
 
 // Ready waits until every partition is led here, or known to be impossible to lead: see
-// Failures.
+// Failures. With other nodes it is internal/peer that knows when all have a leader somewhere.
 func (r *Router) Ready(ctx context.Context) error {
 	for {
 		r.leading.Lock()
@@ -239,24 +258,44 @@ func idOf(in *recordv1.Invoke) (invocation.ID, error) {
 
 // Call implements routing.Router.
 func (r *Router) Call(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error) {
+	return r.call(ctx, in, false)
+}
+
+// CallRepeatable is Call for a request that may come more than once, also without an idempotency
+// key: if there is an invocation of its id, be it one that has ended and whose retention is not
+// over, it is waited for.
+func (r *Router) CallRepeatable(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error) {
+	return r.call(ctx, in, true)
+}
+
+func (r *Router) call(ctx context.Context, in *recordv1.Invoke, repeatable bool) (*recordv1.Result, error) {
 	id, err := idOf(in)
 	if err != nil {
 		return nil, err
 	}
 	answer, err := r.of(id).ask(ctx, func(token engine.Token) engine.Event {
-		return &engine.Invoke{Invoke: in, Token: token}
+		return &engine.Invoke{Invoke: in, Token: token, Repeatable: repeatable}
 	}, id)
 	return answer.resultOr(err)
 }
 
 // Send implements routing.Router.
 func (r *Router) Send(ctx context.Context, in *recordv1.Invoke) (previously bool, err error) {
+	return r.send(ctx, in, false)
+}
+
+// SendRepeatable is to Send what CallRepeatable is to Call.
+func (r *Router) SendRepeatable(ctx context.Context, in *recordv1.Invoke) (previously bool, err error) {
+	return r.send(ctx, in, true)
+}
+
+func (r *Router) send(ctx context.Context, in *recordv1.Invoke, repeatable bool) (previously bool, err error) {
 	id, err := idOf(in)
 	if err != nil {
 		return false, err
 	}
 	answer, err := r.of(id).ask(ctx, func(token engine.Token) engine.Event {
-		return &engine.Invoke{Invoke: in, Token: token, OneWay: true}
+		return &engine.Invoke{Invoke: in, Token: token, OneWay: true, Repeatable: repeatable}
 	}, invocation.ID{})
 	if err != nil {
 		return false, err

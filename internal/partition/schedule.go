@@ -41,8 +41,8 @@ func (r *Router) ChangeSchedule(ctx context.Context, name string, change *record
 }
 
 // Schedule implements routing.Router.
-func (r *Router) Schedule(_ context.Context, name string) (*recordv1.ScheduleReply, error) {
-	s, err := r.of(schedule.ID(name)).pin()
+func (r *Router) Schedule(ctx context.Context, name string) (*recordv1.ScheduleReply, error) {
+	s, err := r.of(schedule.ID(name)).pinNow(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -72,9 +72,18 @@ func readSchedule(s *snapshot, name string) (*recordv1.ScheduleReply, error) {
 
 // SchedulesPage implements routing.Router.
 func (r *Router) SchedulesPage(ctx context.Context, query routing.ScheduleQuery) (*routing.SchedulesPage, error) {
+	return r.SchedulesOf(ctx, nil, query)
+}
+
+// SchedulesOf is SchedulesPage of some partitions, all of which must be led here; nil: of all.
+func (r *Router) SchedulesOf(ctx context.Context, ids []uint32, query routing.ScheduleQuery) (*routing.SchedulesPage, error) {
+	partitions, err := r.some(ids)
+	if err != nil {
+		return nil, err
+	}
 	limit := pageLimit(query.Limit)
 	var names []string
-	for _, p := range r.partitions {
+	for _, p := range partitions {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}

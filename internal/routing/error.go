@@ -33,6 +33,8 @@ type Error struct {
 	Details []*anypb.Any
 	// Cause is for the log only. May be nil.
 	Cause error
+	// Elsewhere is for other nodes only: it is set if the partition is not led where it was asked.
+	Elsewhere *Elsewhere
 }
 
 // Errorf makes an Error.
@@ -50,3 +52,14 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
+
+// Elsewhere says that the node that was asked does not lead the partition.
+type Elsewhere struct {
+	Partition uint32
+	// Leader is the node that leads it, in Term, as far as the one that was asked knows; 0 if it
+	// knows of none.
+	Leader, Term uint64
+	// Untouched: the request had no effect, and never will. Otherwise it may have been accepted
+	// before the leadership ended.
+	Untouched bool
+}

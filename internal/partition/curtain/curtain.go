@@ -1,4 +1,6 @@
-package partition
+// Package curtain keeps READ handlers from objects that a transaction may have written already,
+// until what it has written is known.
+package curtain
 
 import (
 	"context"
@@ -8,13 +10,14 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 )
 
-// hidden are the objects that READ handlers must not look at yet. A transaction's caller may
+// Hidden are the objects that READ handlers must not look at yet. A transaction's caller may
 // have its answer, from the coordinator, before the participant has written what it promised:
-// whoever reads the object after that answer must see it.
-type hidden struct {
+// whoever reads the object after that answer must see it. The zero value hides nothing. Its methods
+// are safe for concurrent use.
+type Hidden struct {
 	// count is len(mu.objects): nearly always 0, and then a READ takes no lock.
 	count atomic.Int32
-	// waiting are the READ handlers in await.
+	// waiting are the READ handlers in Await.
 	waiting atomic.Int32
 	mu      struct {
 		sync.Mutex
@@ -29,7 +32,8 @@ type curtain struct {
 	shown    chan struct{} // nil as long as nobody waits
 }
 
-func (h *hidden) hide(o invocation.Object) {
+// Hide hides an object once more.
+func (h *Hidden) Hide(o invocation.Object) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.mu.objects == nil {
@@ -44,7 +48,8 @@ func (h *hidden) hide(o invocation.Object) {
 	c.promises++
 }
 
-func (h *hidden) show(o invocation.Object) {
+// Show takes back one Hide.
+func (h *Hidden) Show(o invocation.Object) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := h.mu.objects[o]
@@ -64,8 +69,8 @@ func (c *curtain) open() {
 	}
 }
 
-// clear lets everybody go on, who then find that nobody leads here.
-func (h *hidden) clear() {
+// Clear lets everybody go on, who then find that nobody leads here.
+func (h *Hidden) Clear() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, c := range h.mu.objects {
@@ -75,8 +80,8 @@ func (h *hidden) clear() {
 	h.count.Store(0)
 }
 
-// await waits until an object is not hidden; before it does, it calls hurry.
-func (h *hidden) await(ctx context.Context, o invocation.Object, hurry func()) error {
+// Await waits until an object is not hidden; before it does, it calls hurry.
+func (h *Hidden) Await(ctx context.Context, o invocation.Object, hurry func()) error {
 	if h.count.Load() == 0 {
 		return nil
 	}
@@ -102,3 +107,6 @@ func (h *hidden) await(ctx context.Context, o invocation.Object, hurry func()) e
 		}
 	}
 }
+
+// Waiting reports whether anybody is in Await.
+func (h *Hidden) Waiting() bool { return h.waiting.Load() > 0 }

@@ -1,0 +1,73 @@
+package partition
+
+import (
+	"context"
+
+	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/invocation"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+)
+
+// reach is what READ handlers ask of other partitions, wherever those are led.
+type reach interface {
+	Read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error)
+	CompleteAwakeable(ctx context.Context, awakeableID string, result *recordv1.Result) error
+	CompletePromise(ctx context.Context, object invocation.Object, name string, result *recordv1.Result) error
+}
+
+// Elsewhere reaches the partitions that other nodes lead; internal/peer implements it. Its methods
+// are safe for concurrent use. Those of reach are asked about partitions led here too.
+type Elsewhere interface {
+	reach
+	// Post takes an event (a Deliver, an Acked or a Told) to the leader of a partition, or loses
+	// it. It does not block, and keeps nothing of the event.
+	Post(from, to uint32, event engine.Event)
+	// Learned says who leads a partition of which this node has a replica; node is 0 if nobody does.
+	// It does not block.
+	Learned(partition uint32, node, term uint64)
+}
+
+// toPartition takes an event to another partition, wherever it is led, or loses it.
+func (r *Router) toPartition(from, to uint32, event engine.Event) {
+	if r.config.Elsewhere != nil && !r.Leads(to) {
+		r.config.Elsewhere.Post(from, to, event)
+		return
+	}
+	r.partitions[to-1].postEvent(event)
+}
+
+// Leads reports whether this node leads a partition now.
+func (r *Router) Leads(partition uint32) bool {
+	return partition >= 1 && partition <= uint32(len(r.partitions)) && r.partitions[partition-1].leading.Load() != nil
+}
+
+// Take gives a partition an event (a Deliver, an Acked or a Told) that came from another node. It
+// reports false, and drops the event, if this node does not lead the partition.
+func (r *Router) Take(to uint32, event engine.Event) bool {
+	if !r.Leads(to) {
+		return false
+	}
+	r.partitions[to-1].postEvent(event)
+	return true
+}
+
+// Resend makes the partitions that are led here send again what a partition, which has a new
+// leader, has not acknowledged. It does not block.
+func (r *Router) Resend(to uint32) {
+	for _, p := range r.partitions {
+		if p.unacked.Load() > 0 {
+			p.post(item{control: controlResend, sequence: uint64(to)})
+		}
+	}
+}
+
+// CompletePromise completes a promise of an object on behalf of a READ handler.
+func (r *Router) CompletePromise(ctx context.Context, object invocation.Object, name string, result *recordv1.Result) error {
+	answer, err := r.ofObject(object).ask(ctx, func(token engine.Token) engine.Event {
+		return &engine.CompletePromise{Object: object, Name: name, Result: result, Token: token}
+	}, invocation.ID{})
+	if err != nil {
+		return err
+	}
+	return answer.refusal()
+}

@@ -1,0 +1,83 @@
+// Package status turns what an engine says of its transactions and limits into what the edge shows.
+package status
+
+import (
+	"time"
+
+	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/routing"
+)
+
+// Transactions are what a partition's engine knows of transactions. They belong to the caller.
+func Transactions(partition uint32, e *engine.Engine) []routing.Transaction {
+	var all []routing.Transaction
+	for _, status := range e.Transactions() {
+		all = append(all, transactionOf(partition, status))
+	}
+	return all
+}
+
+func transactionOf(partition uint32, status engine.TransactionStatus) routing.Transaction {
+	return routing.Transaction{
+		Root: status.ID.Root, Sequence: status.ID.Sequence, Partition: partition, Coordinator: status.Coordinator,
+		// The numbers are the same, which a test makes sure of.
+		Phase: routing.TransactionPhase(status.Phase), Target: status.Target,
+		At: time.UnixMilli(status.At), Since: time.UnixMilli(status.Since), Try: status.Try, Members: status.Members,
+		Held: transactionLocks(status.Held), Waiting: transactionLocks(status.Waiting), Reason: status.Reason,
+	}
+}
+
+func transactionLocks(locks []engine.LockStatus) []routing.TransactionLock {
+	var all []routing.TransactionLock
+	for _, lock := range locks {
+		all = append(all, routing.TransactionLock{Object: lock.Object, Shared: lock.Shared, By: lock.By})
+	}
+	return all
+}
+
+// Limits are those of a partition's engine that a query picks. They belong to the caller.
+func Limits(partition uint32, e *engine.Engine, query routing.LimitQuery) []routing.Limit {
+	var all []routing.Limit
+	for _, status := range statusesOf(e, query) {
+		all = append(all, limitOf(partition, status))
+	}
+	return all
+}
+
+func statusesOf(e *engine.Engine, query routing.LimitQuery) []engine.LimitStatus {
+	now := time.Now().UnixMilli()
+	if query.Name != "" {
+		status, ok := e.LimitStatus(query.Name, routing.MaxLimitMembers, now)
+		if !ok {
+			return nil
+		}
+		return []engine.LimitStatus{status}
+	}
+	prefix := ""
+	if query.Service != "" {
+		prefix = query.Service + "/"
+	}
+	return e.LimitStatuses(prefix, query.Waiting, routing.MaxPage, now)
+}
+
+func limitOf(partition uint32, status engine.LimitStatus) routing.Limit {
+	settings := status.Settings
+	out := routing.Limit{
+		Name: status.Name, Partition: partition, Concurrency: settings.Concurrency, UntilDone: status.UntilDone, MaxQueue: settings.MaxQueue,
+		RateCount: settings.Rate.Count, RateBurst: settings.Rate.Burst, RatePer: time.Duration(settings.Rate.Per) * time.Millisecond,
+		Held: status.Held, Waiting: status.Waiting, Tokens: status.Tokens,
+	}
+	if status.Oldest != 0 {
+		out.Oldest = time.UnixMilli(status.Oldest)
+	}
+	for _, share := range status.Shares {
+		out.Tenants = append(out.Tenants, routing.LimitTenant{Tenant: share.Tenant, Held: share.Held, Waiting: share.Waiting})
+	}
+	for _, holder := range status.Holders {
+		out.Holders = append(out.Holders, routing.LimitMember{ID: holder.ID, Tenant: holder.Tenant, Since: time.UnixMilli(holder.At)})
+	}
+	for _, a := range status.Queue {
+		out.Queue = append(out.Queue, routing.LimitMember{ID: a.ID, Tenant: a.Tenant, Since: time.UnixMilli(a.At), Priority: int(a.Priority), Begun: a.Begun})
+	}
+	return out
+}

@@ -1,0 +1,106 @@
+package peer
+
+import "sync"
+
+// Leaders is what a node believes about who leads each partition: from its own replicas, from
+// hints of other nodes, from gossip. It is safe for concurrent use.
+type Leaders struct {
+	of []leader // of partition i+1
+
+	mu struct {
+		sync.Mutex
+		onChange []func(partition uint32, node, term uint64)
+		any      chan struct{} // closed and replaced at each change; nil as long as nobody waits
+	}
+}
+
+type leader struct {
+	sync.Mutex
+	node, term uint64
+	changed    chan struct{} // closed at the next change; nil as long as nobody waits
+}
+
+// NewLeaders knows of no leader yet.
+func NewLeaders(partitions uint32) *Leaders { return &Leaders{of: make([]leader, partitions)} }
+
+func (l *Leaders) at(partition uint32) *leader {
+	if partition < 1 || partition > uint32(len(l.of)) {
+		return nil
+	}
+	return &l.of[partition-1]
+}
+
+// Leader is who leads a partition, and in which term. node is 0 if that is not known.
+func (l *Leaders) Leader(partition uint32) (node, term uint64) {
+	if p := l.at(partition); p != nil {
+		p.Lock()
+		defer p.Unlock()
+		return p.node, p.term
+	}
+	return 0, 0
+}
+
+// Learned takes a word about who leads a partition; node is 0 for nobody. An older term's word is
+// ignored. Within one term the first leader that is named stays it, unless somebody says that
+// there is none any more: what was true once may come late, so it can be named again.
+func (l *Leaders) Learned(partition uint32, node, term uint64) {
+	p := l.at(partition)
+	if p == nil {
+		return
+	}
+	p.Lock()
+	if term < p.term || term == p.term && (node == p.node || node != 0 && p.node != 0) {
+		p.Unlock()
+		return
+	}
+	p.node, p.term = node, term
+	changed := p.changed
+	p.changed = nil
+	p.Unlock()
+	if changed != nil {
+		close(changed)
+	}
+	l.mu.Lock()
+	if l.mu.any != nil {
+		close(l.mu.any)
+		l.mu.any = nil
+	}
+	told := l.mu.onChange
+	l.mu.Unlock()
+	for _, tell := range told {
+		tell(partition, node, term)
+	}
+}
+
+// Changed returns a channel that is closed when something else is believed about a partition than
+// now.
+func (l *Leaders) Changed(partition uint32) <-chan struct{} {
+	p := l.at(partition)
+	if p == nil {
+		return nil
+	}
+	p.Lock()
+	defer p.Unlock()
+	if p.changed == nil {
+		p.changed = make(chan struct{})
+	}
+	return p.changed
+}
+
+// AnyChanged returns a channel that is closed when something else is believed about any partition.
+func (l *Leaders) AnyChanged() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.any == nil {
+		l.mu.any = make(chan struct{})
+	}
+	return l.mu.any
+}
+
+// OnChange makes told be called after each change, on the goroutine of whoever brought the news. It
+// must not block. It may be told of two changes in the wrong order; the term says which is newer.
+func (l *Leaders) OnChange(told func(partition uint32, node, term uint64)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.onChange = append(l.mu.onChange[:len(l.mu.onChange):len(l.mu.onChange)], told)
+}
