@@ -55,6 +55,7 @@ func TestWhatBreaksAnEvaluationIsSetAside(t *testing.T) {
 		if err != nil {
 			t.Fatalf("the send is not taken: %v", err)
 		}
+		time.Sleep(5 * time.Second) // The next leadership has begun.
 		synctest.Wait()
 		detail, err := n.Invocation(t.Context(), invocation.ID(in.InvocationId))
 		if err != nil {
