@@ -175,7 +175,7 @@ type Tables interface {
 	// Len is the number of rows.
 	Len(table string) (int, error)
 	// Scan calls fn with the rows whose key is ≥ from, in ascending key order, until fn
-	// returns false.
+	// returns false. The values are fn's to keep.
 	Scan(table, from string, fn func(key string, value []byte) bool) error
 }
 

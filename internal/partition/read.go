@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -43,11 +44,12 @@ func (t tables) Len(name string) (int, error) {
 	return int(n), err
 }
 
-// Scan implements invoker.Tables.
+// Scan implements invoker.Tables. The store's values are valid within fn only, and a handler's loop
+// takes a page of rows before its body runs.
 func (t tables) Scan(name, from string, fn func(key string, value []byte) bool) error {
 	prefix := table.Rows(t.object, name)
 	return t.data.Scan(table.Row(t.object, name, from), table.Successor(prefix), func(key, value []byte) bool {
-		return fn(string(key[len(prefix):]), value)
+		return fn(string(key[len(prefix):]), bytes.Clone(value))
 	})
 }
 
