@@ -73,6 +73,8 @@ type TableDesc struct {
 	Name string
 	// New makes an empty row.
 	New func() proto.Message
+	// Version of the rows' message; 0 is 1. See [StateMigrator].
+	Version uint32
 }
 
 // PromiseDesc describes a durable promise of a workflow.

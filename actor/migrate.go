@@ -7,16 +7,20 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// StateMigrator is what the handler of a service implements whose state_version is above 1.
+// StateMigrator is what the handler of a service implements whose state_version, or the version of
+// one of its tables, is above 1.
 type StateMigrator interface {
-	// StateMigrations are one for each version of the state that may still be stored, without a
-	// gap up to the current one.
+	// StateMigrations are one for each version of the state and of each table's rows that may still
+	// be stored, without a gap up to the current one, in any order.
 	StateMigrations() []StateMigration
 }
 
-// StateMigration turns a state of one version into one of the next. [MigrateState] makes it.
+// StateMigration turns a state, or a row of a table, of one version into one of the next.
+// [MigrateState] and [MigrateRows] make it.
 type StateMigration struct {
-	// From is the version of the states that it takes.
+	// Table whose rows it takes; empty for the state.
+	Table string
+	// From is the version of what it takes.
 	From uint32
 	// Old and New are the names of the two messages.
 	Old, New protoreflect.FullName
@@ -33,10 +37,20 @@ type StateMigration struct {
 // A handler whose state can't be migrated, because migrate fails or panics, fails if it is a
 // TRANSACTION or READ and pauses if it is DURABLE or RUN; other objects are not concerned.
 func MigrateState[Old, New proto.Message](from uint32, migrate func(old Old) (New, error)) StateMigration {
+	return migration("", from, migrate)
+}
+
+// MigrateRows is [MigrateState] for the rows of a table. Each row has a version of its own: it is
+// migrated when a handler gets it or comes to it in a loop, and not again once it was put.
+func MigrateRows[Old, New proto.Message](table string, from uint32, migrate func(old Old) (New, error)) StateMigration {
+	return migration(table, from, migrate)
+}
+
+func migration[Old, New proto.Message](table string, from uint32, migrate func(old Old) (New, error)) StateMigration {
 	return StateMigration{
-		From: from,
-		Old:  newMessage[Old]().ProtoReflect().Descriptor().FullName(),
-		New:  newMessage[New]().ProtoReflect().Descriptor().FullName(),
+		Table: table, From: from,
+		Old: newMessage[Old]().ProtoReflect().Descriptor().FullName(),
+		New: newMessage[New]().ProtoReflect().Descriptor().FullName(),
 		Migrate: func(data []byte) (encoded []byte, err error) {
 			defer func() {
 				if panicked := recover(); panicked != nil {
@@ -52,7 +66,7 @@ func MigrateState[Old, New proto.Message](from uint32, migrate func(old Old) (Ne
 				return nil, err
 			}
 			if !migrated.ProtoReflect().IsValid() {
-				return nil, fmt.Errorf("the migration returned nil: return an empty message for an empty state")
+				return nil, fmt.Errorf("the migration returned nil: return an empty message for an empty one")
 			}
 			return marshal(migrated)
 		},

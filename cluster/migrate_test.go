@@ -244,3 +244,200 @@ func TestMigrationsAreChecked(t *testing.T) {
 	mustStart(t, node)
 	stopNode(t, node)
 }
+
+// wrappedRows is wrapped for the rows of "lines".
+func wrappedRows(from uint32, runs *atomic.Int32) actor.StateMigration {
+	migration := wrapped(from, runs)
+	migration.Table = "lines"
+	return migration
+}
+
+// withRows is a program whose Thing has rows of a version. Set puts a row, Get lists all of them, and
+// Wait changes those that a loop and a Get give it.
+func withRows(t *testing.T, version int, migrations ...actor.StateMigration) *program {
+	t.Helper()
+	text := builtA
+	if version > 1 {
+		text = strings.Replace(text, `value: "Line"}]`, fmt.Sprintf(`value: "Line" version: %d}]`, version), 1)
+	}
+	p := newProgram(t, text, handlers{
+		"Thing/Set": func(ctx actor.Context, root string) (string, error) {
+			key, value, _ := strings.Cut(root, "=")
+			was, _ := textLines(ctx).Get(key)
+			textLines(ctx).Put(key, wrapperspb.String(value))
+			if now, ok := textLines(ctx).Get(key); !ok || now.GetValue() != value {
+				return "", fmt.Errorf("put %q and got %v", value, now)
+			}
+			return was.GetValue(), nil
+		},
+		"Thing/Get": func(ctx actor.Context, _ string) (string, error) {
+			var all []string
+			for key, row := range actor.TableReaderOf[*wrapperspb.StringValue](ctx, "lines").From("") {
+				all = append(all, key+"="+row.GetValue())
+			}
+			return strings.Join(all, " "), nil
+		},
+		"Thing/Wait": func(ctx actor.Context, root string) (string, error) {
+			for key, row := range textLines(ctx).From("") {
+				textLines(ctx).Put(key, wrapperspb.String(row.GetValue()+"+"+root))
+			}
+			if root == "sleeps" {
+				if err := actor.Sleep(ctx, 500*time.Millisecond); err != nil {
+					return "", err
+				}
+			}
+			first, _ := textLines(ctx).Get("a")
+			textLines(ctx).Put("a", wrapperspb.String(first.GetValue()+"+done"))
+			textLines(ctx).Delete("gone")
+			return first.GetValue(), textDo(ctx, "two")
+		},
+	})
+	p.migrations["Thing"] = migrations
+	return p
+}
+
+// TestMigratesRows: each row by itself, when a handler comes to it, until it is put.
+func TestMigratesRows(t *testing.T) {
+	for name, opts := range waysOnDisk {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			must := func(want, got string, err error) {
+				t.Helper()
+				if err != nil || got != want {
+					t.Errorf("got %q, %v, want %q", got, err, want)
+				}
+			}
+			one := withRows(t, 1)
+			node := one.node(dir, opts...)
+			mustStart(t, node)
+			for _, row := range []string{"a=x", "b=y", "gone=z"} {
+				got, err := one.call(t, node, "Thing/Set", "k", row)
+				must("", got, err)
+				got, err = one.call(t, node, "Thing/Set", "sleeper", row)
+				must("", got, err)
+			}
+			waits := one.send(t, node, "Thing/Wait", "sleeper", "sleeps")
+			awaitInvocation(t, node, waits.ID(), func(i *adminv1.Invocation) bool { return i.GetEntries() >= 4 })
+			stopNode(t, node)
+
+			var runs atomic.Int32
+			two := withRows(t, 2, wrappedRows(1, &runs))
+			node = two.node(dir, opts...)
+			mustStart(t, node)
+			awaitInvocation(t, node, waits.ID(), func(i *adminv1.Invocation) bool { return i.GetCompletedAt() != nil })
+			got, err := two.call(t, node, "Thing/Get", "sleeper", "")
+			must("a=v2(x+sleeps)+done b=v2(y+sleeps)", got, err)
+
+			got, err = two.call(t, node, "Thing/Get", "k", "")
+			must("a=v2(x) b=v2(y) gone=v2(z)", got, err)
+			got, err = two.call(t, node, "Thing/Set", "k", "a=new")
+			must("v2(x)", got, err)
+			runs.Store(0)
+			got, err = two.call(t, node, "Thing/Get", "k", "")
+			must("a=new b=v2(y) gone=v2(z)", got, err)
+			if runs.Load() != 2 {
+				t.Errorf("%d migrations, want those of b and gone", runs.Load())
+			}
+			state := &adminv1.GetStateResponse{}
+			adminCall(t, node, "GetState", &adminv1.GetStateRequest{Service: "t.v1.Thing", Key: "k"}, state)
+			if rows := state.GetTables()[0].GetRows(); rows[0].GetValueJson() != `"new"` || !strings.Contains(rows[1].GetNote(), "of version 1: handlers see it migrated to version 2") {
+				t.Error(rows)
+			}
+			got, err = two.call(t, node, "Thing/Wait", "k", "w")
+			must("new+w", got, err)
+			got, err = two.call(t, node, "Thing/Set", "k", "bad=1")
+			must("", got, err)
+			stopNode(t, node)
+
+			three := withRows(t, 3, wrappedRows(2, nil))
+			node = three.node(dir, opts...)
+			mustStart(t, node)
+			got, err = three.call(t, node, "Thing/Get", "k", "")
+			must("a=v3(new+w+done) b=v3(v2(y)+w) bad=v3(1)", got, err)
+			got, err = three.call(t, node, "Thing/Set", "k", "bad=2")
+			must("v3(1)", got, err)
+			stopNode(t, node)
+			if err := two.node(dir, opts...).Start(t.Context()); err == nil || !strings.Contains(err.Error(), `table "lines" had version 3 and has 2`) {
+				t.Error(err)
+			}
+			node = two.node(dir, append(opts, cluster.WithBreakingChanges())...)
+			mustStart(t, node)
+			_, err = two.call(t, node, "Thing/Get", "k", "")
+			if actor.CodeOf(err) != actor.FailedPrecondition || !strings.Contains(err.Error(), `row "bad" in table lines of t.v1.Thing/k has version 3, and this build knows up to 2`) {
+				t.Error(err)
+			}
+			stopNode(t, node)
+		})
+	}
+}
+
+// TestRowMigrationFails: a row that can't be migrated concerns those that come to it.
+func TestRowMigrationFails(t *testing.T) {
+	dir := t.TempDir()
+	one := withRows(t, 1)
+	node := one.node(dir)
+	mustStart(t, node)
+	for _, row := range []string{"a=fine", "b=bad"} {
+		if _, err := one.call(t, node, "Thing/Set", "k", row); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stopNode(t, node)
+	two := withRows(t, 2, wrappedRows(1, nil))
+	node = two.node(dir)
+	mustStart(t, node)
+	defer stopNode(t, node)
+	const want = `row "b" in table lines of t.v1.Thing/k can't be migrated from version 1 to 2: on purpose`
+	for _, call := range []struct{ handler, root string }{{"Thing/Get", ""}, {"Thing/Set", "b=new"}} {
+		if _, err := two.call(t, node, call.handler, "k", call.root); actor.CodeOf(err) != actor.Internal || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", call.handler, err)
+		}
+	}
+	if got, err := two.call(t, node, "Thing/Set", "k", "a=new"); err != nil || got != "v2(fine)" {
+		t.Error(got, err)
+	}
+	waits := two.send(t, node, "Thing/Wait", "k", "w")
+	awaitInvocation(t, node, waits.ID(), func(i *adminv1.Invocation) bool {
+		return i.GetStatus() == adminv1.InvocationStatus_INVOCATION_STATUS_PAUSED && strings.Contains(i.GetLastFailure().GetMessage(), want)
+	})
+}
+
+// TestRowMigrationsAreChecked: as those of states.
+func TestRowMigrationsAreChecked(t *testing.T) {
+	elsewhere := wrappedRows(1, nil)
+	elsewhere.Table = "nowhere"
+	for want, p := range map[string]*program{
+		`table "lines": its version is 2, and StateMigrations has none: return actor.MigrateRows("lines", 1, …)`: withRows(t, 2),
+		`table "lines": there is no migration from version 2, but one from version 1`:                            withRows(t, 3, wrappedRows(1, nil)),
+		`from version 1, and table "lines": its version is 1: raise it to 2`:                                      withRows(t, 1, wrappedRows(1, nil)),
+		`a migration of table "nowhere", and there is no such table`:                                              withRows(t, 2, elsewhere),
+	} {
+		if err := p.node(t.TempDir()).Start(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %s: %v", want, err)
+		}
+	}
+}
+
+// TestLoopOverStoredRows: what a loop yields from the disk is not overwritten by what it reads on.
+func TestLoopOverStoredRows(t *testing.T) {
+	dir := t.TempDir()
+	p := withRows(t, 1)
+	node := p.node(dir)
+	mustStart(t, node)
+	var want []string
+	for i := range 300 {
+		row := fmt.Sprintf("%03d=%d", i, i*i)
+		want = append(want, row)
+		if _, err := p.call(t, node, "Thing/Set", "k", row); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stopNode(t, node)
+	node = p.node(dir)
+	mustStart(t, node)
+	defer stopNode(t, node)
+	if got, err := p.call(t, node, "Thing/Get", "k", ""); err != nil || got != strings.Join(want, " ") {
+		t.Errorf("%v\n%.400s", err, got)
+	}
+}

@@ -98,7 +98,7 @@ func describeService(service *schema.Service, file protoreflect.FileDescriptor, 
 		desc.StateType, desc.StateVersion = text, service.StateVersion
 	}
 	for _, table := range service.Tables {
-		desc.Tables = append(desc.Tables, actor.TableDesc{Name: table.Name, New: text})
+		desc.Tables = append(desc.Tables, actor.TableDesc{Name: table.Name, New: text, Version: table.Version})
 	}
 	for _, promise := range service.Promises {
 		desc.Promises = append(desc.Promises, actor.PromiseDesc{Name: promise.Name, New: text})

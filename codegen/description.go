@@ -41,7 +41,11 @@ func (w writer) slots(field, typeName string, slots []goSlot) {
 	}
 	w.P(field, ": []", actorIdent(typeName), "{")
 	for _, slot := range slots {
-		w.P("{Name: ", strconv.Quote(slot.name), ", New: ", w.newMessage(slot.message), "},")
+		version := ""
+		if slot.version > 1 {
+			version = ", Version: " + strconv.FormatUint(uint64(slot.version), 10)
+		}
+		w.P("{Name: ", strconv.Quote(slot.name), ", New: ", w.newMessage(slot.message), version, "},")
 	}
 	w.P("},")
 }

@@ -37,6 +37,7 @@ type goSlot struct {
 	goName  string
 	message protogen.GoIdent
 	option  []int32
+	version uint32
 }
 
 func newGoService(messages messageIndex, proto *protogen.Service, service *schema.Service) *goService {
@@ -49,10 +50,10 @@ func newGoService(messages messageIndex, proto *protogen.Service, service *schem
 		s.state = &ident
 	}
 	for _, table := range service.Tables {
-		s.tables = append(s.tables, goSlot{table.Name, goName(table.Name), messages[table.Message.FullName()], table.Option})
+		s.tables = append(s.tables, goSlot{table.Name, goName(table.Name), messages[table.Message.FullName()], table.Option, table.Version})
 	}
 	for _, promise := range service.Promises {
-		s.promises = append(s.promises, goSlot{promise.Name, goName(promise.Name), messages[promise.Message.FullName()], promise.Option})
+		s.promises = append(s.promises, goSlot{promise.Name, goName(promise.Name), messages[promise.Message.FullName()], promise.Option, 1})
 	}
 	return s
 }

@@ -19,7 +19,7 @@ func (c *comparison) service(before, after *schema.Service) {
 		return // the rest follows from it
 	}
 	c.state(before, after)
-	c.slots(KeptRows, after.Desc, "table", before.Tables, after.Tables, "its rows would be lost", "its stored rows would be misread")
+	c.slots(KeptRows, after.Desc, "table", before.Tables, after.Tables, "its rows would be lost", "its stored rows would be misread, unless you raise its version and add a migration")
 	c.slots(KeptPromises, after.Desc, "promise", before.Promises, after.Promises, "runs that wait for it would never end", "values already stored would be misread")
 	for _, method := range before.Methods {
 		c.method(after, method)
@@ -72,6 +72,9 @@ func (c *comparison) slots(kept Kept, desc protoreflect.Descriptor, what string,
 		switch {
 		case !ok:
 			c.affect(Breaking, affected, desc, schema.ServiceOption(), "%s %q is gone: %s; keep it (a renamed one is a new, empty one)", what, old.Name, ifGone)
+		case slot.Version < old.Version:
+			c.affect(Breaking, affected, desc, slot.Option, "%s %q had version %d and has %d: rows that were written since could not be read; keep the higher one", what, old.Name, old.Version, slot.Version)
+		case slot.Version > old.Version: // the migrations see to it
 		case slot.Message.FullName() != old.Message.FullName():
 			c.affect(Breaking, affected, desc, slot.Option, "%s %q was of type %q and is of type %q: %s; keep the type, or declare a new %s",
 				what, old.Name, old.Message.FullName(), slot.Message.FullName(), ifRetyped, what)

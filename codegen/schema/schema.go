@@ -31,6 +31,8 @@ type Slot struct {
 	Message protoreflect.MessageDescriptor
 	// Option is where the service declares it, for [Problemf].
 	Option []int32
+	// Version of a table's message, at least 1; of a promise's it is 1.
+	Version uint32
 }
 
 // Method is one rpc of a perdure service.

@@ -96,7 +96,7 @@ func (r *reader) tables(service *Service, tables []*perdurev1.Table) []Slot {
 			continue
 		}
 		if message := r.message(service.Desc, where, fmt.Sprintf("table %q", name), table.GetValue()); message != nil {
-			slots = append(slots, Slot{name, message, where})
+			slots = append(slots, Slot{name, message, where, max(table.GetVersion(), 1)})
 		}
 	}
 	return slots
@@ -121,7 +121,7 @@ func (r *reader) promises(service *Service, promises []*perdurev1.Promise) []Slo
 			continue
 		}
 		if message := r.message(service.Desc, where, fmt.Sprintf("promise %q", name), promise.GetType()); message != nil {
-			slots = append(slots, Slot{name, message, where})
+			slots = append(slots, Slot{name, message, where, 1})
 		}
 	}
 	return slots

@@ -51,7 +51,8 @@ func (s *Service) entry(own *recordv1.Target, index uint32, entry *recordv1.Entr
 		if put.GetDelete() {
 			out.Kind = "table_delete"
 		} else {
-			out.Input = payload(put.GetValue(), s.tableType(own, put.GetTable()), maxEntryBytes)
+			text, note := renderState(put.GetValue(), s.tableType(own, put.GetTable()), s.rowVersion(own, put.GetTable()), maxEntryBytes)
+			out.Input = &adminv1.Payload{Json: text, SizeBytes: uint64(len(put.GetValue())), Note: note}
 		}
 	case *recordv1.Entry_Awakeable:
 		out.Kind, waits = "awakeable", true
@@ -193,6 +194,17 @@ func (s *Service) stateType(of *recordv1.Target) func() proto.Message {
 		return desc.StateType
 	}
 	return nil
+}
+
+func (s *Service) rowVersion(of *recordv1.Target, name string) uint32 {
+	if desc := s.services[of.GetService()]; desc != nil {
+		for _, table := range desc.Tables {
+			if table.Name == name {
+				return table.Version
+			}
+		}
+	}
+	return 1
 }
 
 func (s *Service) tableType(of *recordv1.Target, name string) func() proto.Message {

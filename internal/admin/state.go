@@ -102,7 +102,7 @@ func page(table actor.TableDesc, rows *routing.Table, budget *int) *adminv1.Stat
 			more = true
 			break
 		}
-		text, note := render(row.Value, table.New, maxStateBytes)
+		text, note := renderState(row.Value, table.New, table.Version, maxStateBytes)
 		*budget -= len(row.Key) + len(text) + len(note)
 		out.Rows = append(out.Rows, &adminv1.StateTableRow{Key: row.Key, ValueJson: text, Note: note})
 	}
@@ -114,7 +114,7 @@ func page(table actor.TableDesc, rows *routing.Table, budget *int) *adminv1.Stat
 	return out
 }
 
-// renderState is render for a state. One of another version is of another type.
+// renderState is render for a state or a row. One of another version is of another type.
 func renderState(stored []byte, empty func() proto.Message, own uint32, limit int) (text, note string) {
 	version, message, err := table.ParseState(stored)
 	own = max(own, 1)

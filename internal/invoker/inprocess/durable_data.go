@@ -1,10 +1,7 @@
 package inprocess
 
 import (
-	"google.golang.org/protobuf/proto"
-
 	"github.com/perdure/perdure/internal/invoker"
-	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
 
@@ -105,13 +102,13 @@ func (d *durable) State() ([]byte, bool) {
 func (d *durable) SetState(value []byte, clear bool) {
 	d.mustEnter("State().Set", "")
 	if !clear {
-		value = d.method.service.stored(value)
+		value = d.method.service.state.stored(value)
 	}
 	set := &recordv1.SetState{Value: value, Clear: clear}
 	if !d.data.wrote {
 		set.First, set.Previous, set.HadPrevious = true, d.data.state, d.data.hasState
 	}
-	_, entry := d.record(&recordv1.Entry{Entry: &recordv1.Entry_SetState{SetState: set}}, d.method.service.sameState())
+	_, entry := d.record(&recordv1.Entry{Entry: &recordv1.Entry_SetState{SetState: set}}, d.method.service.state.same())
 	recorded := entry.GetSetState()
 	d.data.state, d.data.hasState, d.data.wrote = recorded.GetValue(), !recorded.GetClear(), true
 	d.data.migrated = migrated{}
@@ -122,6 +119,11 @@ func (d *durable) TableGet(table, key string) ([]byte, bool) {
 	value, ok, err := d.data.rows.get(table, key)
 	if err != nil {
 		d.Fail(errTable(table, err))
+	}
+	if ok {
+		if value, err = d.method.service.row(d.attempt.Target.Key, table, key, value); err != nil {
+			d.failToMigrate(err)
+		}
 	}
 	return value, ok
 }
@@ -137,13 +139,21 @@ func (d *durable) TableLen(table string) int {
 
 func (d *durable) TableScan(table, from string, yield func(string, []byte) bool) {
 	d.mustEnter("From of table ", table)
-	if err := d.data.rows.scan(table, from, yield); err != nil {
+	migrating, err := d.method.service.rows(&d.data.rows, d.attempt.Target.Key, table, from, yield)
+	if migrating != nil {
+		d.failToMigrate(migrating)
+	}
+	if err != nil {
 		d.Fail(errTable(table, err))
 	}
 }
 
 func (d *durable) TablePut(table, key string, value []byte, remove bool) {
 	d.mustEnter("Put of table ", table)
+	to := d.method.service.tableShape(table)
+	if !remove {
+		value = to.stored(value)
+	}
 	put := &recordv1.TablePut{Table: table, Key: key, Value: value, Delete: remove}
 	if d.next() == nil {
 		if _, err := d.data.lengthBefore(table); err != nil {
@@ -161,18 +171,7 @@ func (d *durable) TablePut(table, key string, value []byte, remove bool) {
 			d.data.had[rowName{table, key}] = had
 		}
 	}
-	_, entry := d.record(&recordv1.Entry{Entry: &recordv1.Entry_TablePut{TablePut: put}}, d.sameRow(table))
+	_, entry := d.record(&recordv1.Entry{Entry: &recordv1.Entry_TablePut{TablePut: put}}, to.same())
 	recorded := entry.GetTablePut()
 	d.data.rows.put(table, key, recorded.GetValue(), recorded.GetDelete())
-}
-
-func (d *durable) sameRow(table string) journal.SameValue { return sameMessage(d.tableType(table)) }
-
-func (d *durable) tableType(table string) func() proto.Message {
-	for _, described := range d.method.service.desc.Tables {
-		if described.Name == table {
-			return described.New
-		}
-	}
-	return nil
 }

@@ -99,8 +99,9 @@ type service struct {
 	desc    *actor.ServiceDesc
 	handler any
 	methods map[string]*method
-	// migrations by the version they start from, without a gap up to the current one.
-	migrations []actor.StateMigration
+	// state, and tables by name, as the handlers see them.
+	state  *shape
+	tables map[string]*shape
 }
 
 // method is one handler as it was registered.
@@ -141,7 +142,7 @@ func (inv *Invoker) Register(desc *actor.ServiceDesc, handler any) error {
 		return fmt.Errorf("register %s: it is registered already: one value serves every key", desc.Name)
 	}
 	added := &service{desc: desc, handler: handler, methods: make(map[string]*method, len(desc.Methods))}
-	if err := added.checkMigrations(); err != nil {
+	if err := added.takeShapes(); err != nil {
 		return err
 	}
 	for _, m := range desc.Methods {

@@ -179,6 +179,11 @@ func (r *read) TableGet(table, key string) ([]byte, bool) {
 	if err != nil {
 		r.Fail(errTable(table, err))
 	}
+	if ok {
+		if value, err = r.method.service.row(r.read.Target.Key, table, key, value); err != nil {
+			r.Fail(err)
+		}
+	}
 	return value, ok
 }
 
@@ -191,7 +196,11 @@ func (r *read) TableLen(table string) int {
 }
 
 func (r *read) TableScan(table, from string, yield func(string, []byte) bool) {
-	if err := r.rows.scan(table, from, yield); err != nil {
+	migrating, err := r.method.service.rows(&r.rows, r.read.Target.Key, table, from, yield)
+	if migrating != nil {
+		r.Fail(migrating)
+	}
+	if err != nil {
 		r.Fail(errTable(table, err))
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
-	"github.com/perdure/perdure/internal/table"
 )
 
 // show puts a value of a step into words for a divergence: JSON if its message is known here.
@@ -24,12 +23,9 @@ func (d *durable) show(of *recordv1.Entry, value []byte) string {
 	case *recordv1.Entry_Send:
 		empty = d.invoker.requestOf(step.Send.GetInvoke().GetTarget())
 	case *recordv1.Entry_SetState:
-		version, message, err := table.ParseState(value)
-		if err == nil && version == d.method.service.stateVersion() {
-			empty, value = d.method.service.desc.StateType, message
-		}
+		empty, value = d.method.service.state.shown(value)
 	case *recordv1.Entry_TablePut:
-		empty = d.tableType(step.TablePut.GetTable())
+		empty, value = d.method.service.tableShape(step.TablePut.GetTable()).shown(value)
 	}
 	if empty != nil {
 		message := empty()

@@ -20,7 +20,7 @@ func (t *transaction) SetState(value []byte, clear bool) {
 	defer t.leave()
 	t.migrated = migrated{!clear, value}
 	if !clear {
-		value = t.method.service.stored(value)
+		value = t.method.service.state.stored(value)
 	}
 	t.state, t.hasState, t.wrote = value, !clear, true
 }
@@ -31,6 +31,11 @@ func (t *transaction) TableGet(table, key string) ([]byte, bool) {
 	t.leave()
 	if err != nil {
 		t.Fail(errTable(table, err))
+	}
+	if ok {
+		if value, err = t.method.service.row(t.attempt.Target.Key, table, key, value); err != nil {
+			t.Fail(err)
+		}
 	}
 	return value, ok
 }
@@ -49,7 +54,11 @@ func (t *transaction) TableScan(table, from string, yield func(string, []byte) b
 	// Not within the guard: the loop's body makes steps.
 	t.mustEnter("From of table ", table)
 	t.leave()
-	if err := t.rows.scan(table, from, yield); err != nil {
+	migrating, err := t.method.service.rows(&t.rows, t.attempt.Target.Key, table, from, yield)
+	if migrating != nil {
+		t.Fail(migrating)
+	}
+	if err != nil {
 		t.Fail(errTable(table, err))
 	}
 }
@@ -57,6 +66,9 @@ func (t *transaction) TableScan(table, from string, yield func(string, []byte) b
 func (t *transaction) TablePut(table, key string, value []byte, remove bool) {
 	t.mustEnterWrite("Put of table ", table)
 	defer t.leave()
+	if !remove {
+		value = t.method.service.tableShape(table).stored(value)
+	}
 	t.rows.put(table, key, value, remove)
 }
 

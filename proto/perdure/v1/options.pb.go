@@ -478,9 +478,13 @@ func (x *ServiceOptions) GetStateVersion() uint32 {
 
 // A map from string to message kept next to an object's state, loaded entry by entry.
 type Table struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Version of the rows' message, from 1, which is the default. Raise it together with a change that
+	// the stored rows can't be read with as they are; the handler's StateMigrations says how a row of
+	// an older version becomes one of this.
+	Version       uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -527,6 +531,13 @@ func (x *Table) GetValue() string {
 		return x.Value
 	}
 	return ""
+}
+
+func (x *Table) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 type Promise struct {
@@ -1266,10 +1277,11 @@ const file_perdure_v1_options_proto_rawDesc = "" +
 	"\x06tables\x18\x03 \x03(\v2\x11.perdure.v1.TableR\x06tables\x12/\n" +
 	"\bpromises\x18\x04 \x03(\v2\x13.perdure.v1.PromiseR\bpromises\x126\n" +
 	"\bdefaults\x18\x05 \x01(\v2\x1a.perdure.v1.HandlerOptionsR\bdefaults\x12#\n" +
-	"\rstate_version\x18\b \x01(\rR\fstateVersion\"1\n" +
+	"\rstate_version\x18\b \x01(\rR\fstateVersion\"K\n" +
 	"\x05Table\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"1\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\"1\n" +
 	"\aPromise\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\"\xa7\x01\n" +

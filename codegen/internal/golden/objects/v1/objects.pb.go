@@ -737,21 +737,21 @@ const file_golden_objects_v1_objects_proto_rawDesc = "" +
 	"\x06number\x18\x01 \x01(\aB\x06Ҁ$\x02\b\x01R\x06number\"\x10\n" +
 	"\x0eLookUpResponse\"\x0e\n" +
 	"\fWatchRequest\"\x0f\n" +
-	"\rWatchResponse2\xdf\x04\n" +
+	"\rWatchResponse2\xe3\x04\n" +
 	"\rSensorService\x12M\n" +
 	"\x06Record\x12 .golden.objects.v1.RecordRequest\x1a!.golden.objects.v1.RecordResponse\x12_\n" +
 	"\fUndocumented\x12&.golden.objects.v1.UndocumentedRequest\x1a'.golden.objects.v1.UndocumentedResponse\x12\x97\x01\n" +
 	"\tCalibrate\x12#.golden.objects.v1.CalibrateRequest\x1a$.golden.objects.v1.CalibrateResponse\"?Ҁ$;\b\x01\x127\n" +
 	"\t\x12\x03\b\x90\x1c \x01(\x01\x1a\x05\b\x01\x10\xe8\a\"\x02\b\x012\x06\x10\x80ʵ\xee\x01:\x15\n" +
 	"\abenches\x10\x03\x18\x02\"\x02\b\x01(\x000\x01@\a\x12a\n" +
-	"\x06Latest\x12 .golden.objects.v1.LatestRequest\x1a!.golden.objects.v1.LatestResponse\"\x12Ҁ$\b\b\x02\x12\x04\x1a\x02\b\x05\x88\x02\x01\x90\x02\x01\x1a\xa0\x01Ҁ$\x9b\x01\b\x02\x12 golden.shared.v1.Reading.History\x1a\x0f\n" +
-	"\x06alarms\x12\x05Alarm\x1a\x1b\n" +
-	"\vdaily_means\x12\fAlarm.Limits*G\n" +
+	"\x06Latest\x12 .golden.objects.v1.LatestRequest\x1a!.golden.objects.v1.LatestResponse\"\x12Ҁ$\b\b\x02\x12\x04\x1a\x02\b\x05\x88\x02\x01\x90\x02\x01\x1a\xa4\x01Ҁ$\x9f\x01\b\x02\x12 golden.shared.v1.Reading.History\x1a\x0f\n" +
+	"\x06alarms\x12\x05Alarm\x1a\x1d\n" +
+	"\vdaily_means\x12\fAlarm.Limits\x18\x03*G\n" +
 	"\x12\n" +
 	"\x05\x10\x80\xe1\xeb\x17\x19\x00\x00\x00\x00\x00\x00\xf8? \n" +
 	"\x12\x02\bZ\"\x04\b\x80\xa3\x05*\x02\b\x1e:\x13\n" +
 	"\x03sky\x10\x04\"\b\bd\x12\x02\b<\x18\x05(2:\v\n" +
-	"\abenches\x18\x04@\xf4\x032g\n" +
+	"\abenches\x18\x04@\xf4\x03@\x022g\n" +
 	"\x0eKeyOnlyService\x12J\n" +
 	"\x05Touch\x12\x1f.golden.objects.v1.TouchRequest\x1a .golden.objects.v1.TouchResponse\x1a\tҀ$\x02\b\x02\x88\x02\x012\x83\x01\n" +
 	"\aCounter\x12V\n" +

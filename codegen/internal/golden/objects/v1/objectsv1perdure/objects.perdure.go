@@ -185,13 +185,14 @@ func (s SensorStub) LatestAsync(ctx context.Context, req *v1.LatestRequest, opts
 }
 
 var sensorDesc = actor.ServiceDesc{
-	Name:      SensorServiceName,
-	Kind:      actor.KindObject,
-	File:      v1.File_golden_objects_v1_objects_proto,
-	StateType: func() proto.Message { return new(v11.Reading_History) },
+	Name:         SensorServiceName,
+	Kind:         actor.KindObject,
+	File:         v1.File_golden_objects_v1_objects_proto,
+	StateType:    func() proto.Message { return new(v11.Reading_History) },
+	StateVersion: 2,
 	Tables: []actor.TableDesc{
 		{Name: "alarms", New: func() proto.Message { return new(v1.Alarm) }},
-		{Name: "daily_means", New: func() proto.Message { return new(v1.Alarm_Limits) }},
+		{Name: "daily_means", New: func() proto.Message { return new(v1.Alarm_Limits) }, Version: 3},
 	},
 	Methods: []*actor.MethodDesc{
 		{
