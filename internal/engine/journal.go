@@ -16,7 +16,10 @@ func (e *Engine) loadJournal(l *live, attempt *StartAttempt) error {
 	attempt.Known, attempt.Entries = b.Known, b.Last
 	attempt.LookAhead = b.More && l.row.JournalWrites != pages.WritesOf(false)
 	l.receives, l.writes = b.Receives || b.More, b.Writes || attempt.LookAhead
-	return nil
+	if l.tried = nil; b.Runs || b.More {
+		attempt.Tries, err = e.loadTries(l)
+	}
+	return err
 }
 
 // noteEntry keeps what the next attempt has to know of a journal that it is not started with as

@@ -39,9 +39,6 @@ func (e *Engine) start(l *live, now int64) error {
 			return e.quarantine(l, err, now)
 		}
 		l.entries = attempt.Entries
-		if attempt.Tries, err = e.loadTries(l); err != nil {
-			return e.quarantine(l, err, now)
-		}
 	}
 	var written bool
 	if l.call != nil {

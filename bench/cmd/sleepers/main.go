@@ -8,14 +8,19 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,10 +28,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/cluster"
 	shopv1 "github.com/perdure/perdure/examples/orders/gen/shop/v1"
 	"github.com/perdure/perdure/examples/orders/gen/shop/v1/shopv1perdure"
+	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
 
 func main() {
@@ -35,8 +44,9 @@ func main() {
 	after := flag.Duration("after", time.Minute, "when the first one wakes, from the start: making them must take less")
 	spread := flag.Duration("spread", 0, "time over which they wake; 0: all at one instant")
 	dir := flag.String("dir", "", "where the data goes; a temporary directory if empty")
+	profile := flag.String("cpuprofile", "", "where to write a CPU profile of the time in which they wake")
 	flag.Parse()
-	if err := run(*count, *callers, *after, *spread, *dir); err != nil {
+	if err := run(*count, *callers, *after, *spread, *dir, *profile); err != nil {
 		fmt.Fprintln(os.Stderr, "sleepers:", err)
 		os.Exit(1)
 	}
@@ -69,7 +79,7 @@ func (s *sleeper) Run(ctx shopv1perdure.OrderRunContext, _ *shopv1.RunRequest) (
 	return &shopv1.RunResponse{}, nil
 }
 
-func run(count, callers int, after, spread time.Duration, dir string) error {
+func run(count, callers int, after, spread time.Duration, dir, profile string) error {
 	if dir == "" {
 		var err error
 		if dir, err = os.MkdirTemp("", "perdure-sleepers-"); err != nil {
@@ -82,7 +92,7 @@ func run(count, callers int, after, spread time.Duration, dir string) error {
 		number, _ := strconv.Atoi(key)
 		return began.Add(after + time.Duration(float64(spread)*float64(number)/float64(count)))
 	}}
-	node := cluster.NewNode(cluster.WithDataDir(dir), cluster.WithoutListener(), cluster.WithInactivityTimeout(time.Nanosecond), cluster.WithRetention(time.Hour),
+	node := cluster.NewNode(cluster.WithDataDir(dir), cluster.WithListen("127.0.0.1:0"), cluster.WithInactivityTimeout(time.Nanosecond), cluster.WithRetention(time.Hour),
 		cluster.WithLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))))
 	shopv1perdure.RegisterOrderHandler(node, handler)
 	if err := node.Start(context.Background()); err != nil {
@@ -100,15 +110,22 @@ func run(count, callers int, after, spread time.Duration, dir string) error {
 	}
 	took := time.Since(began)
 	fmt.Printf("made: %d in %.1f s, %.0f a second\n", count, took.Seconds(), float64(count)/took.Seconds())
-	for runtime.NumGoroutine() > 1000 && time.Since(began) < after {
-		time.Sleep(100 * time.Millisecond) // until the last ones are suspended
+	if err := settle(node.URL(), began.Add(after)); err != nil {
+		return err
 	}
-	time.Sleep(2 * time.Second) // and what they wrote is in the store
 	runtime.GC()
 	fmt.Printf("asleep: heap %d MiB before, %d MiB now (%d bytes each); resident %d MiB; on disk %d MiB (%d bytes each); %d goroutines\n",
 		before>>20, heap()>>20, max(int64(heap())-int64(before), 0)/int64(count), resident()>>20, size(dir)>>20, size(dir)/int64(count), runtime.NumGoroutine())
 	if early := handler.woken.Load(); early > 0 {
 		return fmt.Errorf("%d woke before all were made: raise -after", early)
+	}
+	if profile != "" {
+		time.Sleep(time.Until(began.Add(after)))
+		stop, err := profiled(profile)
+		if err != nil {
+			return err
+		}
+		defer stop()
 	}
 	deadline := began.Add(after + spread + 30*time.Minute)
 	for int(handler.woken.Load()) < count {
@@ -123,6 +140,101 @@ func run(count, callers int, after, spread time.Duration, dir string) error {
 	fmt.Printf("woken: %d in %.1f s, %.0f a second; late by %d ms (median), %d ms (99 %%), %d ms (most); resident %d MiB\n",
 		count, woke.Seconds(), float64(count)/woke.Seconds(), at(0.5), at(0.99), at(1), resident()>>20)
 	return nil
+}
+
+// profiled records what the CPU does until stop is called.
+func profiled(path string) (stop func(), err error) {
+	file, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = file.Close()
+	}, nil
+}
+
+// settle waits until all are asleep and the store has what they wrote: until no invocation has
+// anything to do and no partition applies records any more.
+func settle(node string, deadline time.Time) error {
+	for {
+		time.Sleep(100 * time.Millisecond) // polling
+		if time.Now().After(deadline) {
+			return errors.New("the last ones are not asleep when the first ones wake: raise -after")
+		}
+		busy, err := anyBusy(node)
+		if err != nil {
+			return err
+		}
+		if busy {
+			continue
+		}
+		before, err := applied(node)
+		if err != nil {
+			return err
+		}
+		time.Sleep(300 * time.Millisecond) // far longer than a batch takes
+		after, err := applied(node)
+		if err != nil {
+			return err
+		}
+		if slices.Equal(before, after) {
+			return nil
+		}
+	}
+}
+
+// anyBusy reports whether an invocation is neither asleep nor done.
+func anyBusy(node string) (bool, error) {
+	request := &adminv1.ListInvocationsRequest{PageSize: 1, Status: []adminv1.InvocationStatus{
+		adminv1.InvocationStatus_INVOCATION_STATUS_SCHEDULED, adminv1.InvocationStatus_INVOCATION_STATUS_QUEUED,
+		adminv1.InvocationStatus_INVOCATION_STATUS_RUNNING, adminv1.InvocationStatus_INVOCATION_STATUS_BACKING_OFF,
+	}}
+	for {
+		found := &adminv1.ListInvocationsResponse{}
+		if err := call(node, "ListInvocations", request, found); err != nil {
+			return false, err
+		}
+		if len(found.GetInvocations()) > 0 || found.GetNextPageToken() == "" {
+			return len(found.GetInvocations()) > 0, nil
+		}
+		request.PageToken = found.GetNextPageToken()
+	}
+}
+
+// applied are the indexes of the last records in the store, by partition.
+func applied(node string) ([]uint64, error) {
+	found := &adminv1.GetNodeResponse{}
+	err := call(node, "GetNode", &adminv1.GetNodeRequest{}, found)
+	var indexes []uint64
+	for _, partition := range found.GetPartitions() {
+		indexes = append(indexes, partition.GetAppliedIndex())
+	}
+	return indexes, err
+}
+
+// call calls an rpc of the node's AdminService.
+func call(node, name string, in, out proto.Message) error {
+	body, err := protojson.Marshal(in)
+	if err != nil {
+		return err
+	}
+	response, err := http.Post(node+"/perdure.admin.v1.AdminService/"+name, "application/json", bytes.NewReader(body)) //nolint:noctx // the process ends with it
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s %s", name, response.Status, text)
+	}
+	if err != nil {
+		return err
+	}
+	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(text, out)
 }
 
 // each calls fn for 0 to count-1 from many goroutines, and returns the first error.

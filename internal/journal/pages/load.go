@@ -21,8 +21,8 @@ type Beginning struct {
 	// Last is the index of the journal's last entry, and More says that it is not in Entries.
 	Last uint32
 	More bool
-	// Receives and Writes: Entries have a Receive, or a write to the object.
-	Receives, Writes bool
+	// Receives, Writes and Runs: Entries have a Receive, a write to the object, a Run.
+	Receives, Writes, Runs bool
 }
 
 // Writes reports whether an entry is a write to the object's state or tables.
@@ -38,9 +38,18 @@ func WritesOf(some bool) recordv1.JournalWrites {
 	return recordv1.JournalWrites_JOURNAL_WRITES_NONE
 }
 
+// shortEntries is up to how many entries a journal is read row by row: that costs less than scans,
+// which begin in each file of the store, while most of the files can tell a key that they lack it.
+const shortEntries = 4
+
 // Load reads the beginning of a journal that follows the entry start, its request: at most so many
 // entries. The entry known is there, if it is not 0.
 func Load(rows Rows, id invocation.ID, start, known uint32, most int) (*Beginning, error) {
+	if entries := max(known, start) - start; entries <= shortEntries && int(entries) <= most {
+		if b, err := short(rows, id, start, start+entries); b != nil || err != nil {
+			return b, err
+		}
+	}
 	b := &Beginning{Last: start}
 	budget, found := journalPageBytes, false
 	var decodeErr error
@@ -63,9 +72,7 @@ func Load(rows Rows, id invocation.ID, start, known uint32, most int) (*Beginnin
 			return true
 		}
 		budget -= len(value)
-		b.Last = index
-		b.Entries = append(b.Entries, entry)
-		b.Receives, b.Writes = b.Receives || entry.GetReceive() != nil, b.Writes || Writes(entry)
+		b.add(index, entry)
 		return true
 	})
 	if err == nil {
@@ -82,6 +89,62 @@ func Load(rows Rows, id invocation.ID, start, known uint32, most int) (*Beginnin
 		return nil, fmt.Errorf("journal of %s: %w", id, err)
 	}
 	return b, b.load(rows, id, start, last)
+}
+
+func (b *Beginning) add(index uint32, entry *recordv1.Entry) {
+	b.Last = index
+	b.Entries = append(b.Entries, entry)
+	b.Receives, b.Writes, b.Runs = b.Receives || entry.GetReceive() != nil, b.Writes || Writes(entry), b.Runs || entry.GetRun() != nil
+}
+
+// short reads a journal that ends with the entry last, if nothing has been added since and it is
+// not large. It returns nil if either is so.
+func short(rows Rows, id invocation.ID, start, last uint32) (*Beginning, error) {
+	b := &Beginning{Last: start, Known: last, Completions: map[uint32]*recordv1.Completion{}}
+	size := 0
+	read := func(key []byte, into proto.Message) (bool, error) {
+		value, ok, err := rows.Get(key)
+		if err == nil && ok {
+			size += len(value)
+			err = proto.Unmarshal(value, into)
+		}
+		return ok, err
+	}
+	if _, more, err := rows.Get(table.Journal(id, last+1)); more || err != nil {
+		return nil, err
+	}
+	for index := start; index <= last; index++ {
+		entry := &recordv1.Entry{}
+		ok, err := read(table.Journal(id, index), entry)
+		switch {
+		case err == nil && !ok && index == start:
+			err = fmt.Errorf("entry %d, the request, is missing", start)
+		case err == nil && !ok:
+			err = fmt.Errorf("entry %d is missing", index)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("journal of %s: %w", id, err)
+		}
+		if index == start {
+			b.Input, size = entry.GetInput().GetValue(), 0
+			continue
+		}
+		b.add(index, entry)
+		if Writes(entry) || entry.GetVersion() != nil {
+			continue // these never complete
+		}
+		completion := &recordv1.Completion{}
+		if ok, err = read(table.Completion(id, index), completion); err != nil {
+			return nil, fmt.Errorf("completions of %s: %w", id, err)
+		}
+		if ok {
+			b.Completions[index] = completion
+		}
+	}
+	if size > journalPageBytes {
+		return nil, nil // it is read in pages
+	}
+	return b, nil
 }
 
 func (b *Beginning) load(rows Rows, id invocation.ID, first, last uint32) error {
