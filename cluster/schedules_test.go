@@ -216,6 +216,7 @@ func TestTriggeredSchedule(t *testing.T) {
 		if _, err := trigger("two", false); actor.CodeOf(err) != actor.FailedPrecondition || !strings.Contains(err.Error(), "overlaps") {
 			t.Errorf("while one is under way: %v", err)
 		}
+		synctest.Wait() // The invocation may be another partition's.
 		if fired := s.look(first.InvocationId).GetInvocation().GetFiredBy(); fired.GetSchedule() != "x" || fired.GetNumber() != 1 || !fired.GetDueAt().AsTime().Equal(epoch) {
 			t.Error(fired)
 		}
