@@ -410,8 +410,8 @@ func TestRowMigrationsAreChecked(t *testing.T) {
 	for want, p := range map[string]*program{
 		`table "lines": its version is 2, and StateMigrations has none: return actor.MigrateRows("lines", 1, …)`: withRows(t, 2),
 		`table "lines": there is no migration from version 2, but one from version 1`:                            withRows(t, 3, wrappedRows(1, nil)),
-		`from version 1, and table "lines": its version is 1: raise it to 2`:                                      withRows(t, 1, wrappedRows(1, nil)),
-		`a migration of table "nowhere", and there is no such table`:                                              withRows(t, 2, elsewhere),
+		`from version 1, and table "lines": its version is 1: raise it to 2`:                                     withRows(t, 1, wrappedRows(1, nil)),
+		`a migration of table "nowhere", and there is no such table`:                                             withRows(t, 2, elsewhere),
 	} {
 		if err := p.node(t.TempDir()).Start(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %s: %v", want, err)
