@@ -316,6 +316,7 @@ func (e *Engine) finishCall(l *live, result *recordv1.Result, entries []*recordv
 	envelope, answer, own := transaction.NewJoined[Tell]()
 	own.Partition, own.Epoch, own.Writes = e.config.Partition, c.branch.number, c.branch.Writes()
 	answer.From, answer.Caller, answer.Attempt, answer.Index, answer.Result = e.config.Partition, c.join.Caller, c.join.Attempt, c.join.Index, result
+	answer.Part = c.join.Part
 	answer.Members = append(appendKnown(answer.Members, c.members), own)
 	answer.Undone = transaction.RecordPaths(undone)
 	c.answer = &envelope.Peer

@@ -83,10 +83,10 @@ func (w *bank) checkTask(t *task, times, place map[int64]int) (history.Txn, bool
 			w.fail("%s was never answered", t.node.name)
 		}
 	}
-	if (t.meddled || w.odds.tangled) && outcome == history.Unknown { // What was cut off shows in what is left of it.
+	meddled := t.meddled || w.odds.tangled || t.fickle
+	if meddled && outcome == history.Unknown { // What was cut off shows in what is left of it.
 		appends = slices.DeleteFunc(slices.Clone(all), func(o history.Op) bool { return times[o.Value] == 0 })
 	}
-	meddled := t.meddled || w.odds.tangled
 	ops := t.ops
 	switch {
 	case outcome == history.Aborted && total > 0:
@@ -97,6 +97,8 @@ func (w *bank) checkTask(t *task, times, place map[int64]int) (history.Txn, bool
 			w.fail("%s failed, which nothing in it does: %s", t.node.name, t.refused)
 		}
 		ops = all
+	case outcome == history.Committed && t.fickle && total != countAppends(ops, times):
+		w.fail("%s committed and says %v, and %d of its appends took effect: %v", t.node.name, ops, total, all)
 	case outcome == history.Committed && !meddled && (!succeeds || n != len(appends) || total != n):
 		w.fail("%s committed, should be %v, with %d of %d appends", t.node.name, succeeds, n, len(appends))
 	case outcome == history.Unknown && !meddled && total != 0 && (!succeeds || n != len(appends) || total != n):
@@ -113,11 +115,11 @@ func (w *bank) checkTask(t *task, times, place map[int64]int) (history.Txn, bool
 	}
 	if t.sender != nil && total > 0 {
 		_, sent, sends := t.sender.expect()
-		if t.sender.outcome == history.Aborted && t.sender.ended || !t.sender.meddled && !slices.Contains(sends, t) {
+		if t.sender.outcome == history.Aborted && t.sender.ended || !t.sender.meddled && !t.sender.fickle && !slices.Contains(sends, t) {
 			w.fail("%s was sent by %s, which did not commit", t.node.name, t.sender.node.name)
 		}
 		for _, o := range sent {
-			if times[o.Value] == 0 && !t.sender.meddled {
+			if times[o.Value] == 0 && !t.sender.meddled && !t.sender.fickle {
 				w.fail("%s was sent by %s, whose append of %d is missing", t.node.name, t.sender.node.name, o.Value)
 			}
 		}
@@ -126,7 +128,7 @@ func (w *bank) checkTask(t *task, times, place map[int64]int) (history.Txn, bool
 		for _, s := range sends {
 			ok, all, _ := s.expect()
 			for _, o := range all {
-				if ok && times[o.Value] != 1 && !s.meddled && w.now < 25_000 {
+				if ok && times[o.Value] != 1 && !s.meddled && !s.fickle && w.now < 25_000 {
 					w.fail("%s committed, and %s, which it sent, did not happen", t.node.name, s.node.name)
 				}
 			}
@@ -145,23 +147,46 @@ func (n *node) appends() (all []history.Op) {
 		if o.kind == opAppend {
 			all = append(all, history.Append(n.key, o.value))
 		}
-		if o.child != nil {
-			all = append(all, o.child.appends()...)
+		for _, called := range o.called() {
+			all = append(all, called.appends()...)
 		}
 	}
 	return all
 }
 
+// called are the handlers that an operation may call.
+func (o *nodeOp) called() (all []*node) {
+	for _, n := range []*node{o.child, o.other} {
+		if n != nil {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// countAppends is how many of a transaction's appends took effect, or -1 if not all did.
+func countAppends(ops []history.Op, times map[int64]int) (n int) {
+	for _, o := range ops {
+		if o.Append {
+			if times[o.Value] != 1 {
+				return -1
+			}
+			n++
+		}
+	}
+	return n
+}
+
 // concurrent: some of the handlers run at one time.
 func (n *node) concurrent() bool {
-	return slices.ContainsFunc(n.ops, func(o nodeOp) bool { return o.kind == opAsync || o.child != nil && o.child.concurrent() })
+	return slices.ContainsFunc(n.ops, func(o nodeOp) bool { return o.kind == opAsync || slices.ContainsFunc(o.called(), (*node).concurrent) })
 }
 
 // checkRows: rows of tables are written together with the state.
 func (w *bank) checkRows(n *node, times map[int64]int) {
 	for _, o := range n.ops {
-		if o.child != nil {
-			w.checkRows(o.child, times)
+		for _, called := range o.called() {
+			w.checkRows(called, times)
 		}
 		if o.kind != opAppend || !o.row {
 			continue

@@ -26,6 +26,7 @@ type handler struct {
 	waiting uint32
 	failed  string
 	hasFail bool
+	fickle  bool // this attempt makes the other calls
 	ended   bool // and waits for its transaction
 	log     []logged
 
@@ -43,6 +44,7 @@ func (p *part) startHandler(e *StartAttempt) {
 	h := &handler{
 		part: p, id: e.ID, number: e.Row.Attempt, node: n, row: e.Row, list: parseList(string(e.State)),
 		calls: map[uint32]*nodeOp{}, done: map[uint32]bool{},
+		fickle: n.task.fickle && w.chance(50),
 	}
 	if n.mode == invocation.ModeDurable {
 		h.step, h.index = len(e.Journal), uint32(len(e.Journal))
@@ -72,6 +74,13 @@ func (h *handler) notify(c *recordv1.Completion) {
 		h.part.world.fail("%s hears twice of call %d", h.node.name, c.Entry)
 	}
 	delete(h.calls, c.Entry)
+	said := strings.TrimPrefix(c.Result.GetError().GetMessage(), failed)
+	if c.Result.GetError() == nil {
+		said = string(c.Result.Value)
+	}
+	if by, _, ok := strings.Cut(said, ":"); ok && strings.HasPrefix(by, "n") && by != o.child.name && h.part.world.nodes[by] != nil {
+		h.part.world.fail("%s calls %s and hears what %s says", h.node.name, o.child.name, by)
+	}
 	if c.Result.GetError() == nil {
 		h.log = append(h.log, parseLog(string(c.Result.Value))...)
 		return
@@ -122,6 +131,9 @@ func (h *handler) advance() (waiting bool) {
 				h.entries = append(h.entries, &recordv1.Entry{Entry: &recordv1.Entry_Send{Send: &recordv1.Send{Invoke: o.task.invoke()}}})
 			case opCall, opAsync:
 				h.index++
+				if o.other != nil && h.fickle {
+					o = &nodeOp{kind: o.kind, child: o.other, catch: o.catch}
+				}
 				h.calls[h.index] = o
 				if o.kind == opCall {
 					h.waiting = h.index
@@ -141,9 +153,9 @@ func (h *handler) advance() (waiting bool) {
 }
 
 func (h *handler) finish() {
-	result := &recordv1.Result{Value: []byte(formatLog(h.log))}
+	result := &recordv1.Result{Value: []byte(h.node.name + ":" + formatLog(h.log))}
 	if h.hasFail || h.node.fails {
-		result = &recordv1.Result{Error: &recordv1.Error{Code: 9, Message: failed + formatLog(h.log)}}
+		result = &recordv1.Result{Error: &recordv1.Error{Code: 9, Message: failed + h.node.name + ":" + formatLog(h.log)}}
 	}
 	if h.dirty {
 		h.entries = append(h.entries, stateEntry(h.list))

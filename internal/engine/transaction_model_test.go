@@ -35,7 +35,7 @@ func TestTransactions(t *testing.T) {
 		}
 		return
 	}
-	worlds := 3000
+	worlds := 4000
 	if testing.Short() {
 		worlds = 300
 	}
@@ -54,7 +54,7 @@ func TestTransactions(t *testing.T) {
 type odds struct {
 	partitions, objects, tasks int
 	// in percent
-	lose, double, fail, keyless, async, read, durable int
+	lose, double, fail, keyless, async, read, durable, fickle int
 	// watch is how often somebody looks at all objects when one caller has its answer, and plain
 	// how many tasks call nobody.
 	watch, plain int
@@ -71,16 +71,25 @@ func drawOdds(r *rand.Rand) odds {
 		partitions: 2 + r.Intn(3), objects: some(1, 2, 2, 3, 4, 6), tasks: 1 + r.Intn(10),
 		lose: some(0, 0, 0, 2, 10), double: some(0, 0, 3, 15), fail: some(0, 0, 5, 25), keyless: some(10, 50, 80),
 		async: some(0, 30, 80), read: some(0, 20, 60), durable: some(0, 0, 15, 40), tangled: r.Intn(4) == 0,
-		watch: some(0, 0, 30), patience: some(1, 1, 2, 64),
+		fickle: some(0, 0, 20, 50),
+		watch:  some(0, 0, 30), patience: some(1, 1, 2, 64),
 	}
 	if r.Intn(2) == 0 { // Few objects, and somebody looks at them wherever a transaction stands.
 		o.objects, o.tasks, o.keyless, o.read, o.watch, o.plain = 2+r.Intn(2), 4+r.Intn(12), 80, some(20, 60), 100, some(30, 60)
 		o.durable = some(0, 0, 20)
 	}
+	rerun := r.Intn(3) == 0
+	if rerun { // Partitions lose their leaders while handlers within handlers are at work.
+		o.partitions, o.objects, o.tasks, o.keyless, o.fickle, o.durable, o.tangled = 3+r.Intn(2), 3+r.Intn(4), 1+r.Intn(3), some(30, 80), 70, 0, false
+		o.lose, o.double, o.fail, o.async, o.plain, o.watch = 0, 0, 0, some(0, 0, 30), 0, 0
+	}
 	o.weights = map[string]int{
 		"ask": some(3, 10, 40), "again": 3, "advance": 40, "mail": some(20, 50), "flush": some(5, 20), "resend": some(0, 1),
 		"time": some(0, 1, 4), "crash": some(0, 0, 0, 1, 3), "cancel": some(0, 0, 1), "kill": some(0, 0, 1),
 		"timeout": some(0, 0, 0, 1), "restart": some(0, 0, 1), "read": some(0, 2, 8), "suspend": 3,
+	}
+	if rerun {
+		maps.Copy(o.weights, map[string]int{"advance": 30, "mail": 20, "flush": 20, "crash": some(3, 6), "time": some(6, 12), "cancel": 0, "kill": 0, "timeout": 0, "restart": 0, "read": 0})
 	}
 	return o
 }
@@ -144,6 +153,9 @@ func describeNode(n *node) string {
 			text += strconv.FormatInt(o.value, 10)
 		case o.child != nil:
 			text += describeNode(o.child)
+			if o.other != nil {
+				text += "|" + describeNode(o.other)
+			}
 			if o.catch {
 				text += "?"
 			}

@@ -30,6 +30,9 @@ type nodeOp struct {
 	value int64
 	row   bool // an append writes a row of a table too
 	child *node
+	// other is what an attempt may call instead: what a handler does may depend on what it has read,
+	// or on anything else, and it may run several times.
+	other *node
 	catch bool // the handler goes on if the child fails
 	task  *task
 }
@@ -65,6 +68,7 @@ type task struct {
 	began, endedAt  int64
 	refused         string // with what error it failed
 	meddled         bool   // cancelled, killed, or one of its handlers timed out
+	fickle          bool   // some of its handlers do not the same in each attempt
 }
 
 // durableOp is an append of a DURABLE handler, which is a transaction of its own.
@@ -179,6 +183,9 @@ func (w *bank) drawNode(t *task, above, depth int, mode invocation.Mode) *node {
 			childMode = invocation.ModeRead // else it would call on and on
 		}
 		o.child = w.drawNode(t, above, max(left, 0), childMode)
+		if w.chance(w.odds.fickle) {
+			o.other, t.fickle = w.drawNode(t, above, max(left, 0), childMode), true
+		}
 		at := w.rng.Intn(len(n.ops) + 1)
 		n.ops = slices.Insert(n.ops, at, o)
 	}
@@ -194,7 +201,7 @@ func (w *bank) drawNode(t *task, above, depth int, mode invocation.Mode) *node {
 }
 
 // expect says whether a handler succeeds if nothing but its own program makes it fail, and
-// which appends then take effect.
+// which appends then take effect. It does not know of a task that is fickle.
 func (n *node) expect(held, outer []string) (ok bool, appends []history.Op, sends []*task) {
 	if n.key != "" {
 		held = append(slices.Clone(held), n.key)
@@ -264,7 +271,9 @@ func formatLog(log []logged) string {
 	return out.String()
 }
 
+// parseLog reads what a handler says, after its name.
 func parseLog(text string) (log []logged) {
+	_, text, _ = strings.Cut(text, ":")
 	for part := range strings.SplitSeq(text, ";") {
 		if part == "" {
 			continue

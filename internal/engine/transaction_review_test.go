@@ -216,3 +216,18 @@ func TestCallsOfAHandlerThatRunsAnew(t *testing.T) {
 		}
 	}
 }
+
+// What answers a call that a handler made before it ran anew does not answer the one that it makes
+// in its place.
+func TestAnswerToAHandlerThatRunsAnew(t *testing.T) {
+	s := newScript()
+	out := s.run(t, "invoke t token=1 input=one now=1000\ncall t index=1 key=fay input=b\ncall b index=1 key=kim input=k\n"+
+		"hold joined\nfinish k error=old\nrestart partition=2\ntick now=3000\ncall b index=1 key=dan input=other\nrelease joined")
+	if !strings.Contains(out, "partition 2 hears joined t/7.1 call 1 error") || strings.Contains(out, "notify b") {
+		t.Errorf("b hears of a call that it has not made:\n%s", out)
+	}
+	out = s.run(t, "finish other set=2\nfinish b value=b\nfinish t value=done")
+	if !strings.Contains(out, "notify b") || !strings.Contains(out, `reply 1 "done"`) {
+		t.Errorf("it did not end:\n%s", out)
+	}
+}

@@ -204,6 +204,8 @@ func (e *Engine) answered(id transaction.ID, answer *recordv1.Joined, now int64)
 	}
 	undone := transaction.AddPaths(nil, answer.Undone)
 	switch {
+	case l.call != nil && l.call.branch.number != answer.Part:
+		return nil // It answers what the handler called before it began anew.
 	case l.call != nil && l.call.branch.ID == id:
 		l.call.members = append(l.call.members, answer.Members...)
 		l.call.undone = transaction.AddPaths(l.call.undone, answer.Undone)

@@ -791,8 +791,11 @@ type Joined struct {
 	Index   uint32                 `protobuf:"varint,4,opt,name=index" json:"index,omitempty"`
 	Result  *Result                `protobuf:"bytes,5,opt,name=result" json:"result,omitempty"`
 	// Everybody whom the call made part of the transaction, the one who answers included.
-	Members       []*Member `protobuf:"bytes,6,rep,name=members" json:"members,omitempty"`
-	Undone        [][]byte  `protobuf:"bytes,7,rep,name=undone" json:"undone,omitempty"`
+	Members []*Member `protobuf:"bytes,6,rep,name=members" json:"members,omitempty"`
+	Undone  [][]byte  `protobuf:"bytes,7,rep,name=undone" json:"undone,omitempty"`
+	// As in Join: a handler that has begun anew in another leadership may have made another call in
+	// the place of the one that this answers.
+	Part          uint64 `protobuf:"varint,8,opt,name=part" json:"part,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -874,6 +877,13 @@ func (x *Joined) GetUndone() [][]byte {
 		return x.Undone
 	}
 	return nil
+}
+
+func (x *Joined) GetPart() uint64 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
 }
 
 // Prepare asks a participant for its promise.
@@ -1668,7 +1678,7 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	" \x01(\bR\awounded\x12\x10\n" +
 	"\x03try\x18\v \x01(\rR\x03try\x12\x18\n" +
 	"\areserve\x18\f \x01(\bR\areserve\x12\x12\n" +
-	"\x04part\x18\r \x01(\x04R\x04part\"\xe4\x01\n" +
+	"\x04part\x18\r \x01(\x04R\x04part\"\xf8\x01\n" +
 	"\x06Joined\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\fR\x06caller\x12\x18\n" +
@@ -1676,7 +1686,8 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	"\x05index\x18\x04 \x01(\rR\x05index\x121\n" +
 	"\x06result\x18\x05 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\x123\n" +
 	"\amembers\x18\x06 \x03(\v2\x19.perdure.record.v1.MemberR\amembers\x12\x16\n" +
-	"\x06undone\x18\a \x03(\fR\x06undone\"\xae\x01\n" +
+	"\x06undone\x18\a \x03(\fR\x06undone\x12\x12\n" +
+	"\x04part\x18\b \x01(\x04R\x04part\"\xae\x01\n" +
 	"\aPrepare\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06undone\x18\x02 \x03(\fR\x06undone\x12\x18\n" +
