@@ -58,6 +58,10 @@ func (g *fakeGroup) Propose(epoch, sequence uint64, payload []byte) error {
 	return nil
 }
 
+func newFakeGroup(t *testing.T) *fakeGroup {
+	return &fakeGroup{t: t, store: memstore.New(memstore.Options{})}
+}
+
 func (g *fakeGroup) ReadBarrier(ctx context.Context) error {
 	if g.barrier == nil {
 		return nil
@@ -140,7 +144,7 @@ func (m *manual) attempt(i int) *invoker.Attempt {
 // withPartition runs a test on one partition over a fakeGroup, in a synctest bubble.
 func withPartition(t *testing.T, inv invoker.Invoker, test func(t *testing.T, r *Router, g *fakeGroup)) {
 	synctest.Test(t, func(t *testing.T) {
-		g := &fakeGroup{t: t, store: memstore.New(memstore.Options{})}
+		g := newFakeGroup(t)
 		router, err := NewRouter(Config{Invoker: inv, Partitions: 1}, func(_ uint32, p *Partition) Group {
 			g.listener = p
 			return g

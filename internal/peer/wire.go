@@ -121,7 +121,7 @@ func stateFrom(state *peerv1.State) *routing.ObjectState {
 
 func filterOf(f routing.Filter) *peerv1.InvocationsQuery {
 	query := &peerv1.InvocationsQuery{
-		Service: f.Service, Key: f.Key, Handler: f.Handler, Statuses: f.Statuses, KeyPrefix: []byte(f.KeyPrefix),
+		Service: f.Service, Key: f.Key, Handler: f.Handler, Deployment: f.Deployment, Statuses: f.Statuses, KeyPrefix: []byte(f.KeyPrefix),
 		CreatedFrom: f.CreatedFrom, CreatedBefore: f.CreatedBefore, Limit: pageSize(f.Limit), Scan: int32(min(f.Scan, 1<<30)),
 	}
 	if !f.After.IsZero() {
@@ -135,7 +135,7 @@ func filterOf(f routing.Filter) *peerv1.InvocationsQuery {
 
 func filterFrom(query *peerv1.InvocationsQuery) routing.Filter {
 	return routing.Filter{
-		Service: query.Service, Key: query.Key, Handler: query.Handler, Statuses: query.Statuses, KeyPrefix: string(query.KeyPrefix),
+		Service: query.Service, Key: query.Key, Handler: query.Handler, Deployment: query.Deployment, Statuses: query.Statuses, KeyPrefix: string(query.KeyPrefix),
 		CreatedFrom: query.CreatedFrom, CreatedBefore: query.CreatedBefore,
 		After: idFrom(query.After), Until: idFrom(query.Until), Limit: int(query.Limit), Scan: int(query.Scan),
 	}

@@ -76,11 +76,27 @@ type node struct {
 // newWorld starts nodes 1 to n; partition i is led by node i mod n + 1.
 func newWorld(t testing.TB, nodes int, partitions uint32, seed uint64) *world {
 	t.Helper()
+	return startWorld(t, nodes, make([]*group, partitions), seed)
+}
+
+// newWorldOn starts nodes with the data that other groups have.
+func newWorldOn(t testing.TB, nodes int, data []*group) *world {
+	t.Helper()
+	return startWorld(t, nodes, data, 1)
+}
+
+func startWorld(t testing.TB, nodes int, data []*group, seed uint64) *world {
+	t.Helper()
+	partitions := uint32(len(data))
 	w := &world{t: t, partitions: partitions, chance: &chance{}, nodes: map[uint64]*node{}}
 	w.chance.mu.rand = rand.New(rand.NewPCG(seed, 1))
-	for id := range partitions {
+	for id, from := range data {
+		store := memstore.New(memstore.Options{})
+		if from != nil {
+			store = from.store
+		}
 		w.groups = append(w.groups, &group{
-			world: w, id: id + 1, store: memstore.New(memstore.Options{}), durable: make(chan proposal, 1000), replicas: map[uint64]*replicated{},
+			world: w, id: uint32(id) + 1, store: store, durable: make(chan proposal, 1000), replicas: map[uint64]*replicated{},
 		})
 	}
 	logger := slog.New(slog.DiscardHandler)
@@ -310,6 +326,7 @@ type accounts struct {
 
 func (accounts) Deposit(ctx bank.AccountTxContext, req *bankv1.DepositRequest) (*bankv1.DepositResponse, error) {
 	balance := ctx.State().Get().GetBalance() + req.Amount
+	ctx.Ledger().Put(fmt.Sprint(balance), &bankv1.LedgerEntry{Amount: req.Amount})
 	ctx.State().Set(&bankv1.AccountState{Balance: balance})
 	return &bankv1.DepositResponse{Balance: balance}, nil
 }
@@ -327,8 +344,12 @@ func (accounts) Balance(ctx bank.AccountReadContext, _ *bankv1.BalanceRequest) (
 	return &bankv1.BalanceResponse{Balance: ctx.State().Get().GetBalance()}, nil
 }
 
-// CloseOut takes three seconds.
-func (accounts) CloseOut(ctx bank.AccountDurableContext, _ *bankv1.CloseOutRequest) (*bankv1.CloseOutResponse, error) {
+// CloseOut takes three seconds, or waits for its first entry, an awakeable.
+func (accounts) CloseOut(ctx bank.AccountDurableContext, req *bankv1.CloseOutRequest) (*bankv1.CloseOutResponse, error) {
+	if req.Iban == "wait" {
+		_, err := actor.NewAwakeable[string](ctx).Await(ctx)
+		return &bankv1.CloseOutResponse{}, err
+	}
 	return &bankv1.CloseOutResponse{}, actor.Sleep(ctx, 3*time.Second)
 }
 

@@ -1591,6 +1591,7 @@ type InvocationsQuery struct {
 	Until         []byte                 `protobuf:"bytes,9,opt,name=until" json:"until,omitempty"`
 	Limit         int32                  `protobuf:"varint,10,opt,name=limit" json:"limit,omitempty"`
 	Scan          int32                  `protobuf:"varint,11,opt,name=scan" json:"scan,omitempty"`
+	Deployment    string                 `protobuf:"bytes,12,opt,name=deployment" json:"deployment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1700,6 +1701,13 @@ func (x *InvocationsQuery) GetScan() int32 {
 		return x.Scan
 	}
 	return 0
+}
+
+func (x *InvocationsQuery) GetDeployment() string {
+	if x != nil {
+		return x.Deployment
+	}
+	return ""
 }
 
 type InvocationsPage struct {
@@ -2909,7 +2917,7 @@ const file_perdure_peer_v1_peer_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\x06change\x18\x02 \x01(\v2!.perdure.record.v1.ScheduleChangeR\x06change\"\"\n" +
 	"\fScheduleName\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xce\x02\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xee\x02\n" +
 	"\x10InvocationsQuery\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
@@ -2923,7 +2931,10 @@ const file_perdure_peer_v1_peer_proto_rawDesc = "" +
 	"\x05until\x18\t \x01(\fR\x05until\x12\x14\n" +
 	"\x05limit\x18\n" +
 	" \x01(\x05R\x05limit\x12\x12\n" +
-	"\x04scan\x18\v \x01(\x05R\x04scan\"n\n" +
+	"\x04scan\x18\v \x01(\x05R\x04scan\x12\x1e\n" +
+	"\n" +
+	"deployment\x18\f \x01(\tR\n" +
+	"deployment\"n\n" +
 	"\x0fInvocationsPage\x12-\n" +
 	"\x05found\x18\x01 \x03(\v2\x17.perdure.peer.v1.ListedR\x05found\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\fR\x04next\x12\x18\n" +
