@@ -163,6 +163,22 @@ func TestCut(t *testing.T) {
 	Reach(t, a, b)
 }
 
+// TestNodeThatComesBackIsReached: as soon as it connects, without waiting for the next try.
+func TestNodeThatComesBackIsReached(t *testing.T) {
+	a := Start(t, tcp, 1, func(n *Node) { n.Config.Timing.Retry, n.Config.Timing.RetryMax = time.Hour, time.Hour })
+	b := Start(t, tcp, 2, nil)
+	address := b.Address
+	b.Stop()
+	a.SetAddresses(map[uint64]string{2: address})
+	Eventually(t, "a failed attempt", func() bool {
+		trouble := a.Messenger.(*transport.Transport).Peers()[0].Trouble
+		return strings.Contains(trouble.Error(), "connect to")
+	})
+	b = Start(t, tcp, 2, func(n *Node) { n.Config.Listen = address })
+	b.SetAddresses(map[uint64]string{1: a.Address})
+	Reach(t, a, b)
+}
+
 // TestStall: a node that takes nothing for long is given up, for frames and for streams, though its
 // connections answer pings.
 func TestStall(t *testing.T) {

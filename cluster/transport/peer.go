@@ -29,6 +29,8 @@ type peer struct {
 	wake chan struct{}
 	// moved has room for one: the address changed.
 	moved chan struct{}
+	// back has room for one: the node has connected to this one, so it can be reached again.
+	back chan struct{}
 	// ctx ends, by cancel, when the peer is removed or the transport stops.
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -50,7 +52,7 @@ type peer struct {
 }
 
 func newPeer(t *Transport, id uint64, address string) *peer {
-	p := &peer{t: t, id: id, wake: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
+	p := &peer{t: t, id: id, wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), back: make(chan struct{}, 1)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.address, p.mu.open = address, true
 	p.mu.status.Trouble = errors.New("not connected yet")
@@ -82,6 +84,20 @@ func (p *peer) move(address string) {
 	p.streams.renew()
 	select {
 	case p.moved <- struct{}{}:
+	default:
+	}
+}
+
+// heard says that the node has connected to this one.
+func (p *peer) heard() {
+	p.mu.Lock()
+	connected := p.mu.status.Connected
+	p.mu.Unlock()
+	if connected {
+		return
+	}
+	select {
+	case p.back <- struct{}{}:
 	default:
 	}
 }
@@ -183,6 +199,8 @@ func (p *peer) run(ctx context.Context) {
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
+		case <-p.back:
+			p.reopen()
 		case <-p.moved:
 			p.reopen()
 			retry, refusedRetry = timing.Retry, timing.RefusedRetry
@@ -368,6 +386,10 @@ func (p *peer) whyEnded(stream interface{ Receive(any) error }, err error) error
 }
 
 func (p *peer) connected(welcome *transportv1.Welcome, address string) {
+	select {
+	case <-p.back: // no news any more
+	default:
+	}
 	p.mu.Lock()
 	p.mu.open = true
 	again := p.mu.status.Connected

@@ -340,6 +340,9 @@ func (s *service) frames(ctx context.Context, _ connect.Spec, stream connect.Ser
 	if err := stream.Send(&transportv1.FramesResponse{Welcome: &transportv1.Welcome{Node: s.t.config.NodeID, Version: version, Build: s.t.config.Build}}); err != nil {
 		return err
 	}
+	if p := (*s.t.peers.Load())[from]; p != nil {
+		p.heard()
+	}
 	began := time.Now()
 	for {
 		// A new one each time: the handler keeps the frames.
