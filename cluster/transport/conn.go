@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +35,20 @@ func (c *conn) Do(request *http.Request) (*http.Response, error) {
 	if err := c.http.Reserve(); err != nil {
 		return nil, unsent{err}
 	}
-	return c.http.RoundTrip(request)
+	response, err := c.http.RoundTrip(request)
+	if err != nil && slices.Contains(unprocessed, err.Error()) {
+		return nil, unsent{err}
+	}
+	return response, err
+}
+
+// unprocessed are the errors by which net/http says that the other end has not seen a request, or
+// promised (by GOAWAY, when it stops) to do nothing with it. It retries on the same ones, and has
+// no names for them; if it changes its words, the outcome is unknown, which is no lie.
+var unprocessed = []string{
+	"http2: client conn not usable",
+	"http2: client conn could not be established",
+	"http2: Transport received Server's graceful shutdown GOAWAY",
 }
 
 func (c *conn) close() { _ = c.http.Close() }

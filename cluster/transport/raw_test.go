@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"testing"
 	"time"
@@ -95,4 +96,52 @@ func TestHelloIsAwaitedForAWhile(t *testing.T) {
 	if err := stream.Receive(&response); err != nil || response.GetRefusal().GetReason() != transportv1.Reason_REASON_NOT_MEMBER {
 		t.Errorf("an empty hello: %v %v", &response, err)
 	}
+}
+
+// TestOldConnectionsAreCutOff: of peers that don't replace theirs.
+func TestOldConnectionsAreCutOff(t *testing.T) {
+	n := Start(t, tcp, 2, func(n *Node) { n.Config.Timing.ConnectionAge = 20 * time.Millisecond })
+	hello := &transportv1.Hello{ClusterId: "c", From: 9, To: 2, MinVersion: 1, MaxVersion: 1}
+	stream := raw(t, n, "Frames")
+	send(t, stream, &transportv1.FramesRequest{Hello: hello})
+	var response transportv1.FramesResponse
+	if err := stream.Receive(&response); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		var last transportv1.FramesResponse
+		ended <- stream.Receive(&last)
+	}()
+	Eventually(t, "the stream of frames ends", func() bool {
+		_ = stream.Send(&transportv1.FramesRequest{Frames: []*transportv1.Frame{{Kind: 1}}})
+		select {
+		case err := <-ended:
+			if connect.CodeOf(err) != connect.CodeAborted {
+				t.Errorf("it ended with %v", err)
+			}
+			return true
+		default:
+			return false
+		}
+	})
+
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	carrier := &http.Transport{Protocols: protocols}
+	defer carrier.CloseIdleConnections()
+	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: carrier}, "http://"+n.Address))
+	connections := 0
+	Eventually(t, "calls take a third connection", func() bool {
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+			if !got.Reused {
+				connections++
+			}
+		}})
+		var response transportv1.CallResponse
+		if err := client.CallUnary(ctx, connect.Spec{Procedure: "/perdure.transport.v1.TransportService/Call"}, &transportv1.CallRequest{Hello: hello, Method: "m"}, &response); err != nil || string(response.Response) != "9 m " {
+			t.Fatalf("a call: %v %v", &response, err)
+		}
+		return connections == 3
+	})
 }
