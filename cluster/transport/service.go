@@ -78,7 +78,7 @@ func (s *service) server(base context.Context) *http.Server {
 		},
 		MaxHeaderBytes:    64 << 10,
 		ReadHeaderTimeout: config.Timing.Hello,
-		IdleTimeout:       2 * config.Timing.ConnectionAge,
+		IdleTimeout:       max(2*config.Timing.ConnectionAge, time.Minute),
 		HTTP2: &http.HTTP2Config{
 			// Those who keep to the limits never wait for a stream.
 			MaxConcurrentStreams:          config.Limits.Calls + config.Limits.Streams + 16,
