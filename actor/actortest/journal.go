@@ -67,7 +67,9 @@ func (n *Node) Journal(t testing.TB, invocationID string) []Entry {
 	request := &adminv1.GetInvocationRequest{InvocationId: invocationID, PageSize: routing.MaxPage}
 	var entries []Entry
 	for {
-		page, err := n.admin.GetInvocation(context.Background(), request)
+		page, err := led(func() (*adminv1.GetInvocationResponse, error) {
+			return n.admin.GetInvocation(context.Background(), request)
+		})
 		if err != nil {
 			t.Fatalf("journal of %s: %v", invocationID, err)
 		}
@@ -81,6 +83,19 @@ func (n *Node) Journal(t testing.TB, invocationID string) []Entry {
 		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
 			return entries
 		}
+	}
+}
+
+// led asks until the partition has a leader: it may have none at a test's start, and for a while
+// when it loses one.
+func led[T any](ask func() (T, error)) (T, error) {
+	for waited := time.Duration(0); ; waited += 10 * time.Millisecond {
+		got, err := ask()
+		failed, ok := errors.AsType[*routing.Error](err)
+		if !ok || failed.Code != routing.CodeUnavailable || waited >= time.Minute {
+			return got, err
+		}
+		time.Sleep(10 * time.Millisecond) // fake time: until everybody has done what they can
 	}
 }
 

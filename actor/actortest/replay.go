@@ -65,7 +65,7 @@ func (n *Node) Export(t testing.TB, invocationID, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := admin.Export(context.Background(), n.router, id)
+	data, err := led(func() ([]byte, error) { return admin.Export(context.Background(), n.router, id) })
 	if err != nil {
 		t.Fatalf("export %s: %v", invocationID, err)
 	}
