@@ -3,6 +3,7 @@ package engine
 import (
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/schedule"
 )
 
 // Effect is something the leader does. The set is closed: the types below. Gated effects leave
@@ -138,6 +139,9 @@ const (
 	RetryOther RetryReason = 4
 )
 
+// ScheduleMoved says, for the metrics, what became of due times of a schedule.
+type ScheduleMoved struct{ schedule.Moved }
+
 // ArmTimer says that a timer was written for that instant.
 type ArmTimer struct{ At int64 }
 
@@ -182,6 +186,9 @@ func (*TransactionEnded) Gated() bool { return true }
 
 // Gated is false.
 func (*TransactionRetried) Gated() bool { return false }
+
+// Gated is true: what a crash takes back happens again.
+func (*ScheduleMoved) Gated() bool { return true }
 
 // Gated is false: a timer that fires too early finds nothing to do.
 func (*ArmTimer) Gated() bool { return false }

@@ -26,7 +26,7 @@ func (ev *ChangeSchedule) evaluate(e *Engine, now int64) error {
 	if err != nil {
 		return err
 	}
-	wokeAt := s.State.GetWakeAt()
+	before := schedule.StandingOf(s.State)
 	step, err := s.Change(ev.Change, e.nextSequence(), now)
 	if refused, ok := errors.AsType[*schedule.Refused](err); ok {
 		if ev.Token != 0 {
@@ -45,7 +45,7 @@ func (ev *ChangeSchedule) evaluate(e *Engine, now int64) error {
 		}
 		e.effect(&Reply{Token: ev.Token, Result: &recordv1.Result{Value: value}})
 	}
-	return e.takeStep(s, step, wokeAt, now)
+	return e.takeStep(s, step, before, now)
 }
 
 // loadSchedule reads a schedule's rows; name may be empty if it is not known.
@@ -74,10 +74,11 @@ func (e *Engine) loadSchedule(id invocation.ID, name string) (*schedule.Schedule
 
 // takeStep writes what became of a schedule and starts what it fires: all of it one record, with
 // the timer that takes the place of the one before.
-func (e *Engine) takeStep(s *schedule.Schedule, step schedule.Step, wokeAt, now int64) error {
+func (e *Engine) takeStep(s *schedule.Schedule, step schedule.Step, before schedule.Standing, now int64) error {
 	if !step.Changed {
 		return nil
 	}
+	wokeAt := before.WakeAt
 	id := schedule.ID(s.Name)
 	timer := table.Timer{At: wokeAt, Kind: table.TimerSchedule, ID: id}
 	if wokeAt != 0 && (step.Deleted || wokeAt != s.State.WakeAt) {
@@ -109,6 +110,9 @@ func (e *Engine) takeStep(s *schedule.Schedule, step schedule.Step, wokeAt, now 
 			return err
 		}
 	}
+	if moved := s.Moved(step, before); moved != nil {
+		e.effect(&ScheduleMoved{*moved})
+	}
 	for _, firing := range step.Fire {
 		if err := e.invoke(s.Invoke(firing), now); err != nil {
 			return err
@@ -135,11 +139,12 @@ func (e *Engine) fireSchedule(timer table.Timer, now int64) error {
 		e.delete(timer.Key()) // It has another timer, or is gone.
 		return nil
 	}
+	before := schedule.StandingOf(s.State)
 	step, err := s.Advance(now)
 	if err != nil {
 		return fmt.Errorf("schedule %q: %w", s.Name, err)
 	}
-	return e.takeStep(s, step, timer.At, now)
+	return e.takeStep(s, step, before, now)
 }
 
 // endScheduled tells a schedule how a firing ended, wherever it lives.
@@ -156,13 +161,13 @@ func (e *Engine) scheduledEnded(end *recordv1.ScheduledEnd, now int64) error {
 	if err != nil {
 		return err
 	}
-	wokeAt := s.State.GetWakeAt()
+	before := schedule.StandingOf(s.State)
 	if !s.Ended(end, now) {
 		return nil // It was deleted, and perhaps made anew.
 	}
 	// What comes next fires by its timer and not from here: one firing that ends at once after
 	// the other would make one record of all.
-	return e.takeStep(s, schedule.Step{Changed: true}, wokeAt, now)
+	return e.takeStep(s, schedule.Step{Changed: true}, before, now)
 }
 
 // maxEndText bounds what a schedule keeps of why a firing failed.

@@ -451,6 +451,8 @@ func (s *script) effect(effect Effect) string {
 		return fmt.Sprintf("permit of %s after %d ms", e.Limit, e.Waited)
 	case *PermitRefused:
 		return "refusal by " + e.Limit
+	case *ScheduleMoved:
+		return fmt.Sprintf("schedule: %d fired, late by %d ms, %d skipped, %d missed", e.Fired, e.Late, e.Skipped, e.Missed)
 	case *TransactionRetried:
 		return fmt.Sprintf("transaction retried, reason %d", e.Reason)
 	}

@@ -65,6 +65,11 @@ func (p *Partition) act(l *leadership, effect engine.Effect) {
 		p.meter.PermitRefused(e.Limit)
 	case *engine.TransactionRetried:
 		p.meter.TransactionRetried(reasonOf(e.Reason))
+	case *engine.ScheduleMoved:
+		p.meter.ScheduleMoved(e.Fired, e.Skipped, e.Missed)
+		for _, late := range e.Late {
+			p.meter.ScheduleFired(time.Duration(late) * time.Millisecond)
+		}
 	case *engine.ArmTimer:
 		l.nextTimer, l.timerFloor = min(l.nextTimer, e.At), min(l.timerFloor, e.At)
 	}

@@ -49,6 +49,9 @@ func (s *Schedule) takeDue(step *Step, now int64) error {
 			return err
 		}
 		s.offer(step, &recordv1.Firing{DueAt: due, Origin: recordv1.Origin_ORIGIN_DUE})
+		if bugDue && now-due >= 200 {
+			s.offer(step, &recordv1.Firing{DueAt: due, Origin: recordv1.Origin_ORIGIN_DUE, Overlaps: true})
+		}
 	}
 	return nil
 }

@@ -21,6 +21,8 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 		model  = "../engine -run TestModel -rapid.checks=2000 -rapid.nofailfile -rapid.shrinktime=1s"
 		worlds = "../engine -run TestTransactions$ -model.for=15s"
 		faults = "../partition -run Leadership|TestReplyWaits"
+		due    = "../schedule -run TestEveryDueTimeIsAccountedFor"
+		firing = "../engine -run TestFiringsSurviveEverything"
 		crash  = "../../cluster/replica -run TestCrashAtEveryStep|TestPowerCut"
 		nodes  = "../../cluster/replica -run TestWorlds -failfast -world.runs 40"
 		votes  = "../../cluster/replica -run TestElections -failfast -world.runs 100"
@@ -33,6 +35,7 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 		// Not dedup: ids that follow from the caller's journal make a repeated message harmless to
 		// everything that the simulation's handlers do. A signal would count twice: see the model.
 		{"gate", whole}, {"idempotency", whole}, {"timer", whole},
+		{"due", due}, {"due", firing},
 		{"decision", worlds}, {"unlock", worlds}, {"prepared", worlds}, {"wound", worlds},
 		{"decision", whole}, {"unlock", whole}, {"prepared", whole}, {"wound", whole},
 	} {

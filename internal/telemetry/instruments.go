@@ -15,19 +15,22 @@ import (
 type Instruments struct {
 	meter metric.Meter
 
-	calls           metric.Int64Counter
-	callDuration    metric.Float64Histogram
-	attemptsStarted metric.Int64Counter
-	attemptsEnded   metric.Int64Counter
-	recordEvents    metric.Int64Histogram
-	appends         metric.Float64Histogram
-	commits         metric.Float64Histogram
-	timerLateness   metric.Float64Histogram
-	transactions    metric.Float64Histogram
-	limitWaits      metric.Float64Histogram
-	limitRefusals   metric.Int64Counter
+	calls            metric.Int64Counter
+	callDuration     metric.Float64Histogram
+	attemptsStarted  metric.Int64Counter
+	attemptsEnded    metric.Int64Counter
+	recordEvents     metric.Int64Histogram
+	appends          metric.Float64Histogram
+	commits          metric.Float64Histogram
+	timerLateness    metric.Float64Histogram
+	scheduleLateness metric.Float64Histogram
+	transactions     metric.Float64Histogram
+	limitWaits       metric.Float64Histogram
+	limitRefusals    metric.Int64Counter
 	// How a transaction ended, as a label.
 	committed, rolledBack metric.MeasurementOption
+	// What became of a schedule's due time, as a label.
+	fired, skipped, missed metric.MeasurementOption
 
 	mu struct {
 		sync.Mutex
@@ -53,7 +56,8 @@ func NewInstruments(provider metric.MeterProvider) (*Instruments, error) {
 	outcome := func(value string) metric.MeasurementOption {
 		return metric.WithAttributeSet(attribute.NewSet(attribute.String("outcome", value)))
 	}
-	i := &Instruments{meter: meter, committed: outcome("committed"), rolledBack: outcome("rolled_back")}
+	i := &Instruments{meter: meter, committed: outcome("committed"), rolledBack: outcome("rolled_back"),
+		fired: outcome("fired"), skipped: outcome("skipped"), missed: outcome("missed")}
 	var problems []error
 	counter := func(target *metric.Int64Counter, name, unit, about string) {
 		made, err := meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(about))
@@ -79,6 +83,7 @@ func NewInstruments(provider metric.MeterProvider) (*Instruments, error) {
 	i.recordEvents = events
 	seconds(&i.appends, "perdure.log.append.duration", "Time of one append to the node log, its fdatasync included.", latencyBuckets)
 	seconds(&i.commits, "perdure.store.commit.duration", "Time of one commit of the store.", latencyBuckets)
+	seconds(&i.scheduleLateness, "perdure.schedule.lateness", "Time from a schedule's due time to its firing.", latenessBuckets)
 	seconds(&i.timerLateness, "perdure.timer.lateness", "Time from when a timer was due to when it fired.", latenessBuckets)
 	seconds(&i.transactions, "perdure.transaction.duration", "Time from a transaction's first call of another object to its decision, over all its tries.", transactionBuckets)
 	if err := errors.Join(append(problems, i.observeCounts(), i.observeRuntime())...); err != nil {

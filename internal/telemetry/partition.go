@@ -77,8 +77,9 @@ type Partition struct {
 	received, duplicate atomic.Int64
 	leaderships         atomic.Int64
 
-	committed, rolledBack atomic.Int64
-	retries               [retryReasons]atomic.Int64
+	committed, rolledBack  atomic.Int64
+	fired, skipped, missed atomic.Int64
+	retries                [retryReasons]atomic.Int64
 }
 
 type handlerName struct{ service, handler string }
@@ -131,6 +132,23 @@ func (p *Partition) TimerFired(late time.Duration) {
 	if p != nil {
 		p.timers.Add(1)
 		p.instruments.timerLateness.Record(context.Background(), max(late, 0).Seconds())
+	}
+}
+
+// ScheduleMoved counts what became of due times of a schedule: how many fired, by hand too, how many
+// were skipped because of a firing before them, how many were missed because no node was there.
+func (p *Partition) ScheduleMoved(fired int, skipped, missed uint64) {
+	if p != nil {
+		p.fired.Add(int64(fired))
+		p.skipped.Add(int64(skipped))
+		p.missed.Add(int64(missed))
+	}
+}
+
+// ScheduleFired measures by how much a due time fired late, its jitter included.
+func (p *Partition) ScheduleFired(late time.Duration) {
+	if p != nil {
+		p.instruments.scheduleLateness.Record(context.Background(), max(late, 0).Seconds())
 	}
 }
 
@@ -208,6 +226,7 @@ func (i *Instruments) observeCounts() error {
 	duplicates := counter("perdure.messages.duplicates", "{message}", "Messages from other partitions that had been received before.")
 	leaderships := counter("perdure.leadership.changes", "{change}", "Times this node became a partition's leader.")
 	transactions := counter("perdure.transactions", "{transaction}", "Transactions over several objects that were decided.")
+	schedules := counter("perdure.schedule.firings", "{firing}", "Due times of schedules that fired, were skipped or were missed.")
 	retries := counter("perdure.transaction.retries", "{try}", "Tries at a transaction that were followed by another.")
 	if err := errors.Join(problems...); err != nil {
 		return err
@@ -245,6 +264,9 @@ func (i *Instruments) observeCounts() error {
 		observer.ObserveInt64(leaderships, sum(func(p *Partition) *atomic.Int64 { return &p.leaderships }))
 		observer.ObserveInt64(transactions, sum(func(p *Partition) *atomic.Int64 { return &p.committed }), i.committed)
 		observer.ObserveInt64(transactions, sum(func(p *Partition) *atomic.Int64 { return &p.rolledBack }), i.rolledBack)
+		observer.ObserveInt64(schedules, sum(func(p *Partition) *atomic.Int64 { return &p.fired }), i.fired)
+		observer.ObserveInt64(schedules, sum(func(p *Partition) *atomic.Int64 { return &p.skipped }), i.skipped)
+		observer.ObserveInt64(schedules, sum(func(p *Partition) *atomic.Int64 { return &p.missed }), i.missed)
 		for reason, label := range reasons {
 			observer.ObserveInt64(retries, sum(func(p *Partition) *atomic.Int64 { return &p.retries[reason] }), label)
 		}

@@ -54,6 +54,8 @@ func TestOff(t *testing.T) {
 		partition.Entry(telemetry.EntryCall)
 		partition.Record(3, 100)
 		partition.TimerFired(time.Millisecond)
+		partition.ScheduleMoved(1, 2, 3)
+		partition.ScheduleFired(time.Millisecond)
 		partition.MessageSent(false)
 		partition.MessageReceived(true)
 		partition.Leading()
@@ -144,6 +146,9 @@ func TestExport(t *testing.T) {
 	on.Instruments().Partition().Entry(telemetry.EntryRun)
 	partition.Record(5, 1000)
 	partition.TimerFired(30 * time.Millisecond)
+	partition.ScheduleMoved(1, 2, 3)
+	on.Instruments().Partition().ScheduleMoved(4, 0, 0)
+	partition.ScheduleFired(700 * time.Millisecond)
 	partition.TransactionEnded(true, 4*time.Millisecond)
 	on.Instruments().Partition().TransactionEnded(true, 8*time.Millisecond)
 	partition.TransactionEnded(false, 2*time.Second)
@@ -168,6 +173,8 @@ func TestExport(t *testing.T) {
 		`perdure_log_append_duration_seconds_bucket{le="0.0005"} 1`, `perdure_journal_entries_total{kind="run"} 2`,
 		"perdure_records_total 1\n", "perdure_records_size_bytes_total 1000\n", "perdure_record_events_sum 5\n",
 		`perdure_timer_lateness_seconds_bucket{le="0.05"} 1`, "perdure_timers_fired_total 1\n", "perdure_inbox_depth 42\n",
+		`perdure_schedule_firings_total{outcome="fired"} 5`, `perdure_schedule_firings_total{outcome="skipped"} 2`, `perdure_schedule_firings_total{outcome="missed"} 3`,
+		`perdure_schedule_lateness_seconds_bucket{le="1"} 1`, `perdure_schedule_lateness_seconds_bucket{le="0.5"} 0`,
 		`perdure_transactions_total{outcome="committed"} 2`, `perdure_transactions_total{outcome="rolled_back"} 1`,
 		`perdure_transaction_duration_seconds_bucket{outcome="committed",le="0.005"} 1`, `perdure_transaction_duration_seconds_sum{outcome="rolled_back"} 2`,
 		`perdure_transaction_retries_total{reason="blocked"} 1`, `perdure_transaction_retries_total{reason="other"} 1`, `perdure_transaction_retries_total{reason="wound"} 0`,
