@@ -49,7 +49,7 @@ func (r *Router) InvocationsOf(ctx context.Context, ids []uint32, filter routing
 	if budget <= 0 {
 		budget = routing.DefaultScan
 	}
-	if !filter.Until.IsZero() && bytes.Compare(filter.After[:], filter.Until[:]) >= 0 {
+	if len(partitions) == 0 || !filter.Until.IsZero() && bytes.Compare(filter.After[:], filter.Until[:]) >= 0 {
 		return &routing.InvocationsPage{}, nil
 	}
 	if filter.Service != "" && filter.Key != "" {

@@ -34,6 +34,9 @@ func (r *Router) some(ids []uint32) ([]*Partition, error) {
 	if ids == nil {
 		return r.partitions, nil
 	}
+	if len(ids) > len(r.partitions) {
+		return nil, routing.Errorf(routing.CodeInvalidArgument, "%d partitions are asked for; there are %d", len(ids), len(r.partitions))
+	}
 	partitions := make([]*Partition, 0, len(ids))
 	for _, id := range ids {
 		if id < 1 || id > uint32(len(r.partitions)) {
