@@ -286,7 +286,18 @@ func (r *Router) Read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Resul
 // Attach implements routing.Router. It changes nothing, so it may always be made again; it waits
 // wherever the partition is led by then.
 func (r *Router) Attach(ctx context.Context, id invocation.ID) (*recordv1.Result, error) {
-	return simply(ctx, r, r.of(id), reading, func(ctx context.Context, local *partition.Router) (*recordv1.Result, error) {
+	of := r.of(id)
+	if r.here(of) {
+		result, err := r.local().Attach(ctx, id)
+		if !r.lost(err) {
+			return result, err
+		}
+	}
+	return r.attach(ctx, of, id)
+}
+
+func (r *Router) attach(ctx context.Context, of uint32, id invocation.ID) (*recordv1.Result, error) {
+	return simply(ctx, r, of, reading, func(ctx context.Context, local *partition.Router) (*recordv1.Result, error) {
 		return local.Attach(ctx, id)
 	}, &peerv1.Request{Ask: &peerv1.Request_Attach{Attach: idOf(id)}}, resultOf)
 }
