@@ -29,7 +29,7 @@ func (p *Partition) mustConfirm(l *leadership, effect engine.Effect) bool {
 	default:
 		return false
 	}
-	return !shown && p.group.ReadBarrier(over) != nil
+	return !shown && !bugConfirm && p.group.ReadBarrier(over) != nil
 }
 
 // over is a context that has ended.
