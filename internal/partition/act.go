@@ -14,6 +14,7 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/journal/pages"
+	"github.com/perdure/perdure/internal/partition/rows"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 )
@@ -126,7 +127,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Input:           e.Input,
 		State:           e.State,
 		HasState:        e.HasState,
-		Tables:          tables{data: l.view, object: target.Object()},
+		Tables:          rows.Tables(l.view, target.Object()),
 		Writes:          e.Writes,
 		Journal:         e.Journal,
 		Completions:     e.Completions,
@@ -147,7 +148,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Host:            l.host,
 	}
 	if mode == invocation.ModeRead {
-		started.Promise = promiseOf(l.view, target.Object())
+		started.Promise = rows.Promise(l.view, target.Object())
 	}
 	if row.DeadlineAt != 0 {
 		started.Deadline = time.UnixMilli(row.DeadlineAt)

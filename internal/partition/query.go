@@ -3,20 +3,14 @@ package partition
 import (
 	"context"
 	"fmt"
-	"math"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal/pages"
+	"github.com/perdure/perdure/internal/partition/rows"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/table"
 )
-
-// pageBytes bounds the journal entries, and the rows of tables, that one query reads; a page
-// ends early rather than hold more, but has at least one.
-const pageBytes = 4 << 20
 
 func pageLimit(asked int) int {
 	if asked <= 0 || asked > routing.MaxPage {
@@ -42,7 +36,7 @@ func (r *Router) Journal(ctx context.Context, id invocation.ID, after uint32, li
 	}
 	defer s.release()
 	detail := &routing.InvocationDetail{ID: id, Row: &recordv1.Invocation{}, After: after, Completions: map[uint32]*recordv1.Completion{}}
-	found, err := getMessage(s, table.Invocation(id), detail.Row)
+	found, err := rows.Message(s, table.Invocation(id), detail.Row)
 	if err != nil {
 		return nil, damaged(id, err)
 	}
@@ -52,7 +46,7 @@ func (r *Router) Journal(ctx context.Context, id invocation.ID, after uint32, li
 	input := &recordv1.Entry{}
 	start := detail.Row.GetJournalStart()
 	detail.After = max(after, start)
-	if found, err = getMessage(s, table.Journal(id, start), input); err != nil {
+	if found, err = rows.Message(s, table.Journal(id, start), input); err != nil {
 		return nil, damaged(id, fmt.Errorf("input: %w", err))
 	}
 	if found {
@@ -61,7 +55,7 @@ func (r *Router) Journal(ctx context.Context, id invocation.ID, after uint32, li
 	if limit == 0 {
 		return detail, nil
 	}
-	if err := readJournal(s, detail, pageLimit(limit)); err != nil {
+	if err := rows.Journal(s, detail, pageLimit(limit)); err != nil {
 		return nil, damaged(id, err)
 	}
 	if limit == 1 {
@@ -73,79 +67,6 @@ func (r *Router) Journal(ctx context.Context, id invocation.ID, after uint32, li
 		}
 	}
 	return detail, nil
-}
-
-func getMessage(s *snapshot, key []byte, into proto.Message) (found bool, err error) {
-	value, found, err := s.Get(key)
-	if err != nil || !found {
-		return false, err
-	}
-	return true, proto.Unmarshal(value, into)
-}
-
-// readJournal adds the entries after detail.After, and their completions.
-func readJournal(s *snapshot, detail *routing.InvocationDetail, limit int) error {
-	if detail.After == ^uint32(0) {
-		return nil
-	}
-	budget, last := pageBytes, detail.After
-	var entryErr error
-	// What is not in the store yet is collected for all of the range: not for more than a page.
-	end := uint32(min(uint64(last)+uint64(limit)+2, math.MaxUint32))
-	err := s.Scan(table.Journal(detail.ID, last+1), table.Journal(detail.ID, end), func(key, value []byte) bool {
-		if len(detail.Journal) == limit || (budget <= 0 && len(detail.Journal) > 0) {
-			detail.More = true
-			return false
-		}
-		index, err := table.ParseEntry(key)
-		if err == nil && index != last+1 {
-			err = fmt.Errorf("entry %d is missing from its journal", last+1)
-		}
-		entry := &recordv1.Entry{}
-		if err == nil {
-			err = proto.Unmarshal(value, entry)
-		}
-		if err != nil {
-			entryErr = fmt.Errorf("journal entry after %d: %w", last, err)
-			return false
-		}
-		detail.Journal = append(detail.Journal, entry)
-		last = index
-		budget -= len(value)
-		return true
-	})
-	if err == nil {
-		err = entryErr
-	}
-	if err != nil || len(detail.Journal) == 0 {
-		return err
-	}
-	// Completions have their own budget; an entry whose completion is beyond it goes to the
-	// next page, for without it the entry would look pending.
-	budget = pageBytes
-	lower, upper := table.Completion(detail.ID, detail.After+1), append(table.Completion(detail.ID, last), 0)
-	err = s.Scan(lower, upper, func(key, value []byte) bool {
-		index, err := table.ParseEntry(key)
-		completion := &recordv1.Completion{}
-		if err == nil {
-			err = proto.Unmarshal(value, completion)
-		}
-		if err != nil {
-			entryErr = fmt.Errorf("completion of an entry after %d: %w", detail.After, err)
-			return false
-		}
-		if budget <= 0 && index > detail.After+1 {
-			detail.Journal, detail.More = detail.Journal[:index-detail.After-1], true
-			return false
-		}
-		budget -= len(value)
-		detail.Completions[index] = completion
-		return true
-	})
-	if err == nil {
-		err = entryErr
-	}
-	return err
 }
 
 // State is StatePage with the first rows of every table.
@@ -165,9 +86,9 @@ func (r *Router) StatePage(ctx context.Context, query routing.StateQuery) (*rout
 	if state.State, state.Has, err = s.Get(table.State(o)); err != nil {
 		return nil, damaged(o, err)
 	}
-	read := tableReader{s: s, object: o, limit: pageLimit(query.Limit), budget: pageBytes}
+	read := rows.Pages{Data: s, Object: o, Limit: pageLimit(query.Limit), Budget: rows.PageBytes}
 	if query.Table != "" {
-		page, err := read.page(query.Table, query.From)
+		page, err := read.Page(query.Table, query.From)
 		if err != nil {
 			return nil, damaged(o, err)
 		}
@@ -181,65 +102,17 @@ func (r *Router) StatePage(ctx context.Context, query routing.StateQuery) (*rout
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		name, ok, err := read.nextTable(from)
+		name, ok, err := read.Next(from)
 		if err != nil {
 			return nil, damaged(o, err)
 		}
 		if !ok {
 			break
 		}
-		if state.Tables[name], err = read.page(name, ""); err != nil {
+		if state.Tables[name], err = read.Page(name, ""); err != nil {
 			return nil, damaged(o, err)
 		}
 		from = table.Successor(table.Rows(o, name))
 	}
 	return state, nil
-}
-
-// tableReader reads rows of one object's tables.
-type tableReader struct {
-	s      *snapshot
-	object invocation.Object
-	limit  int
-	// budget of bytes over all pages.
-	budget int
-}
-
-// nextTable is the table of the first row at or after a key.
-func (t *tableReader) nextTable(from []byte) (name string, ok bool, err error) {
-	var parseErr error
-	err = t.s.Scan(from, table.Successor(table.RowsOfObject(t.object)), func(key, _ []byte) bool {
-		name, _, parseErr = table.ParseRow(t.object, key)
-		ok = parseErr == nil
-		return false
-	})
-	if err == nil {
-		err = parseErr
-	}
-	return name, ok, err
-}
-
-func (t *tableReader) page(name, from string) (*routing.Table, error) {
-	page := &routing.Table{}
-	count, _, err := t.s.Get(table.RowCount(t.object, name))
-	if err == nil {
-		page.Size, err = table.ParseNumber(count)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("number of rows of table %q: %w", name, err)
-	}
-	prefix := table.Rows(t.object, name)
-	err = t.s.Scan(table.Row(t.object, name, from), table.Successor(prefix), func(key, value []byte) bool {
-		if len(page.Rows) == t.limit || (t.budget <= 0 && len(page.Rows) > 0) {
-			page.More = true
-			return false
-		}
-		t.budget -= len(key) + len(value)
-		page.Rows = append(page.Rows, routing.TableRow{Key: string(key[len(prefix):]), Value: append([]byte(nil), value...)})
-		return true
-	})
-	if err != nil {
-		return nil, fmt.Errorf("table %q: %w", name, err)
-	}
-	return page, nil
 }

@@ -1,57 +1,18 @@
 package partition
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
+	"github.com/perdure/perdure/internal/partition/rows"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/telemetry"
 )
-
-// reader reads rows: the view as it is, or a snapshot.
-type reader interface {
-	Get(key []byte) ([]byte, bool, error)
-	Scan(lower, upper []byte, fn func(key, value []byte) bool) error
-}
-
-// tables implements invoker.Tables for one object.
-type tables struct {
-	data   reader
-	object invocation.Object
-}
-
-// Get implements invoker.Tables.
-func (t tables) Get(name, key string) ([]byte, bool, error) {
-	return t.data.Get(table.Row(t.object, name, key))
-}
-
-// Len implements invoker.Tables.
-func (t tables) Len(name string) (int, error) {
-	value, _, err := t.data.Get(table.RowCount(t.object, name))
-	if err != nil {
-		return 0, err
-	}
-	n, err := table.ParseNumber(value)
-	return int(n), err
-}
-
-// Scan implements invoker.Tables. The store's values are valid within fn only, and a handler's loop
-// takes a page of rows before its body runs.
-func (t tables) Scan(name, from string, fn func(key string, value []byte) bool) error {
-	prefix := table.Rows(t.object, name)
-	return t.data.Scan(table.Row(t.object, name, from), table.Successor(prefix), func(key, value []byte) bool {
-		return fn(string(key[len(prefix):]), bytes.Clone(value))
-	})
-}
 
 // pin takes a snapshot of what is durable, if this node leads the partition.
 func (p *Partition) pin() (*snapshot, error) {
@@ -108,13 +69,13 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Re
 	defer s.release()
 	read := &invoker.Read{
 		Target: target, Input: in.Input, Traceparent: in.Traceparent,
-		Tables: tables{data: s, object: target.Object()},
+		Tables: rows.Tables(s, target.Object()),
 	}
 	read.ID, _ = invocation.IDFromBytes(in.InvocationId)
 	if read.State, read.HasState, err = s.Get(table.State(target.Object())); err != nil {
 		return nil, routing.Errorf(routing.CodeDataLoss, "%s can't be read: %v", target.Object(), err)
 	}
-	read.Promise = promiseOf(s, target.Object())
+	read.Promise = rows.Promise(s, target.Object())
 	read.Complete = func(ctx context.Context, entry *recordv1.Entry) error {
 		return p.completeForRead(ctx, target, entry)
 	}
@@ -122,21 +83,6 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Re
 		return p.config.reach.Read(ctx, invoke)
 	}
 	return p.config.Invoker.Read(ctx, read), nil
-}
-
-// promiseOf reads how promises of an object were completed.
-func promiseOf(data reader, object invocation.Object) func(name string) (*recordv1.Result, error) {
-	return func(name string) (*recordv1.Result, error) {
-		value, ok, err := data.Get(table.Promise(object, name))
-		if err != nil || !ok {
-			return nil, err
-		}
-		row := &recordv1.Promise{}
-		if err := proto.Unmarshal(value, row); err != nil {
-			return nil, fmt.Errorf("promise %s of %s: %w", name, object, err)
-		}
-		return row.Result, nil
-	}
 }
 
 // awaitReads waits for READ handlers to end, as long as it is worth it: one that does not heed

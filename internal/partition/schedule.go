@@ -9,6 +9,7 @@ import (
 
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/partition/rows"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/schedule"
@@ -60,11 +61,11 @@ func (r *Router) Schedule(ctx context.Context, name string) (*recordv1.ScheduleR
 // readSchedule returns nil if there is none.
 func readSchedule(s *snapshot, name string) (*recordv1.ScheduleReply, error) {
 	reply := &recordv1.ScheduleReply{Schedule: &recordv1.Schedule{}, State: &recordv1.ScheduleState{}}
-	found, err := getMessage(s, table.Schedule(name), reply.Schedule)
+	found, err := rows.Message(s, table.Schedule(name), reply.Schedule)
 	if err != nil || !found {
 		return nil, err
 	}
-	if _, err := getMessage(s, table.Scheduling(schedule.ID(name)), reply.State); err != nil {
+	if _, err := rows.Message(s, table.Scheduling(schedule.ID(name)), reply.State); err != nil {
 		return nil, err
 	}
 	return reply, nil
@@ -99,7 +100,7 @@ func (r *Router) SchedulesOf(ctx context.Context, ids []uint32, query routing.Sc
 		names = names[:limit]
 		page.Next = names[limit-1]
 	}
-	budget := pageBytes
+	budget := rows.PageBytes
 	for _, name := range names {
 		if budget <= 0 {
 			page.Next = page.Found[len(page.Found)-1].Schedule.Name

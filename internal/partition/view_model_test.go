@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/partition/rows"
 	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/memstore"
 )
@@ -135,7 +136,7 @@ func (m *viewModel) apply(upTo uint64) {
 	m.view.inStore(upTo, m.store.Snapshot())
 }
 
-func (m *viewModel) same(who string, got reader, want map[string][]byte) {
+func (m *viewModel) same(who string, got rows.Reader, want map[string][]byte) {
 	for _, key := range viewKeys {
 		value, ok, err := got.Get([]byte(key))
 		wanted, exists := want[key]
