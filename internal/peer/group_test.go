@@ -207,6 +207,9 @@ func (g *group) lead(node uint64, unaware time.Duration) {
 		}
 	}
 	for _, r := range g.replicas {
+		if r.node != node && g.world.chance.intn(2) == 0 { // It missed the old one before it hears of the new.
+			r.tell <- func() { r.partition.LeaderChanged(0, epoch-1) }
+		}
 		if r != before || r.node == node {
 			r.tell <- func() { r.partition.LeaderChanged(node, epoch) }
 		}

@@ -40,20 +40,42 @@ func (l *Leaders) Leader(partition uint32) (node, term uint64) {
 	return 0, 0
 }
 
-// Learned takes a word about who leads a partition; node is 0 for nobody. An older term's word is
-// ignored. Within one term the first leader that is named stays it, unless somebody says that
-// there is none any more: what was true once may come late, so it can be named again.
+// Learned takes anybody's word that a node leads a partition, be it late: an older term's is
+// ignored. Node 0 is ignored too: that somebody sees no leader says nothing about whether others
+// have one, and who has forgotten a leader may not hear of it again before the next term.
 func (l *Leaders) Learned(partition uint32, node, term uint64) {
+	l.change(partition, func(p *leader) bool {
+		if node == 0 || term < p.term || term == p.term && p.node != 0 {
+			return false
+		}
+		p.node, p.term = node, term
+		return true
+	})
+}
+
+// Lost says that whoever led a partition in a term up to this one does not lead it any more, as far
+// as those know who will hear of the next leader: the leader itself, or a replica of this node.
+func (l *Leaders) Lost(partition uint32, term uint64) {
+	l.change(partition, func(p *leader) bool {
+		if p.node == 0 || p.term > term {
+			return false
+		}
+		p.node = 0
+		return true
+	})
+}
+
+func (l *Leaders) change(partition uint32, change func(p *leader) bool) {
 	p := l.at(partition)
 	if p == nil {
 		return
 	}
 	p.Lock()
-	if term < p.term || term == p.term && (node == p.node || node != 0 && p.node != 0) {
+	if !change(p) {
 		p.Unlock()
 		return
 	}
-	p.node, p.term = node, term
+	node, term := p.node, p.term
 	changed := p.changed
 	p.changed = nil
 	p.Unlock()
@@ -99,6 +121,7 @@ func (l *Leaders) AnyChanged() <-chan struct{} {
 
 // OnChange makes told be called after each change, on the goroutine of whoever brought the news. It
 // must not block. It may be told of two changes in the wrong order; the term says which is newer.
+// Node 0 is news for this node alone.
 func (l *Leaders) OnChange(told func(partition uint32, node, term uint64)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -240,7 +240,7 @@ func gather[T any](ctx context.Context, r *Router, ids []uint32,
 				case judge(ctx, err) == final:
 					fatal = err
 				default:
-					r.heed(err)
+					r.heed(err, node)
 					rest = append(rest, some...)
 				}
 			})

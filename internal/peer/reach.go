@@ -140,7 +140,7 @@ func reach[T any](ctx context.Context, r *Router, a asking[T]) (T, error) {
 				return none, r.doubtful(a.partition, doubt)
 			}
 		}
-		r.heed(err)
+		r.heed(err, node)
 		if time.Since(at) >= settled {
 			p = patience{router: r}
 		}
@@ -160,11 +160,19 @@ func reach[T any](ctx context.Context, r *Router, a asking[T]) (T, error) {
 	}
 }
 
-// heed learns from an answer. A node that denies that it leads, and knows of no later term, may be
-// about to begin: it stays believed.
-func (r *Router) heed(err error) {
+// heed learns from a node's answer.
+func (r *Router) heed(err error, node uint64) {
 	if failed, ok := errors.AsType[*routing.Error](err); ok && failed.Elsewhere != nil {
-		r.leaders.Learned(failed.Elsewhere.Partition, failed.Elsewhere.Leader, failed.Elsewhere.Term)
+		r.hear(node, failed.Elsewhere.Partition, failed.Elsewhere.Leader, failed.Elsewhere.Term)
+	}
+}
+
+// hear takes a node's word that it does not lead. One that is believed to, and knows less than that,
+// may be about to begin: it stays believed.
+func (r *Router) hear(from uint64, partition uint32, leader, term uint64) {
+	r.leaders.Learned(partition, leader, term)
+	if believed, _ := r.leaders.Leader(partition); leader == 0 && believed == from {
+		r.leaders.Lost(partition, term)
 	}
 }
 

@@ -150,6 +150,10 @@ func (r *Router) Ready(ctx context.Context) error {
 
 // Learned implements partition.Elsewhere.
 func (r *Router) Learned(partition uint32, node, term uint64) {
+	if node == 0 {
+		r.leaders.Lost(partition, term)
+		return
+	}
 	r.leaders.Learned(partition, node, term)
 }
 

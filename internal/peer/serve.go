@@ -187,7 +187,7 @@ func (s *Server) Frame(from uint64, data []byte) error {
 	}
 	r := s.router
 	if e := frame.GetElsewhere(); e != nil {
-		r.leaders.Learned(e.Partition, e.Leader, e.Term)
+		r.hear(from, e.Partition, e.Leader, e.Term)
 		return nil
 	}
 	if frame.From < 1 || frame.From > r.partitions || frame.To < 1 || frame.To > r.partitions || frame.From == frame.To {

@@ -168,17 +168,24 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// TestLeaders: later terms win, and within one the first that was named.
+// TestLeaders: later terms win, within one the first that was named, and only a leader that is
+// believed in can be lost.
 func TestLeaders(t *testing.T) {
 	l := NewLeaders(2)
 	var told []uint64
 	l.OnChange(func(partition uint32, node, term uint64) { told = append(told, uint64(partition), node, term) })
+	const lost = 1 << 60
 	for i, step := range []struct{ node, term, want, in uint64 }{
-		{7, 3, 7, 3}, {8, 2, 7, 3}, {8, 3, 7, 3}, {0, 2, 7, 3}, {0, 3, 0, 3}, {0, 3, 0, 3}, {7, 3, 7, 3}, {0, 4, 0, 4}, {9, 5, 9, 5},
+		{7, 3, 7, 3}, {8, 2, 7, 3}, {8, 3, 7, 3}, {0, 4, 7, 3}, {lost, 2, 7, 3}, {lost, 3, 0, 3}, {lost, 3, 0, 3}, {8, 2, 0, 3},
+		{7, 3, 7, 3}, {lost, 4, 0, 3}, {9, 5, 9, 5},
 	} {
 		changed, anyone := l.Changed(2), l.AnyChanged()
 		before, _ := l.Leader(2)
-		l.Learned(2, step.node, step.term)
+		if step.node == lost {
+			l.Lost(2, step.term)
+		} else {
+			l.Learned(2, step.node, step.term)
+		}
 		if node, term := l.Leader(2); node != step.want || term != step.in {
 			t.Errorf("step %d: %d leads in %d", i, node, term)
 		}
@@ -187,7 +194,7 @@ func TestLeaders(t *testing.T) {
 			<-anyone
 		}
 	}
-	if want := []uint64{2, 7, 3, 2, 0, 3, 2, 7, 3, 2, 0, 4, 2, 9, 5}; !reflect.DeepEqual(told, want) {
+	if want := []uint64{2, 7, 3, 2, 0, 3, 2, 7, 3, 2, 0, 3, 2, 9, 5}; !reflect.DeepEqual(told, want) {
 		t.Errorf("told %v", told)
 	}
 	l.Learned(0, 1, 1)
