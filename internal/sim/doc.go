@@ -1,8 +1,9 @@
 // Package sim runs a whole node in one process on a fake clock, a fake disk and a fake store,
 // and breaks it: power cuts, disk errors, full disks, restarts, partitions that lose their
 // leader, messages between them that are late, doubled or lost, while callers keep calling. At
-// the end it holds what happened against what was promised: counters, money, and a history of
-// transactions over lists that must be strictly serializable (internal/history).
+// the end it holds what happened against what was promised: counters, money, the due
+// times of schedules, and a history of transactions over lists that must be strictly serializable
+// (internal/history).
 //
 // # What a seed fixes
 //

@@ -37,7 +37,7 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 		// Not dedup: ids that follow from the caller's journal make a repeated message harmless to
 		// everything that the simulation's handlers do. A signal would count twice: see the model.
 		{"gate", whole}, {"idempotency", whole}, {"timer", whole},
-		{"due", due}, {"due", firing},
+		{"due", due}, {"due", firing}, {"due", whole},
 		{"decision", worlds}, {"unlock", worlds}, {"prepared", worlds}, {"wound", worlds},
 		{"decision", whole}, {"unlock", whole}, {"prepared", whole}, {"wound", whole},
 	} {

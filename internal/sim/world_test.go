@@ -78,6 +78,8 @@ type load struct {
 	calls int
 	// kinds of what a transactor does: 20 are all, 14 those with lists.
 	kinds int
+	// schedules is how many there are.
+	schedules int
 	// lists are the keys of the lists.
 	lists []string
 	// pause is the most time between two strikes, and cuts how many of 18 are power cuts.
@@ -87,7 +89,7 @@ type load struct {
 
 var (
 	// ordinary has something of everything.
-	ordinary = load{workers: 10, transactors: 8, watchers: 2, calls: 25, kinds: 20, pause: 250 * time.Millisecond, cuts: 4,
+	ordinary = load{workers: 10, transactors: 8, watchers: 2, calls: 25, kinds: 20, pause: 250 * time.Millisecond, cuts: 4, schedules: 3,
 		lists: []string{"l0", "l1", "l2", "l3", "l4", "l5"}}
 	// crowded has transactions over four lists, the fewest there can be, and many that look
 	// at those from outside, so that somebody looks wherever a transaction stands. The power fails
@@ -315,6 +317,7 @@ func (w *world) drive(done <-chan struct{}) {
 			return
 		}
 		w.trace("ready")
+		n.ReleaseSchedules()
 		if !first {
 			w.checkExecuted(n)
 		}
@@ -332,6 +335,7 @@ func (w *world) drive(done <-chan struct{}) {
 			w.fail("the node does not open: %v", err)
 			return
 		}
+		n.ReleaseSchedules()
 		w.settle(n)
 		n.stop()
 		return
@@ -427,6 +431,7 @@ func (w *world) settle(n *node) {
 		recordv1.Status_STATUS_SCHEDULED, recordv1.Status_STATUS_QUEUED, recordv1.Status_STATUS_RUNNING,
 		recordv1.Status_STATUS_SUSPENDED, recordv1.Status_STATUS_BACKING_OFF, recordv1.Status_STATUS_PAUSED,
 	}
+	w.pauseSchedules(n)
 	deadline := time.Now().Add(2 * time.Minute)
 	for w.failure() == "" {
 		active, err := n.Invocations(context.Background(), routing.Filter{Statuses: statuses})
@@ -451,6 +456,7 @@ func (w *world) settle(n *node) {
 	if w.failure() == "" {
 		w.check(n)
 		w.checkLists(n)
+		w.checkSchedules(n)
 	}
 }
 
@@ -463,6 +469,7 @@ func run(t *testing.T, seed uint64, load load) (violation string, trace []string
 		all.Go(func() { w.drive(done) })
 		var callers sync.WaitGroup
 		callers.Go(w.fund)
+		callers.Go(w.fundSchedules)
 		callers.Wait()
 		for number := range load.workers {
 			callers.Go(func() { w.worker(number) })
