@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/perdure/perdure/cmd/perdure/internal/local"
 )
 
 const defaultAddr = "http://127.0.0.1:7373"
@@ -130,9 +132,11 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense.`,
 	must(root.RegisterFlagCompletionFunc("header", cobra.NoFileCompletions))
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(root.RegisterFlagCompletionFunc("addr", cobra.NoFileCompletions))
+	dev := &cobra.Command{Use: "dev", Short: "Try things out on this machine"}
+	dev.AddCommand(local.Command(c.in, c.out))
 	root.AddCommand(
 		c.callCommand(), c.sendCommand(), c.attachCommand(), c.invocationsCommand(), c.journalCommand(), c.transactionsCommand(), c.limitsCommand(),
-		c.schedulesCommand(), c.stateCommand(), c.servicesCommand(), c.deploymentsCommand(), c.nodeCommand(), c.protoCommand(), c.checkCommand(), c.versionCommand(),
+		c.schedulesCommand(), c.stateCommand(), c.servicesCommand(), c.deploymentsCommand(), c.nodeCommand(), c.protoCommand(), c.checkCommand(), dev, c.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	markFailures(root)
