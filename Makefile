@@ -64,15 +64,15 @@ race: ## The Go tests with the race detector, or an error
 	$(GO) test -race $(TESTFLAGS) ./...
 
 .PHONY: sim
-sim: ## Simulate nodes under faults for SIM_FOR (10m; SIM_FOR=1h before a release), on new seeds
-	$(GO) test ./internal/sim -run '^(TestSeed|TestCrowd)$$' -count=1 -timeout $(SIM_TIMEOUT) -v -args -sim.for=$(SIM_FOR)
+sim: ## Simulate nodes and clusters under faults for SIM_FOR (10m; SIM_FOR=1h before a release), on new seeds
+	$(GO) test ./internal/sim -run '^(TestSeed|TestCrowd|TestCluster)$$' -count=1 -timeout $(SIM_TIMEOUT) -v -args -sim.for=$(SIM_FOR)
 
 .PHONY: planted
 planted: ## Build every planted bug and see that the tests catch it
 	$(GO) test ./internal/sim -run '^TestPlantedBugsAreNoticed$$' -count=1 -timeout 20m -v -args -sim.planted
 
 .PHONY: chaos
-chaos: ## Kill and pause a real node for CHAOS_FOR (10m), and check every answer
+chaos: ## Kill and pause a real node, and break a cluster of three, for CHAOS_FOR (10m), and check every answer
 	$(GO) test ./internal/chaos -count=1 -timeout 0 -v -args -chaos.for=$(CHAOS_FOR)
 
 .PHONY: suspend

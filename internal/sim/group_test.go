@@ -13,7 +13,8 @@ import (
 // partition away while the node goes on.
 type group struct {
 	partition.Group
-	mu struct {
+	raft *replica.Group
+	mu   struct {
 		sync.Mutex
 		epoch  uint64
 		refuse bool
@@ -36,7 +37,8 @@ func (l listener) Lead(epoch uint64) {
 
 func (n *node) attach(id uint32, p *partition.Partition) partition.Group {
 	g := &group{}
-	g.Group = n.host.Attach(replica.GroupID(id), listener{p, g})
+	g.raft = n.host.Attach(replica.GroupID(id), listener{p, g})
+	g.Group = g.raft
 	n.groups = append(n.groups, g)
 	return g
 }

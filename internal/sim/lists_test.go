@@ -272,9 +272,8 @@ func (w *world) once(in *recordv1.Invoke, random *chance) *recordv1.Result {
 }
 
 func (w *world) current() *node {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.mu.node
+	n, _ := w.pick()
+	return n
 }
 
 // cancel asks for the end of an invocation, which may not have begun or be over.

@@ -14,7 +14,10 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/cluster/replica"
+	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/partition"
+	"github.com/perdure/perdure/internal/peer"
+	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/memstore"
 	"github.com/perdure/perdure/storage/nodelog"
@@ -99,7 +102,10 @@ type disks struct {
 
 // node is one process: what a crash takes away.
 type node struct {
-	*partition.Router
+	*peer.Router
+	local  *partition.Router
+	server *peer.Server
+	number int // from 0; its id is one more
 	disks  disks
 	world  *world
 	runner *runner
@@ -145,8 +151,9 @@ func logger() *slog.Logger {
 	return slog.New(slog.DiscardHandler)
 }
 
-func (w *world) open(at disks) (*node, error) {
-	n := &node{disks: at, world: w, ended: make(chan struct{})}
+// open starts node number on its disks. Without a network there is no other.
+func (w *world) open(number int, at disks, net *network) (*node, error) {
+	n := &node{number: number, disks: at, world: w, ended: make(chan struct{})}
 	n.runner = &runner{node: n}
 	var err error
 	n.log, err = nodelog.Open(nodelog.Options{
@@ -159,19 +166,29 @@ func (w *world) open(at disks) (*node, error) {
 	for id := range partitions {
 		groups = append(groups, replica.GroupID(id+1))
 	}
-	n.host, err = replica.Open(replica.Config{
-		Log: n.log, Store: slowStore{at.store, w.disk}, NodeID: 1, Groups: groups, Found: true, Logger: logger(),
+	replicas := replica.Config{
+		Log: n.log, Store: slowStore{at.store, w.disk}, NodeID: n.id(), Groups: groups, Found: number == 0, Logger: logger(),
 		MaxApplyDelay: 15 * time.Millisecond, RetryDelay: 40 * time.Millisecond, MaxBacklogBytes: 256 << 10,
+	}
+	peers := peer.Config{Node: n.id(), Partitions: partitions}
+	if net != nil {
+		replicas.Peers, replicas.TickInterval, replicas.RetainBytes = raftLink{net, n}, 10*time.Millisecond, 16<<10
+		peers.Network = peerLink{net, n}
+	}
+	if n.host, err = replica.Open(replicas); err != nil {
+		return nil, errors.Join(err, n.log.Close())
+	}
+	n.Router, err = peer.New(peers, func(elsewhere partition.Elsewhere) (*partition.Router, error) {
+		n.local, err = partition.NewRouter(partition.Config{
+			Invoker: n.runner, Partitions: partitions, Logger: slog.New(watcher{logger().Handler(), n}), MaxInbox: 1000, Between: n.between,
+			Node: n.id(), Elsewhere: elsewhere,
+		}, n.attach)
+		return n.local, err
 	})
 	if err != nil {
 		return nil, errors.Join(err, n.log.Close())
 	}
-	n.Router, err = partition.NewRouter(partition.Config{
-		Invoker: n.runner, Partitions: partitions, Logger: slog.New(watcher{logger().Handler(), n}), MaxInbox: 1000, Between: n.between,
-	}, n.attach)
-	if err != nil {
-		return nil, errors.Join(err, n.log.Close())
-	}
+	n.server = peer.NewServer(n.Router)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
 	n.all.Go(func() {
@@ -182,8 +199,29 @@ func (w *world) open(at disks) (*node, error) {
 	})
 	routerCtx, stopRouter := context.WithCancel(context.Background())
 	n.all.Go(func() { <-ctx.Done(); <-n.ended; stopRouter() })
-	n.all.Go(func() { _ = n.Router.Run(routerCtx) })
+	n.all.Go(func() { _ = n.local.Run(routerCtx) })
 	return n, nil
+}
+
+func (n *node) id() uint64 { return uint64(n.number + 1) }
+
+// State is all that is kept of an object.
+func (n *node) State(ctx context.Context, object invocation.Object) (*routing.ObjectState, error) {
+	return n.StatePage(ctx, routing.StateQuery{Object: object})
+}
+
+// Invocations lists all that match.
+func (n *node) Invocations(ctx context.Context, filter routing.Filter) (found []routing.InvocationDetail, err error) {
+	for {
+		page, err := n.InvocationsPage(ctx, filter)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, page.Found...)
+		if filter.After = page.Next; filter.After.IsZero() {
+			return found, nil
+		}
+	}
 }
 
 // stop ends the process in order and leaves its disks as they are.

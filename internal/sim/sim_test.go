@@ -30,6 +30,9 @@ func TestSeed(t *testing.T) { simulate(t, ordinary) }
 // TestCrowd is TestSeed with fewer things and more of them at one place.
 func TestCrowd(t *testing.T) { simulate(t, crowded) }
 
+// TestCluster is TestSeed with four nodes, of which three hold each partition.
+func TestCluster(t *testing.T) { simulate(t, clustered) }
+
 func simulate(t *testing.T, load load) {
 	if *oneSeed != 0 {
 		for range *repeat {

@@ -31,14 +31,15 @@ type world struct {
 	plan  *chance // which fault strikes when
 	began time.Time
 
-	network *chance     // what becomes of messages between partitions
+	route   *chance     // which node a call goes to
+	network *chance     // what becomes of messages between partitions, and between nodes
 	calm    atomic.Bool // they arrive at once
 	lists   lists
 
 	mu struct {
 		sync.Mutex
-		node     *node         // nil while there is none
-		changed  chan struct{} // closed when node changes
+		nodes    []*node       // those that calls can go to, in any order
+		changed  chan struct{} // closed when nodes change
 		failed   string
 		trace    []string
 		acked    map[string]*acked // by idempotency key
@@ -82,6 +83,8 @@ type load struct {
 	schedules int
 	// lists are the keys of the lists.
 	lists []string
+	// nodes of a cluster; 0 is one node alone.
+	nodes int
 	// pause is the most time between two strikes, and cuts how many of 18 are power cuts.
 	pause time.Duration
 	cuts  int
@@ -96,10 +99,13 @@ var (
 	// so often that half of the time is the time after.
 	crowded = load{transactors: 6, watchers: 6, calls: 25, kinds: 14, pause: 60 * time.Millisecond, cuts: 9,
 		lists: []string{"l0", "l1", "l3", "l4"}}
+	// clustered has nodes that come and go, and links between them that break.
+	clustered = load{workers: 8, transactors: 6, watchers: 3, calls: 20, kinds: 20, pause: 400 * time.Millisecond, nodes: 4,
+		lists: []string{"l0", "l1", "l2", "l3", "l4", "l5"}}
 )
 
 func newWorld(t *testing.T, seed uint64, load load) *world {
-	w := &world{t: t, seed: seed, load: load, disk: newChance(seed, 1), plan: newChance(seed, 2), network: newChance(seed, 3), began: time.Now()}
+	w := &world{t: t, seed: seed, load: load, disk: newChance(seed, 1), plan: newChance(seed, 2), network: newChance(seed, 3), route: newChance(seed, 4), began: time.Now()}
 	w.calm.Store(seed%4 == 0)
 	w.lists.history = history.NewRecorder()
 	w.lists.mu.acked = map[string][]int64{}
@@ -129,10 +135,10 @@ func (w *world) failure() string {
 	return w.mu.failed
 }
 
-func (w *world) setNode(n *node) {
+func (w *world) setNodes(nodes ...*node) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.mu.node = n
+	w.mu.nodes = nodes
 	close(w.mu.changed)
 	w.mu.changed = make(chan struct{})
 }
@@ -150,12 +156,23 @@ func (w *world) execute(n *node, id invocation.ID, step uint32, name string) (sa
 	return said, true
 }
 
+// pick returns a node that calls can go to, or nil, and what is closed when others can.
+func (w *world) pick() (*node, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch len(w.mu.nodes) {
+	case 0:
+		return nil, w.mu.changed
+	case 1:
+		return w.mu.nodes[0], w.mu.changed
+	}
+	return w.mu.nodes[w.route.intn(len(w.mu.nodes))], w.mu.changed
+}
+
 // call repeats a request until it is answered, by whichever process there is.
 func (w *world) call(do func(ctx context.Context, n *node) (*recordv1.Result, error)) (*recordv1.Result, bool) {
 	for time.Since(w.began) < longest && w.failure() == "" {
-		w.mu.Lock()
-		n, changed := w.mu.node, w.mu.changed
-		w.mu.Unlock()
+		n, changed := w.pick()
 		if n == nil {
 			select {
 			case <-changed:
@@ -292,11 +309,11 @@ func (w *world) read(counter string) {
 func (w *world) drive(done <-chan struct{}) {
 	at := disks{vfs.NewMem(), memstore.New(memstore.Options{})}
 	for first := true; ; first = false {
-		n, err := w.open(at)
+		n, err := w.open(0, at, nil)
 		if errors.Is(err, syscall.EIO) { // A fault that was still to come: start again.
 			w.trace("%v", err)
 			at.log.ClearFaults()
-			n, err = w.open(at)
+			n, err = w.open(0, at, nil)
 		}
 		if err != nil {
 			w.fail("the node does not open: %v", err)
@@ -317,13 +334,13 @@ func (w *world) drive(done <-chan struct{}) {
 			return
 		}
 		w.trace("ready")
-		n.ReleaseSchedules()
+		n.local.ReleaseSchedules()
 		if !first {
 			w.checkExecuted(n)
 		}
-		w.setNode(n)
+		w.setNodes(n)
 		at, err = w.strike(n, done)
-		w.setNode(nil)
+		w.setNodes()
 		if err == nil {
 			continue
 		}
@@ -331,11 +348,11 @@ func (w *world) drive(done <-chan struct{}) {
 		at = n.stop()
 		at.log.ClearFaults()
 		w.calm.Store(true)
-		if n, err = w.open(at); err != nil {
+		if n, err = w.open(0, at, nil); err != nil {
 			w.fail("the node does not open: %v", err)
 			return
 		}
-		n.ReleaseSchedules()
+		n.local.ReleaseSchedules()
 		w.settle(n)
 		n.stop()
 		return
@@ -466,7 +483,11 @@ func run(t *testing.T, seed uint64, load load) (violation string, trace []string
 		w := newWorld(t, seed, load)
 		done := make(chan struct{})
 		var all sync.WaitGroup
-		all.Go(func() { w.drive(done) })
+		if load.nodes > 0 {
+			all.Go(func() { newMembers(w).drive(done) })
+		} else {
+			all.Go(func() { w.drive(done) })
+		}
 		var callers sync.WaitGroup
 		callers.Go(w.fund)
 		callers.Go(w.fundSchedules)
