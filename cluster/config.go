@@ -60,6 +60,9 @@ type Config struct {
 	// certificate. A proxy on the same machine must add X-Forwarded-For or Forwarded, as most
 	// do, or keep the service to itself: its calls look local otherwise.
 	RemoteAdmin bool
+	// Peers makes the node one that others can join, or that joins them. Nil: it is alone, and
+	// listens to no other node; it can get peers at a later start.
+	Peers *Peers
 	// Telemetry says where traces and metrics go. Defaults to nowhere.
 	Telemetry Telemetry
 	// Retention of finished invocations whose .proto does not say it. Defaults to 24 h.
@@ -251,6 +254,12 @@ func (c Config) problems() []error {
 	if c.TLS != nil {
 		problems = append(problems, split(c.TLS.files().Validate())...)
 	}
+	if c.Peers != nil {
+		if c.InMemory {
+			reject("peers are set, and the node keeps everything in memory: what others count on must outlive it")
+		}
+		problems = append(problems, c.Peers.problems()...)
+	}
 	return append(problems, split(c.telemetry("").Validate())...)
 }
 
@@ -289,6 +298,10 @@ func (c Config) withDefaults() Config {
 	defaultTo(&c.InactivityTimeout, inprocess.DefaultInactivityTimeout())
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.Peers != nil {
+		peers := c.Peers.withDefaults()
+		c.Peers = &peers
 	}
 	return c
 }

@@ -14,10 +14,12 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/cluster/balance/remote"
 	"github.com/perdure/perdure/cluster/replica"
 	"github.com/perdure/perdure/internal/admin"
 	"github.com/perdure/perdure/internal/invoker/inprocess"
 	"github.com/perdure/perdure/internal/partition"
+	"github.com/perdure/perdure/internal/peer"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/telemetry"
@@ -47,6 +49,9 @@ type engine interface {
 	Describe() ([]admin.PartitionInfo, admin.StorageInfo)
 	// ReleaseSchedules lets schedules fire, which they don't from the start.
 	ReleaseSchedules()
+	// Leave hands what this node leads over to other nodes, as far as there are any that can take
+	// it, and returns when that is done or ctx ends.
+	Leave(ctx context.Context)
 	// Close answers whoever waits with unavailable, makes durable what was accepted, and
 	// releases the data directory's files. A handler that does not heed its context outlives
 	// ctx: that is an error, and the rest is closed all the same.
@@ -68,7 +73,8 @@ func handlers(config Config, instruments *telemetry.Telemetry, registered []regi
 
 // partitions is the engine of a node with its data on disk.
 type partitions struct {
-	*partition.Router
+	*peer.Router
+	local  *partition.Router // of the partitions led here
 	log    *nodelog.Log
 	store  storage.Store
 	host   *replica.Host
@@ -77,6 +83,8 @@ type partitions struct {
 	logger *slog.Logger
 	meters *telemetry.Instruments // nil: metrics are off
 	led    []*led                 // partition i+1
+	groups map[uint32]*replica.Group
+	peers  *network // nil: there are no other nodes
 	// inMemory: there are no files.
 	inMemory bool
 
@@ -89,14 +97,14 @@ type partitions struct {
 
 // openPartitions opens log and store and runs the partitions; it returns when all of them can
 // serve but those that can't be led at all.
-func openPartitions(ctx context.Context, config Config, at *layout, instruments *telemetry.Telemetry, registered []registration) (engine, error) {
+func openPartitions(ctx context.Context, config Config, at *layout, peers *network, instruments *telemetry.Telemetry, registered []registration) (engine, error) {
 	runner, err := handlers(config, instruments, registered, at.lastWith)
 	if err != nil {
 		return nil, err
 	}
 	started := time.Now()
 	e := &partitions{
-		runner: runner, layout: at, logger: config.Logger, meters: instruments.Instruments(), inMemory: config.InMemory,
+		runner: runner, layout: at, logger: config.Logger, meters: instruments.Instruments(), inMemory: config.InMemory, peers: peers, groups: map[uint32]*replica.Group{},
 		failed: make(chan struct{}), hostEnded: make(chan struct{}),
 	}
 	if err := e.open(config, at, instruments.Tracer()); err != nil {
@@ -107,7 +115,7 @@ func openPartitions(ctx context.Context, config Config, at *layout, instruments 
 	routerCtx, stopRouter := context.WithCancel(context.WithoutCancel(ctx))
 	e.stopHost, e.stopRouter = stopHost, stopRouter
 	e.running.Go(func() {
-		if err := e.Router.Run(routerCtx); err != nil {
+		if err := e.local.Run(routerCtx); err != nil {
 			config.Logger.Error("the partitions failed", telemetry.KeyError, err)
 		}
 	})
@@ -118,6 +126,9 @@ func openPartitions(ctx context.Context, config Config, at *layout, instruments 
 			close(e.failed)
 		}
 	})
+	if peers != nil {
+		peers.connect(ctx, receivers{host: e.host, router: e.Router, server: peer.NewServer(e.Router), groups: remote.Server{Groups: e.groups}, leads: e.leads})
+	}
 	if err := e.ready(ctx); err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
 	}
@@ -132,19 +143,37 @@ func openPartitions(ctx context.Context, config Config, at *layout, instruments 
 // led is a partition's listener that remembers who leads.
 type led struct {
 	replica.Listener
-	epoch atomic.Uint64 // 0 while another node leads or nobody does
+	epoch   atomic.Uint64 // 0 while another node leads or nobody does
+	changed func()        // nil: nobody cares
 }
 
 // Lead implements replica.Listener.
 func (l *led) Lead(epoch uint64) {
 	l.epoch.Store(epoch)
 	l.Listener.Lead(epoch)
+	if l.changed != nil {
+		l.changed()
+	}
 }
 
 // StepDown implements replica.Listener.
 func (l *led) StepDown(epoch uint64, cause error) {
 	l.epoch.Store(0)
 	l.Listener.StepDown(epoch, cause)
+	if l.changed != nil {
+		l.changed()
+	}
+}
+
+// leads are the partitions that this node leads, with their epochs.
+func (e *partitions) leads() map[uint32]uint64 {
+	led := map[uint32]uint64{}
+	for i, l := range e.led {
+		if epoch := l.epoch.Load(); epoch != 0 {
+			led[uint32(i)+1] = epoch
+		}
+	}
+	return led
 }
 
 func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) error {
@@ -168,30 +197,47 @@ func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) e
 			return err
 		}
 	}
-	e.Router, err = partition.NewRouter(partition.Config{
-		Invoker: e.runner, Logger: config.Logger, Partitions: at.identity.Partitions,
-		TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
-		Deployment: config.Deployment, CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes, MaxEntryWrites: e.maxEntryWrites(),
-		Tracer: tracer, Instruments: e.meters, HoldSchedules: true,
-	}, func(id uint32, p *partition.Partition) partition.Group {
-		listener := &led{Listener: p}
-		e.led = append(e.led, listener)
-		return e.host.Attach(replica.GroupID(id), listener)
+	peers := peer.Config{Node: at.identity.raftID, Partitions: at.identity.Partitions}
+	var changed func()
+	if e.peers != nil {
+		peers.Network, changed = requests{e.peers}, e.peers.ledChanged
+		e.groups[0] = e.host.Attach(0, e.peers.registry)
+		if err := e.peers.registry.Attach(e.groups[0]); err != nil {
+			return err
+		}
+	}
+	e.Router, err = peer.New(peers, func(elsewhere partition.Elsewhere) (*partition.Router, error) {
+		e.local, err = partition.NewRouter(partition.Config{
+			Invoker: e.runner, Logger: config.Logger, Partitions: at.identity.Partitions, Node: at.identity.raftID, Elsewhere: elsewhere,
+			TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
+			Deployment: config.Deployment, CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes, MaxEntryWrites: e.maxEntryWrites(),
+			Tracer: tracer, Instruments: e.meters, HoldSchedules: true,
+		}, func(id uint32, p *partition.Partition) partition.Group {
+			listener := &led{Listener: p, changed: changed}
+			e.led = append(e.led, listener)
+			e.groups[id] = e.host.Attach(replica.GroupID(id), listener)
+			return e.groups[id]
+		})
+		return e.local, err
 	})
 	return err
 }
 
 func (e *partitions) replicas(config Config, at *layout) replica.Config {
-	groups := make([]replica.GroupID, at.identity.Partitions)
+	groups := make([]replica.GroupID, at.identity.Partitions+1)
 	for i := range groups {
-		groups[i] = replica.GroupID(i) + 1 // group 0 is the cluster's own, once there is one
+		groups[i] = replica.GroupID(i) // group 0 is the cluster's own
 	}
-	return replica.Config{
-		Log: e.log, Store: e.store, NodeID: at.identity.raftID, Groups: groups, Found: true, Logger: config.Logger,
+	settings := replica.Config{
+		Log: e.log, Store: e.store, NodeID: at.identity.raftID, Groups: groups, Found: !at.identity.Joined, Logger: config.Logger,
 		MaxBacklogBytes: int(clamp(config.MemoryBytes/8, 16<<20, 256<<20)),
 		MaxApplyBytes:   64 << 20, // as much as the store takes
-		Once:            func(_ replica.GroupID, key []byte) bool { return table.Once(key) },
+		Once:            func(group replica.GroupID, key []byte) bool { return group != 0 && table.Once(key) },
 	}
+	if e.peers != nil {
+		settings.Peers = replicas{e.peers}
+	}
+	return settings
 }
 
 // maxEntryBytes is what one step may write: a record can need it twice (a journal entry and the
@@ -273,7 +319,7 @@ func (e *partitions) ready(ctx context.Context) error {
 				cancel(fmt.Errorf("the log or the store failed: %w", e.host.Health()))
 				return
 			case <-tick.C:
-				if halted := e.host.Halted(); len(halted) > 0 && e.Router.Leading()+len(e.Failures()) >= len(e.led) {
+				if halted := e.host.Halted(); len(halted) > 0 && e.peers == nil && e.local.Leading()+len(e.Failures()) >= len(e.led) {
 					cancel(errHalted)
 				}
 			case <-waiting.Done():
@@ -301,9 +347,14 @@ func (e *partitions) Health() error { return e.host.DiskHealth() }
 // Failures implements engine.
 func (e *partitions) Failures() map[uint32]error {
 	failures := map[uint32]error{}
-	maps.Copy(failures, e.Router.Failures())
+	maps.Copy(failures, e.local.Failures())
 	for group, err := range e.host.Halted() {
 		failures[uint32(group)] = err
+	}
+	if e.peers != nil {
+		for _, id := range e.Router.Leaderless() {
+			failures[id] = errors.New("no node is known to lead it")
+		}
 	}
 	return failures
 }
@@ -318,10 +369,10 @@ func (e *partitions) Describe() ([]admin.PartitionInfo, admin.StorageInfo) {
 	for i, l := range e.led {
 		id, epoch := uint32(i)+1, l.epoch.Load()
 		failure := failures[id]
-		if failure == nil && epoch == 0 {
+		if failure == nil && epoch == 0 && e.peers == nil {
 			failure = errors.New("this node does not lead it")
 		}
-		described[i] = admin.PartitionInfo{ID: id, Leader: failure == nil, Epoch: epoch, Failure: failure}
+		described[i] = admin.PartitionInfo{ID: id, Leader: failure == nil && epoch != 0, Epoch: epoch, Failure: failure}
 	}
 	stored := admin.StorageInfo{LogBytes: uint64(e.log.Stats().Bytes)}
 	if e.inMemory {
@@ -336,7 +387,7 @@ func (e *partitions) Describe() ([]admin.PartitionInfo, admin.StorageInfo) {
 
 // levels is what the metrics say the engine holds.
 func (e *partitions) levels(ctx context.Context) (telemetry.Levels, bool) {
-	levels, ok := e.Router.Levels(ctx)
+	levels, ok := e.local.Levels(ctx)
 	if !ok {
 		return levels, false
 	}
@@ -364,6 +415,48 @@ func directoryBytes(dir string) int64 {
 		return nil
 	})
 	return total
+}
+
+// ReleaseSchedules implements engine.
+func (e *partitions) ReleaseSchedules() { e.local.ReleaseSchedules() }
+
+// Leave implements engine.
+func (e *partitions) Leave(ctx context.Context) {
+	if e.peers == nil {
+		return
+	}
+	e.peers.leave()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		left := 0
+		for id, group := range e.groups {
+			status := group.Status()
+			can := slices.DeleteFunc(status.Peers, func(p replica.PeerStatus) bool { return !p.CaughtUp || !slices.Contains(status.Voters, p.Node) })
+			switch {
+			case status.Epoch != 0 && len(can) == 0, status.Epoch == 0 && status.Leader != e.layout.identity.raftID:
+				continue // nobody can take it, or somebody has
+			case status.Epoch == 0: // it is being handed over
+				left++
+				continue
+			}
+			left++
+			if err := group.TransferLeadership(can[int(id)%len(can)].Node); err != nil {
+				e.logger.Debug("a leadership is not handed over", telemetry.KeyPartition, id, telemetry.KeyError, err)
+			}
+		}
+		if left == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-e.failed:
+			return
+		case <-ctx.Done():
+			e.logger.Warn("partitions were not handed over in time; others take them over when this node has stopped", telemetry.KeyPartitions, left)
+			return
+		}
+	}
 }
 
 // Close implements engine.

@@ -49,7 +49,9 @@ func (e *fakeEngine) Health() error { return e.health() }
 func (e *fakeEngine) Failures() map[uint32]error {
 	return map[uint32]error{7: errors.New("a row is damaged")}
 }
-func (e *fakeEngine) ReleaseSchedules()       {}
+func (e *fakeEngine) ReleaseSchedules() {}
+
+func (e *fakeEngine) Leave(context.Context)   {}
 func (e *fakeEngine) Failed() <-chan struct{} { return e.failed }
 func (e *fakeEngine) Describe() ([]admin.PartitionInfo, admin.StorageInfo) {
 	return nil, admin.StorageInfo{}
@@ -65,7 +67,7 @@ func fakeNode(t *testing.T, e engine, opts ...Option) *Node {
 	node := NewNode(append([]Option{
 		WithDataDir(t.TempDir()), WithListen("127.0.0.1:0"), WithLogger(slog.New(slog.DiscardHandler)),
 	}, opts...)...)
-	node.openEngine = func(context.Context, Config, *layout, *telemetry.Telemetry, []registration) (engine, error) {
+	node.openEngine = func(context.Context, Config, *layout, *network, *telemetry.Telemetry, []registration) (engine, error) {
 		return e, nil
 	}
 	bank.RegisterAccountHandler(node, bank.UnimplementedAccountHandler{})
@@ -228,7 +230,7 @@ func TestMainFunction(t *testing.T) {
 	}
 	go func() {
 		code <- run("bank", []string{"--data", dir + "/flag", "--log-level", "error"}, env, &stdout, &stderr, func(n *Node) {
-			n.openEngine = func(context.Context, Config, *layout, *telemetry.Telemetry, []registration) (engine, error) {
+			n.openEngine = func(context.Context, Config, *layout, *network, *telemetry.Telemetry, []registration) (engine, error) {
 				return newFakeEngine(), nil
 			}
 			bank.RegisterAccountHandler(n, bank.UnimplementedAccountHandler{})

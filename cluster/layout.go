@@ -23,6 +23,7 @@ import (
 //	DIR/lock         held by the process that uses the directory
 //	DIR/node.json    who the node is; written once
 //	DIR/deployments  which builds have run on it
+//	DIR/members      where other nodes were last
 //	DIR/log/         the node log
 //	DIR/store/       the store
 type layout struct {
@@ -33,6 +34,12 @@ type layout struct {
 	opened func() error
 	// lastWith is the newest deployment with a handler, empty if none has it; nil: nobody knows.
 	lastWith func(service, handler string) string
+}
+
+// existing is a cluster that a node without data becomes a member of.
+type existing struct {
+	clusterID  string
+	partitions uint32
 }
 
 // formatVersion of the data directory as a whole; log and store have versions of their own.
@@ -47,6 +54,8 @@ type identity struct {
 	ClusterID  string    `json:"cluster_id"`
 	Partitions uint32    `json:"partitions"`
 	CreatedAt  time.Time `json:"created_at"`
+	// Joined: the cluster was there before this node, whose replicas are made by others.
+	Joined bool `json:"joined,omitempty"`
 
 	raftID uint64
 }
@@ -71,8 +80,9 @@ func memoryLayout(partitions uint32) (*layout, error) {
 }
 
 // openLayout locks dir and reads who the node is, or makes it someone if dir is empty.
-// partitions is 0 for what the directory says.
-func openLayout(dir string, partitions uint32) (*layout, error) {
+// partitions is 0 for what the directory says. join, if not nil, is asked by an empty directory
+// for the cluster to become a member of; nil from it means that there is none and one is founded.
+func openLayout(dir string, partitions uint32, join func(own identity, dir string) (*existing, error)) (*layout, error) {
 	var disk vfs.OS
 	absolute, err := filepath.Abs(dir)
 	if err != nil {
@@ -89,17 +99,17 @@ func openLayout(dir string, partitions uint32) (*layout, error) {
 		return nil, fmt.Errorf("data directory %s: %w", absolute, err)
 	}
 	l := &layout{dir: absolute, lock: lock}
-	if err := l.identify(disk, partitions); err != nil {
+	if err := l.identify(disk, partitions, join); err != nil {
 		return nil, errors.Join(fmt.Errorf("data directory %s: %w", absolute, err), lock.Close())
 	}
 	return l, nil
 }
 
-func (l *layout) identify(disk vfs.FS, partitions uint32) error {
+func (l *layout) identify(disk vfs.FS, partitions uint32, join func(own identity, dir string) (*existing, error)) error {
 	path := filepath.Join(l.dir, "node.json")
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return l.create(disk, path, partitions)
+		return l.create(disk, path, partitions, join)
 	}
 	if err != nil {
 		return err
@@ -129,7 +139,7 @@ func (l *layout) identify(disk vfs.FS, partitions uint32) error {
 	return nil
 }
 
-func (l *layout) create(disk vfs.FS, path string, partitions uint32) error {
+func (l *layout) create(disk vfs.FS, path string, partitions uint32, join func(own identity, dir string) (*existing, error)) error {
 	for _, dir := range []string{l.logDir(), l.storeDir()} {
 		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 			return fmt.Errorf("node.json is missing, but there is data in %s: restore it from a backup, or name an empty directory", dir)
@@ -137,6 +147,19 @@ func (l *layout) create(disk vfs.FS, path string, partitions uint32) error {
 	}
 	if err := l.found(partitions); err != nil {
 		return err
+	}
+	if join != nil {
+		joined, err := join(l.identity, l.dir)
+		if err != nil {
+			return err
+		}
+		if joined != nil {
+			if partitions != 0 && partitions != joined.partitions {
+				return fmt.Errorf("the cluster to join has %d partitions, and the configuration says %d: the number is fixed when a cluster is founded; set it to %d or leave it out",
+					joined.partitions, partitions, joined.partitions)
+			}
+			l.identity.ClusterID, l.identity.Partitions, l.identity.Joined = joined.clusterID, joined.partitions, true
+		}
 	}
 	data, err := json.MarshalIndent(l.identity, "", "  ")
 	if err != nil {
@@ -163,14 +186,18 @@ func (l *layout) checkLog() error {
 // once, so another number means that node.json is damaged; with it, objects would be looked for
 // in partitions where they are not.
 func (l *layout) checkPartitions(logged int) error {
-	if logged == 0 || logged == int(l.identity.Partitions) {
+	groups := int(l.identity.Partitions) + 1 // group 0 among them, but in directories of early versions
+	switch {
+	case logged == 0 || logged == groups || logged == groups-1:
+		return nil
+	case l.identity.Joined && logged < groups: // it has what the cluster gave it
 		return nil
 	}
 	return fmt.Errorf("data directory %s: node.json says %d partitions, the log has %d: node.json is damaged or another node's: restore it from a backup",
 		l.dir, l.identity.Partitions, logged)
 }
 
-// found makes the node someone.
+// found makes the node someone, in a cluster of its own.
 func (l *layout) found(partitions uint32) error {
 	if partitions == 0 {
 		partitions = DefaultPartitions

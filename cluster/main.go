@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"reflect"
+	"strings"
 	"syscall"
 )
 
@@ -23,6 +25,16 @@ import (
 //	--remote-admin                  serve the admin service to everyone, not only this machine
 //	--otlp, PERDURE_OTLP            collector for traces and metrics, http://host:4318
 //	--deployment, PERDURE_DEPLOYMENT  name of this build of the handlers
+//	--cluster, PERDURE_CLUSTER      host:port where other nodes reach this one: see Peers
+//	--join, PERDURE_JOIN            host:port of members, separated by commas
+//	--found-after                   found a cluster if no member answered for so long
+//	--found-on                      only the machine with this host name heeds --found-after
+//	--cluster-advertise             host:port at which others reach --cluster, where that differs
+//	--cluster-transport             host:port for replication and calls
+//	--cluster-transport-advertise   host:port at which others reach --cluster-transport
+//	--cluster-keyring               file of keys that gossip is encrypted with
+//	--cluster-cert, --cluster-key, --cluster-ca  files by which nodes know each other
+//	--zone, PERDURE_ZONE            where the node is: replicas are spread over zones
 //	--accept-breaking               start although the data does not fit the services
 func Main(register func(*Node), opts ...Option) {
 	os.Exit(run(os.Args[0], os.Args[1:], os.Getenv, os.Stdout, os.Stderr, register, opts))
@@ -42,6 +54,7 @@ func run(name string, arguments []string, env func(string) string, stdout, stder
 	flags.BoolVar(&config.RemoteAdmin, "remote-admin", config.RemoteAdmin, "serve the admin service to everyone who can reach the node, not only to callers on this machine; without client certificates nothing authenticates them")
 	flags.StringVar(&config.Deployment, "deployment", or(env("PERDURE_DEPLOYMENT"), config.Deployment), "`name` of this build of the handlers, a new one for each; without one it gets one (PERDURE_DEPLOYMENT)")
 	flags.BoolVar(&config.AcceptBreakingChanges, "accept-breaking", config.AcceptBreakingChanges, "start although the services don't fit the data that earlier builds left: what a start without it lists may be lost")
+	peers := peerFlags(flags, env, config.Peers)
 	otlp := flags.String("otlp", env("PERDURE_OTLP"), "OTLP/HTTP `URL` that traces and metrics are sent to (PERDURE_OTLP)")
 	flags.TextVar(&level, "log-level", level, "debug, info, warn or error (PERDURE_LOG_LEVEL)")
 	if text := env("PERDURE_LOG_LEVEL"); text != "" {
@@ -60,6 +73,7 @@ func run(name string, arguments []string, env func(string) string, stdout, stder
 		fmt.Fprintf(stderr, "%s: %q is not a flag\n", name, flags.Arg(0))
 		return 2
 	}
+	config.Peers = peers()
 	if *otlp != "" {
 		config.Telemetry.TracesURL, config.Telemetry.MetricsURL = *otlp, *otlp
 	}
@@ -88,6 +102,46 @@ func run(name string, arguments []string, env func(string) string, stdout, stder
 		return 1
 	}
 	return 0
+}
+
+// peerFlags adds the flags of Peers. What it returns yields them once flags are parsed, or nil if
+// none was given.
+func peerFlags(flags *flag.FlagSet, env func(string) string, given *Peers) func() *Peers {
+	var peers Peers
+	if given != nil {
+		peers = *given
+	}
+	var files PeerTLS
+	if peers.TLS != nil {
+		files = *peers.TLS
+	}
+	flags.StringVar(&peers.Listen, "cluster", or(env("PERDURE_CLUSTER"), peers.Listen), "`host:port` where other nodes reach this one by gossip; the port after it is the transport's (PERDURE_CLUSTER)")
+	join := flags.String("join", or(env("PERDURE_JOIN"), strings.Join(peers.Join, ",")), "`host:port,...` of the --cluster of members, or names that resolve to several (PERDURE_JOIN)")
+	flags.DurationVar(&peers.FoundAfter, "found-after", peers.FoundAfter, "found a cluster if none of --join answered for so `long`; for one node of a cluster at most. 0: wait for ever")
+	flags.StringVar(&peers.FoundOn, "found-on", peers.FoundOn, "only the machine with this `host name` heeds --found-after, so that all can be given it")
+	flags.StringVar(&peers.Advertise, "cluster-advertise", or(env("PERDURE_CLUSTER_ADVERTISE"), peers.Advertise), "`host:port` at which other nodes reach --cluster, where that differs (PERDURE_CLUSTER_ADVERTISE)")
+	flags.StringVar(&peers.TransportListen, "cluster-transport", peers.TransportListen, "`host:port` for replication and calls between nodes, if not the port after --cluster")
+	flags.StringVar(&peers.TransportAdvertise, "cluster-transport-advertise", peers.TransportAdvertise, "`host:port` at which other nodes reach --cluster-transport, where that differs")
+	flags.StringVar(&peers.KeyringFile, "cluster-keyring", or(env("PERDURE_CLUSTER_KEYRING"), peers.KeyringFile), "`file` of keys that gossip is encrypted with, one a line in base64 (PERDURE_CLUSTER_KEYRING)")
+	flags.StringVar(&files.CertFile, "cluster-cert", or(env("PERDURE_CLUSTER_CERT"), files.CertFile), "`file` of this node's certificate for other nodes (PERDURE_CLUSTER_CERT)")
+	flags.StringVar(&files.KeyFile, "cluster-key", or(env("PERDURE_CLUSTER_KEY"), files.KeyFile), "`file` of the certificate's key (PERDURE_CLUSTER_KEY)")
+	flags.StringVar(&files.CAFile, "cluster-ca", or(env("PERDURE_CLUSTER_CA"), files.CAFile), "`file` of the authorities that sign nodes' certificates (PERDURE_CLUSTER_CA)")
+	flags.StringVar(&peers.Zone, "zone", or(env("PERDURE_ZONE"), peers.Zone), "`name` of the rack or data centre the node is in (PERDURE_ZONE)")
+	return func() *Peers {
+		peers.Join = nil
+		for address := range strings.SplitSeq(*join, ",") {
+			if address = strings.TrimSpace(address); address != "" {
+				peers.Join = append(peers.Join, address)
+			}
+		}
+		if files != (PeerTLS{}) {
+			peers.TLS = &files
+		}
+		if given == nil && reflect.DeepEqual(peers, Peers{}) {
+			return nil
+		}
+		return &peers
+	}
 }
 
 func or(texts ...string) string {

@@ -39,7 +39,7 @@ type Node struct {
 	draining atomic.Bool
 
 	// openEngine is openPartitions, or what a test puts there before Start.
-	openEngine func(context.Context, Config, *layout, *telemetry.Telemetry, []registration) (engine, error)
+	openEngine func(context.Context, Config, *layout, *network, *telemetry.Telemetry, []registration) (engine, error)
 
 	mu struct {
 		sync.Mutex
@@ -48,6 +48,7 @@ type Node struct {
 		problems   []error
 
 		layout      *layout
+		network     *network // nil: there are no other nodes
 		deployments *deployments
 		telemetry   *telemetry.Telemetry
 		engine      engine
@@ -130,9 +131,12 @@ func (n *Node) startLocked(ctx context.Context) error {
 	if config.InMemory {
 		n.mu.layout, err = memoryLayout(config.Partitions)
 	} else {
-		n.mu.layout, err = openLayout(config.DataDir, config.Partitions)
+		n.mu.layout, err = n.openLayoutLocked(ctx, config)
 	}
 	if err != nil {
+		return err
+	}
+	if err := n.joinLocked(ctx, config); err != nil {
 		return err
 	}
 	config.Logger = config.Logger.With(telemetry.KeyNode, n.mu.layout.identity.NodeID)
@@ -146,7 +150,7 @@ func (n *Node) startLocked(ctx context.Context) error {
 		return err
 	}
 	config.Deployment = n.mu.deployments.own
-	if n.mu.engine, err = n.openEngine(ctx, config, n.mu.layout, n.mu.telemetry, n.mu.registered); err != nil {
+	if n.mu.engine, err = n.openEngine(ctx, config, n.mu.layout, n.mu.network, n.mu.telemetry, n.mu.registered); err != nil {
 		return err
 	}
 	edge, err := n.newEdgeLocked(config)
@@ -212,7 +216,7 @@ func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, error) {
 	}
 	return ingress.New(ingress.Config{
 		Router: engine, Services: services, Validate: config.Validator, Ready: ready,
-		Draining: n.mu.deployments.draining,
+		Draining: n.mu.deployments.draining, Clustered: n.mu.network != nil,
 		Troubles: func() []string { return troubles(engine.Failures()) },
 		Others:   []ingress.Other{inspector}, RemoteOthers: config.RemoteAdmin,
 		Metrics: n.mu.telemetry.Handler(), Logger: config.Logger,
@@ -315,6 +319,9 @@ func (n *Node) stopLocked(ctx context.Context, reason string) {
 
 	drain, cancel := context.WithTimeout(ctx, config.DrainTimeout)
 	defer cancel()
+	if n.mu.engine != nil { // while calls still come in and are passed on
+		n.mu.engine.Leave(drain)
+	}
 	served := make(chan struct{})
 	if server := n.mu.server; server != nil {
 		// The server waits for its connections to fall idle, which those who wait for a
@@ -338,6 +345,9 @@ func (n *Node) stopLocked(ctx context.Context, reason string) {
 	}
 	<-served
 	n.edge.Store(nil)
+	if n.mu.network != nil {
+		problems = append(problems, n.mu.network.close())
+	}
 	export, cancelExport := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancelExport()
 	problems = append(problems, n.mu.telemetry.Shutdown(export))

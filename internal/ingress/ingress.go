@@ -49,6 +49,8 @@ type Config struct {
 	// Troubles are what keeps the node from serving some calls though it serves others, a line
 	// each; /healthz and /readyz show them. Nil: there are none.
 	Troubles func() []string
+	// Clustered: other nodes may host services that this one does not.
+	Clustered bool
 	// Others are services on the same port whose rpcs are not handlers, for callers on this
 	// machine, or with a client certificate if the Server asks for those.
 	Others []Other

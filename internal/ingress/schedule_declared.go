@@ -47,8 +47,12 @@ func (i *Ingress) DeclareSchedules(ctx context.Context) (undone, err error) {
 	return errors.Join(problems...), nil
 }
 
-// bringUpToDate sees to a schedule that exists.
+// bringUpToDate sees to a schedule that exists. Those of services that this node does not host are
+// other nodes' business, if there are others.
 func (i *Ingress) bringUpToDate(ctx context.Context, old *recordv1.Schedule, declared map[string]*recordv1.Schedule) error {
+	if i.config.Clustered && i.services[old.GetInvoke().GetTarget().GetService()] == nil {
+		return nil
+	}
 	if wanted := declared[old.Name]; wanted != nil {
 		keepTimetable(wanted, old)
 		return nil
