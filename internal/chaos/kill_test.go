@@ -59,6 +59,15 @@ func TestKillUnderLoad(t *testing.T) {
 	if testing.Short() {
 		length = min(length, 4*time.Second)
 	}
+	countUnderLoad(t, random, []*node{n}, length, func(ctx context.Context) string {
+		kills, pauses, slowest := n.torment(ctx, random)
+		return fmt.Sprintf("%d kills, %d pauses, slowest start %s", kills, pauses, slowest.Round(time.Millisecond))
+	})
+}
+
+// countUnderLoad calls counters through nodes, while they are tormented until its ctx ends, and
+// proves that they are linearizable and count each acknowledged Add once.
+func countUnderLoad(t *testing.T, random *rand.Rand, nodes []*node, length time.Duration, torment func(context.Context) string) {
 	// Callers go on for as long as the torment lasts, and give up only long after it.
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
@@ -70,9 +79,9 @@ func TestKillUnderLoad(t *testing.T) {
 	var callers sync.WaitGroup
 	var adds, gets, lost atomic.Int64
 	for client := range 32 {
-		caller := n.dialled()
+		caller := dialled(nodes)
 		if client%2 == 1 {
-			caller = n.plain(client)
+			caller = nodes[client/2%len(nodes)].plain(client)
 		}
 		own := rand.New(rand.NewPCG(random.Uint64(), 0))
 		callers.Go(func() {
@@ -104,12 +113,12 @@ func TestKillUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	kills, pauses, slowest := n.torment(ctx, random)
+	troubles := torment(ctx)
 	callers.Wait()
 
 	final := map[string]int64{}
 	for _, key := range keys {
-		response, err := bench.Counter(cluster.Dial(nil, n.url), key).Get(patience, &benchv1.GetRequest{})
+		response, err := bench.Counter(cluster.Dial(nil, urls(nodes)...), key).Get(patience, &benchv1.GetRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,16 +126,23 @@ func TestKillUnderLoad(t *testing.T) {
 	}
 	began := time.Now()
 	seen.check(t, final)
-	t.Logf("%d kills, %d pauses, slowest start %s; %d Adds and %d Gets answered, %d Adds not; history checked in %s",
-		kills, pauses, slowest.Round(time.Millisecond), adds.Load(), gets.Load(), lost.Load(), time.Since(began).Round(time.Millisecond))
+	t.Logf("%s; %d Adds and %d Gets answered, %d Adds not; history checked in %s",
+		troubles, adds.Load(), gets.Load(), lost.Load(), time.Since(began).Round(time.Millisecond))
+}
+
+func urls(nodes []*node) (all []string) {
+	for _, n := range nodes {
+		all = append(all, n.url)
+	}
+	return all
 }
 
 // callFunc makes a call and returns the counter's value.
 type callFunc func(context.Context, operation) (int64, error)
 
 // dialled calls through the Go stub, which retries by itself.
-func (n *node) dialled() callFunc {
-	client := cluster.Dial(nil, n.url)
+func dialled(nodes []*node) callFunc {
+	client := cluster.Dial(nil, urls(nodes)...)
 	return func(ctx context.Context, op operation) (int64, error) {
 		for {
 			var value int64

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +27,8 @@ type node struct {
 	settings nodeSettings
 	address  string
 	url      string
+	// prefix begins the command line, and flags end it. Both may be empty.
+	prefix, flags []string
 
 	command *exec.Cmd
 	exited  chan struct{}
@@ -60,7 +63,8 @@ func (n *node) launch() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.command = exec.Command(os.Args[0], "--listen", n.address, "--data", n.dir, "--log-level", "info")
+	line := slices.Concat(n.prefix, []string{os.Args[0], "--listen", n.address, "--data", n.dir, "--log-level", "info"}, n.flags)
+	n.command = exec.Command(line[0], line[1:]...)
 	n.command.Env = append(os.Environ(), nodeEnvironment+"="+string(settings))
 	n.command.Stdout, n.command.Stderr = n.said, n.said
 	if err := n.command.Start(); err != nil {

@@ -177,12 +177,21 @@ func TestKillTransactions(t *testing.T) {
 	if testing.Short() {
 		length = min(length, 4*time.Second)
 	}
+	transactUnderLoad(t, random, []*node{n}, length, func(ctx context.Context) string {
+		kills, pauses, _ := n.torment(ctx, random)
+		return fmt.Sprintf("%d kills, %d pauses", kills, pauses)
+	})
+}
+
+// transactUnderLoad makes transactions through nodes, while they are tormented until its ctx ends,
+// and proves what TestKillTransactions says.
+func transactUnderLoad(t *testing.T, random *rand.Rand, nodes []*node, length time.Duration, torment func(context.Context) string) {
 	patience, giveUp := context.WithTimeout(t.Context(), length+time.Minute)
 	defer giveUp()
 	var names []string
 	for i := range tills {
 		names = append(names, till(i))
-		if _, err := bank.Account(cluster.Dial(nil, n.url), till(i)).Deposit(patience, &bankv1.DepositRequest{Amount: float}); err != nil {
+		if _, err := bank.Account(cluster.Dial(nil, urls(nodes)...), till(i)).Deposit(patience, &bankv1.DepositRequest{Amount: float}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -192,7 +201,7 @@ func TestKillTransactions(t *testing.T) {
 	var callers sync.WaitGroup
 	var done [3]atomic.Int64
 	for process := range 24 {
-		caller, own := cluster.Dial(nil, n.url), rand.New(rand.NewPCG(random.Uint64(), 0))
+		caller, own := cluster.Dial(nil, urls(nodes)...), rand.New(rand.NewPCG(random.Uint64(), 0))
 		kind := min(process%4, 2) // half of them trade
 		callers.Go(func() {
 			for ctx.Err() == nil {
@@ -217,10 +226,10 @@ func TestKillTransactions(t *testing.T) {
 			}
 		})
 	}
-	kills, pauses, _ := n.torment(ctx, random)
+	troubles := torment(ctx)
 	callers.Wait()
 
-	caller := cluster.Dial(nil, n.url)
+	caller := cluster.Dial(nil, urls(nodes)...)
 	if total, err := bank.BackOffice(caller).Total(patience, &bankv1.TotalRequest{AccountIds: names}); err != nil || total.Sum != tills*float {
 		t.Errorf("in the end the tills hold %d, not %d: %v", total.GetSum(), tills*float, err)
 	}
@@ -229,7 +238,7 @@ func TestKillTransactions(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	n.noTransactions(patience)
+	nodes[0].noTransactions(patience)
 	final := map[string][]int64{}
 	recorded := s.seen.History()
 	for _, txn := range recorded {
@@ -252,8 +261,8 @@ func TestKillTransactions(t *testing.T) {
 	if found := history.Check(recorded, history.Options{Realtime: true, Final: final}); len(found) > 0 {
 		t.Errorf("the history of %d transactions is not strictly serializable:\n%s", len(recorded), history.Format(found))
 	}
-	t.Logf("%d kills, %d pauses; %d calls to lists, %d trades; history of %d transactions over %d lists checked in %s",
-		kills, pauses, done[0].Load()+done[1].Load(), done[2].Load(), len(recorded), len(final), time.Since(began).Round(time.Millisecond))
+	t.Logf("%s; %d calls to lists, %d trades; history of %d transactions over %d lists checked in %s",
+		troubles, done[0].Load()+done[1].Load(), done[2].Load(), len(recorded), len(final), time.Since(began).Round(time.Millisecond))
 	if done[0].Load() == 0 || done[2].Load() == 0 {
 		t.Error("nothing was done")
 	}
