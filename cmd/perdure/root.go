@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/perdure/perdure/cmd/perdure/internal/clustercmd"
 	"github.com/perdure/perdure/cmd/perdure/internal/local"
 )
 
@@ -137,6 +138,10 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense.`,
 	root.AddCommand(
 		c.callCommand(), c.sendCommand(), c.attachCommand(), c.invocationsCommand(), c.journalCommand(), c.transactionsCommand(), c.limitsCommand(),
 		c.schedulesCommand(), c.stateCommand(), c.servicesCommand(), c.deploymentsCommand(), c.nodeCommand(), c.protoCommand(), c.checkCommand(), dev, c.versionCommand(),
+		clustercmd.Command(clustercmd.Console{
+			Call: c.builtIn, JSON: func() bool { return c.output == "json" }, Terminal: c.bold,
+			Print: c.printMessage, Printf: c.printf, Note: c.note, Table: c.table, Fields: c.fields, Usage: usagef,
+		}),
 	)
 	root.InitDefaultCompletionCmd()
 	markFailures(root)

@@ -1,7 +1,8 @@
 // Package admin serves perdure.admin.v1.AdminService: it shows what a node keeps, invocations
 // with their journals, transactions, the state of objects, services, the node itself, in a form
 // for people, and steers invocations, one or a batch of them. It reads through routing.Router and
-// owns no data; the goroutines of a batch end with its call.
+// owns no data; the goroutines of a batch end with its call. It serves ClusterService too, for
+// whatever is the Cluster.
 //
 // Every answer is bounded: pages have at most 1,000 items, a value that is too large to read is
 // left out with a note that says so, a call takes at most 10 s, and only 16 run at once, for
@@ -49,6 +50,9 @@ type Config struct {
 	// Nil: it has no deployments.
 	Deployments *deployment.Catalog
 	Deployment  string
+	// Cluster is what the node's cluster is asked by. Nil: the node is alone, and ClusterService says
+	// so.
+	Cluster Cluster
 	// Logger gets the causes of internal errors. Defaults to slog.Default().
 	Logger *slog.Logger
 	// Timeout of one call. Defaults to 10 s.
@@ -117,7 +121,7 @@ func New(config Config) (*Service, error) {
 // Register adds the service to server. It makes a Service an ingress.Other.
 func (s *Service) Register(server *connect.Server) { server.Register(s.Methods()...) }
 
-// Methods are the rpcs of AdminService.
+// Methods are the rpcs of AdminService and ClusterService.
 func (s *Service) Methods() []connect.Method {
 	return []connect.Method{
 		unary(s, "ListInvocations", s.listInvocations),
@@ -142,6 +146,10 @@ func (s *Service) Methods() []connect.Method {
 		unary(s, "DrainDeployment", s.drainDeployment),
 		unary(s, "RemoveDeployment", s.removeDeployment),
 		unary(s, "GetNode", s.getNode),
+		clusterUnary(s, "GetCluster", s.getCluster),
+		clusterUnary(s, "SetNodeState", s.setNodeState),
+		clusterUnary(s, "TransferLeadership", s.transferLeadership),
+		clusterUnary(s, "SetClusterSetting", s.setClusterSetting),
 	}
 }
 
@@ -149,7 +157,13 @@ func unary[Req any, ReqPtr interface {
 	*Req
 	proto.Message
 }, Res proto.Message](s *Service, name string, serve func(context.Context, ReqPtr) (Res, error)) connect.Method {
-	schema := adminv1.File_perdure_admin_v1_admin_proto.Services().ByName("AdminService")
+	return unaryOf(s, adminv1.File_perdure_admin_v1_admin_proto.Services().ByName("AdminService"), name, serve)
+}
+
+func unaryOf[Req any, ReqPtr interface {
+	*Req
+	proto.Message
+}, Res proto.Message](s *Service, schema protoreflect.ServiceDescriptor, name string, serve func(context.Context, ReqPtr) (Res, error)) connect.Method {
 	method := schema.Methods().ByName(protoreflect.Name(name))
 	spec := connect.Spec{
 		StreamType: connect.StreamTypeUnary,
