@@ -17,6 +17,7 @@ import (
 	"github.com/perdure/perdure/cluster/balance"
 	"github.com/perdure/perdure/cluster/balance/remote"
 	"github.com/perdure/perdure/cluster/membership"
+	"github.com/perdure/perdure/cluster/operator"
 	"github.com/perdure/perdure/cluster/placement"
 	"github.com/perdure/perdure/cluster/registry"
 	"github.com/perdure/perdure/cluster/replica"
@@ -31,6 +32,7 @@ const (
 	framePeer    uint8 = 2 // peer.Server.Frame
 
 	methodRegistry = "registry" // registry.Registry.Serve
+	methodOperator = "operator" // operator.Operator.Serve
 	methodSnapshot = "snapshot" // replica.Host.ReceiveSnapshot; the header begins with the group
 )
 
@@ -51,6 +53,7 @@ type network struct {
 	registry *registry.Registry
 	client   *registry.Client
 	balancer *balance.Balancer
+	operator *operator.Operator
 	ready    atomic.Pointer[receivers]
 
 	stopGossip, stop context.CancelFunc
@@ -189,9 +192,16 @@ func (n *network) join(at identity, ingress string) error {
 	n.client = &registry.Client{Registry: n.registry, Call: func(ctx context.Context, to uint64, request []byte) ([]byte, error) {
 		return n.carrier.Call(ctx, to, methodRegistry, request)
 	}}
+	steps := remote.Call(n.call)
 	n.balancer, err = balance.New(balance.Config{
-		Registry: n.registry, Statuses: remote.Call(n.call), Steps: remote.Call(n.call), Logger: n.logger,
+		Registry: n.registry, Statuses: steps, Steps: steps, Logger: n.logger,
 		Confirm: func(ctx context.Context) error { return n.ready.Load().groups.Groups[0].ReadBarrier(ctx) },
+	})
+	n.operator = operator.New(operator.Config{
+		Registry: n.registry, Client: n.client, Balancer: n.balancer, Steps: steps,
+		Call: func(ctx context.Context, to uint64, request []byte) ([]byte, error) {
+			return n.call(ctx, to, methodOperator, request)
+		},
 	})
 	return err
 }
@@ -376,6 +386,8 @@ func (n *network) Call(ctx context.Context, from uint64, method string, request 
 		return to.server.Call(ctx, from, request)
 	case methodRegistry:
 		return n.registry.Serve(ctx, request)
+	case methodOperator:
+		return n.operator.Serve(ctx, request)
 	case remote.MethodStatuses, remote.MethodStep:
 		return to.groups.Answer(ctx, method, request)
 	}

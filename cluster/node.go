@@ -200,8 +200,12 @@ func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, error) {
 		return engine.Health()
 	}
 	startedAt, nodeID := time.Now(), n.mu.layout.identity.NodeID
+	var others admin.Cluster
+	if n.mu.network != nil {
+		others = n.mu.network.operator
+	}
 	inspector, err := admin.New(admin.Config{
-		Router: engine, Services: services, Logger: config.Logger,
+		Cluster: others, Router: engine, Services: services, Logger: config.Logger,
 		Deployments: n.mu.deployments.Catalog, Deployment: n.mu.deployments.own,
 		Node: func() admin.NodeInfo {
 			partitions, stored := engine.Describe()
