@@ -47,6 +47,7 @@ func runWorld(t *testing.T, seed uint64) {
 	random := w.chance()
 	retain := 1 << (8 + random.IntN(8)) // from nearly nothing, so that snapshots are needed
 	w.adjust = func(c *Config) {
+		random := w.chance() // nodes are started by several goroutines
 		c.RetainBytes = retain
 		c.SnapshotBytesPerSecond = 1 << (16 + random.IntN(10))
 		if random.IntN(3) == 0 {

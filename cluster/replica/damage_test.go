@@ -187,7 +187,7 @@ func TestDataLossRefusesToOpen(t *testing.T) {
 	})
 	t.Run("commit beyond the log", func(t *testing.T) {
 		log, store, index := used(t)
-		log.mu.groups[1].state = appendState(nil, &pb.HardState{Term: new(uint64(2)), Commit: new(index + 5)}, 0, false)
+		log.mu.groups[1].state = appendState(nil, &pb.HardState{Term: new(uint64(2)), Commit: new(index + 5)}, past{})
 		check(t, log, store, fmt.Sprintf("index %d is committed", index+5))
 	})
 }
@@ -202,7 +202,7 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 	if _, err := Open(cfg); !contains(err, "partition 1: its members are nodes [7], this is node 8") {
 		t.Errorf("another node: %v", err)
 	}
-	log.mu.groups[1].state = []byte{stateFormatLives + 1, 1, 1, 1}
+	log.mu.groups[1].state = []byte{stateFormatPast + 1, 1, 1, 1}
 	if _, err := Open(config(log, store, 1, 2)); !errors.Is(err, ErrNewerFormat) || !contains(err, "partition 1") {
 		t.Errorf("newer log state: %v", err)
 	}

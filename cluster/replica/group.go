@@ -90,7 +90,7 @@ type groupLoopState struct {
 
 // replicaLoopState is what the loop knows of a group because of other nodes.
 type replicaLoopState struct {
-	life     uint64            // how often the replica was dropped
+	past     past
 	lives    map[uint64]uint64 // of other nodes' replicas, the highest heard of
 	dropping bool              // the replica is being dropped: nothing is heard until it is
 	redrop   bool              // the log had no space for that; try again

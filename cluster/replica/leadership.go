@@ -67,6 +67,7 @@ func (l *loop) stepDown(g *Group, cause error) {
 	epoch, led := ls.epoch, ls.leading
 	ls.epoch, ls.leadIndex, ls.leading = 0, 0, false
 	l.abandon(g, cause)
+	l.watchMembers(g)
 	if led {
 		level := slog.LevelInfo
 		if errors.Is(cause, ErrStopped) {

@@ -44,10 +44,9 @@ type raftLog struct {
 	log   Log
 	group GroupID
 
-	hard    *pb.HardState
-	life    uint64 // how often the replica was dropped
-	dropped bool   // and the store may not know of the last time yet
-	conf    *pb.ConfState
+	hard *pb.HardState
+	past past
+	conf *pb.ConfState
 
 	// snapshot answers Snapshot. Nil if there is no way to send one.
 	snapshot func() (*pb.Snapshot, error)
@@ -236,19 +235,28 @@ func (r *raftLog) fail(err error) {
 // entryOverheadBytes is what an entry's index, term and type are counted as.
 const entryOverheadBytes = 16
 
-// A state is its format, term, vote, commit and, from format 2 on, life and flags. Format 1 is
-// written as long as it says everything, so that older builds can read it.
+// A state is its format, term, vote, commit and, from format 2 on, a past. Format 1 is written as long
+// as it says everything, so that older builds can read it.
 const (
-	stateFormat      = 1
-	stateFormatLives = 2
-	stateDropped     = 1
+	stateFormat     = 1
+	stateFormatPast = 2
 )
 
+// past is what a node must remember of replicas of a group that it dropped.
+type past struct {
+	life uint64 // how many they were
+	// The last entry that any of them had. Until this one has as much, it neither votes nor campaigns:
+	// whoever it helped to lead could lack what they had helped to commit.
+	floorIndex, floorTerm uint64
+	// dropped is set from the drop until the store knows of it, or later.
+	dropped bool
+}
+
 // appendState encodes what Raft must remember of a group besides its entries.
-func appendState(dst []byte, hard *pb.HardState, life uint64, dropped bool) []byte {
+func appendState(dst []byte, hard *pb.HardState, past past) []byte {
 	format := byte(stateFormat)
-	if life > 0 || dropped {
-		format = stateFormatLives
+	if past.life > 0 {
+		format = stateFormatPast
 	}
 	dst = append(dst, format)
 	dst = binary.AppendUvarint(dst, hard.GetTerm())
@@ -257,12 +265,13 @@ func appendState(dst []byte, hard *pb.HardState, life uint64, dropped bool) []by
 	if format == stateFormat {
 		return dst
 	}
-	flags := uint64(0)
-	if dropped {
-		flags |= stateDropped
+	dst = binary.AppendUvarint(dst, past.life)
+	dst = binary.AppendUvarint(dst, past.floorIndex)
+	dst = binary.AppendUvarint(dst, past.floorTerm)
+	if past.dropped {
+		return append(dst, 1)
 	}
-	dst = binary.AppendUvarint(dst, life)
-	return binary.AppendUvarint(dst, flags)
+	return append(dst, 0)
 }
 
 func (r *raftLog) decodeState(data []byte) error {
@@ -272,16 +281,27 @@ func (r *raftLog) decodeState(data []byte) error {
 	count := 3
 	switch data[0] {
 	case stateFormat:
-	case stateFormatLives:
-		count = 5
+	case stateFormatPast:
+		count = 6
 	default:
-		return fmt.Errorf("log state: %w: %d, this build knows up to %d", ErrNewerFormat, data[0], stateFormatLives)
+		return fmt.Errorf("log state: %w: %d, this build knows up to %d", ErrNewerFormat, data[0], stateFormatPast)
 	}
-	fields, _, err := takeUvarints(data[1:], count)
+	fields, rest, err := takeUvarints(data[1:], count)
 	if err != nil {
 		return fmt.Errorf("log state: %w", err)
 	}
 	r.hard = &pb.HardState{Term: new(fields[0]), Vote: new(fields[1]), Commit: new(fields[2])}
-	r.life, r.dropped = fields[3], fields[4]&stateDropped != 0
+	r.past = past{life: fields[3], floorIndex: fields[4], floorTerm: fields[5]}
+	if count > 3 {
+		if len(rest) == 0 {
+			return fmt.Errorf("log state: %w", errMalformed)
+		}
+		r.past.dropped = rest[0] != 0
+	}
 	return nil
+}
+
+// belowFloor is whether the log ends before what an earlier replica here had.
+func (r *raftLog) belowFloor(p past) bool {
+	return r.lastTerm < p.floorTerm || r.lastTerm == p.floorTerm && r.last < p.floorIndex
 }

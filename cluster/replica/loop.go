@@ -51,7 +51,7 @@ func (l *loop) run(ctx context.Context) error {
 		}
 		l.mark(g)
 		l.watchMembers(g)
-		g.loopState.campaign = g.isSolo()
+		g.loopState.campaign = true // if it has the only vote, once it has read its log
 	}
 	var ticks <-chan time.Time
 	if l.host.cfg.Peers != nil {
@@ -250,7 +250,7 @@ func (l *loop) ready(g *Group) (err error) {
 		// Not before: what is committed may contain the change that makes this node a voter, or
 		// others beside it.
 		ls.campaign = false
-		if !g.isSolo() {
+		if !g.isSolo() || ls.log.belowFloor(ls.past) {
 			return nil
 		}
 		if err := ls.node.Campaign(); err != nil {
@@ -316,10 +316,15 @@ func (l *loop) changeRole(g *Group) {
 	}
 	if elected && ls.epoch == 0 {
 		ls.epoch, ls.leadIndex, ls.sequence, ls.committed = ls.term, 0, 0, 0
+		l.watchMembers(g)
 	}
-	if status.Lead != ls.lead || ls.term != ls.leadTerm {
-		ls.lead, ls.leadTerm = status.Lead, ls.term
-		g.listener.LeaderChanged(ls.lead, ls.leadTerm)
+	lead, term := status.Lead, ls.term
+	if term < ls.leadTerm {
+		lead, term = raft.None, ls.leadTerm // the log refused the later term, which others have all the same
+	}
+	if lead != ls.lead || term != ls.leadTerm {
+		ls.lead, ls.leadTerm = lead, term
+		g.listener.LeaderChanged(lead, term)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,8 +142,8 @@ func TestRemovedNode(t *testing.T) {
 					return s.Term > 0 && !s.Replica && w.clean()
 				})
 				log, err := openRaftLog(w.node(gone).log, 1)
-				if err != nil || log.last != 0 || log.hard.GetTerm() == 0 || log.life != 1 {
-					t.Errorf("kept is %+v, life %d, %d entries, %v", log.hard, log.life, log.last, err)
+				if err != nil || log.last != 0 || log.hard.GetTerm() == 0 || log.past.life != 1 {
+					t.Errorf("kept is %+v, life %d, %d entries, %v", log.hard, log.past.life, log.last, err)
 				}
 				if n := len(r.node.store.Keys()); n != 0 {
 					t.Errorf("the store has %d rows", n)
@@ -193,6 +194,86 @@ func TestLateWordOfAnEarlierLife(t *testing.T) {
 		if w.leader(1) != r {
 			t.Error("the leadership was lost over a learner")
 		}
+	})
+}
+
+// A replica that was dropped, and is there again with nothing in it, does not help a member that does
+// not know of its removal to lead: that one lacks what the earlier replica had helped to commit.
+func TestEarlierLifeBindsVotes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 4, 1)
+		for _, n := range w.nodes {
+			n.start()
+		}
+		defer w.stopAll()
+		w.grow(1, 1, 2, 3)
+		r := w.waitLeader(1)
+		if r.node.id != 1 {
+			t.Fatalf("node %d leads", r.node.id)
+		}
+		alone := func(nodes ...uint64) {
+			w.net.change(func() {
+				clear(w.net.mu.cut)
+				for a := uint64(1); a <= 4; a++ {
+					for b := uint64(1); b <= 4; b++ {
+						w.net.mu.cut[[2]uint64{a, b}] = slices.Contains(nodes, a) != slices.Contains(nodes, b)
+					}
+				}
+			})
+		}
+		alone(3) // which from now on knows nothing
+		w.proposing(1, 20)
+		if err := w.reconfigure(Change{AddLearners: []uint64{4}}); err != nil {
+			t.Fatal(err)
+		}
+		w.until("4 to catch up", time.Minute, func() bool {
+			return slices.ContainsFunc(r.groups[1].Status().Peers, func(p PeerStatus) bool { return p.Node == 4 && p.CaughtUp })
+		})
+		if err := w.reconfigure(Change{Promote: []uint64{4}, Remove: []uint64{2}}); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the replica of 2 to be dropped", time.Minute, func() bool {
+			s := w.current(2).groups[1].Status()
+			return s.Term > 0 && !s.Replica
+		})
+		w.net.change(func() { w.net.mu.noSnapshots = true })
+		if err := w.reconfigure(Change{AddLearners: []uint64{2}}); err != nil {
+			t.Fatal(err)
+		}
+		w.until("2 to be there again", time.Minute, func() bool { return w.current(2).groups[1].Status().Replica })
+		alone(2, 3)
+		time.Sleep(20 * time.Second)
+		for _, node := range []uint64{2, 3} {
+			if s := w.current(node).groups[1].Status(); s.Epoch != 0 || s.Leader != 0 && s.Leader != 1 && s.Leader != 4 {
+				t.Errorf("node %d: %+v", node, s)
+			}
+		}
+		w.net.change(func() { w.net.mu.noSnapshots = false; clear(w.net.mu.cut) })
+		w.proposing(1, 5)
+		w.agree()
+	})
+}
+
+// A node is not told that it may forget what only it and the leader have.
+func TestRemovedNodeKeepsWhatOthersLack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := three(t, 3, nil)
+		defer w.stopAll()
+		r := w.waitLeader(1)
+		gone, away := r.node.id%3+1, (r.node.id+1)%3+1
+		w.node(away).crash()
+		w.proposing(1, 20)
+		if err := w.reconfigure(Change{Remove: []uint64{gone}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(900 * time.Millisecond) // the leader has no majority, and finds out within two timeouts
+		if !w.current(gone).groups[1].Status().Replica {
+			t.Error("the replica is dropped, and one node has what was acknowledged")
+		}
+		w.node(away).start()
+		w.proposing(1, 5)
+		w.until("the replica to be dropped", time.Minute, func() bool { return !w.current(gone).groups[1].Status().Replica })
+		w.agree()
 	})
 }
 
@@ -342,13 +423,17 @@ func TestSnapshotPowerCuts(t *testing.T) {
 			store *memstore.Store
 		}
 		var images []image
-		w.observe = func(node *worldNode) {
+		var looking sync.Mutex // the log's and the store's goroutine come here
+		observe := func(node *worldNode) {
+			looking.Lock()
+			defer looking.Unlock()
 			if node == n && len(images) < 2000 {
 				node.log.frozen(func(log *memLog) {
 					images = append(images, image{log, node.store.Clone(uint64(len(images)))})
 				})
 			}
 		}
+		w.observe.Store(&observe)
 		n.crash()
 		n.start()
 		w.grow(1, 1, 2)
@@ -359,7 +444,7 @@ func TestSnapshotPowerCuts(t *testing.T) {
 		w.adjust = func(c *Config) { c.MaxApplyBytes, c.RetainBytes = 2<<10, 1 }
 		w.node(1).start()
 		w.node(1).stop()
-		w.observe = nil
+		w.observe.Store(nil)
 		stages := map[string]int{}
 		for i, im := range images {
 			what := ""

@@ -162,6 +162,17 @@ func (l *loop) receiveMessage(g *Group, in *incoming) {
 		// The leader may take what an earlier replica here had for what this one has.
 		m.Commit = new(uint64(0))
 	}
+	switch m.GetType() {
+	case pb.MsgPreVote, pb.MsgVote:
+		candidate := raftLog{last: m.GetIndex(), lastTerm: m.GetLogTerm()}
+		if ls.log.belowFloor(ls.past) && candidate.belowFloor(ls.past) {
+			return // an earlier replica here would have refused
+		}
+	case pb.MsgTimeoutNow:
+		if ls.log.belowFloor(ls.past) {
+			return
+		}
+	}
 	if t := m.GetType(); (t == pb.MsgPreVote || t == pb.MsgVote) && len(ls.conf.Voters) > 0 && !isMember(ls.conf, in.from) {
 		l.say(g, in.from, wire.KindStranger, wire.AppendOpinion(nil, wire.Opinion{Leader: ls.lead}))
 	}
@@ -195,7 +206,7 @@ func (l *loop) say(g *Group, to uint64, kind wire.Kind, data []byte) {
 	if l.out == nil {
 		l.out = make(map[uint64][]byte)
 	}
-	l.out[to] = wire.AppendItem(frame, wire.Item{Group: uint32(g.id), Kind: kind, Life: g.loopState.life, Data: data})
+	l.out[to] = wire.AppendItem(frame, wire.Item{Group: uint32(g.id), Kind: kind, Life: g.loopState.past.life, Data: data})
 }
 
 // sendHeld lets go what waited for the vote to be durable.
@@ -221,14 +232,13 @@ func (l *loop) sendFrames() {
 func (l *loop) watchMembers(g *Group) {
 	ls := &g.loopState
 	solo := g.isSolo()
-	others := l.host.cfg.Peers != nil && (!solo || len(ls.conf.Learners) > 0)
+	// A group that only this node has, and it does not lead, ticks until it does: a configuration with
+	// one voter may also be one that the group had long ago, in a log that is being caught up with.
+	others := l.host.cfg.Peers != nil && (!solo || len(ls.conf.Learners) > 0 || ls.epoch == 0)
 	g.keepsLog.Store(others)
 	if others && !ls.ticking {
 		ls.ticking = true
 		l.ticking = append(l.ticking, g)
-	}
-	if solo && ls.epoch == 0 {
-		ls.campaign = true
 	}
 	in := &l.host.intake
 	in.mu.Lock()
@@ -263,8 +273,10 @@ func (l *loop) tick() {
 			ls.redrop = false
 			l.writeDrop(g)
 		case ls.node != nil:
-			ls.node.Tick()
-			l.mark(g)
+			if ls.epoch != 0 || !ls.log.belowFloor(ls.past) {
+				ls.node.Tick()
+				l.mark(g)
+			}
 			ls.silent++
 			l.wonder(g)
 			l.hurry(g)

@@ -131,7 +131,7 @@ func (h *Host) founding(id GroupID) (nodelog.GroupWrite, error) {
 		Entries: []nodelog.Entry{{
 			Index: foundingIndex, Term: foundingTerm, Kind: uint8(pb.EntryConfChange), Data: data,
 		}},
-		State: appendState(nil, hard, 0, false),
+		State: appendState(nil, hard, past{}),
 	}, nil
 }
 
@@ -143,12 +143,13 @@ func (g *Group) load(at, staged applied) error {
 		return err
 	}
 	ls := &g.loopState
-	ls.life = log.life
-	if staged.index > 0 || log.dropped && at.index > 0 {
+	ls.past = log.past
+	if staged.index > 0 || log.past.dropped && at.index > 0 {
 		if at, err = g.settle(log, at, staged); err != nil {
 			return err
 		}
 	}
+	ls.past.dropped = false // the store knows of it now
 	g.generation.Store(uint32(at.generation))
 	g.applyState.applied = at
 	if log.last == 0 && at.index == 0 { // absent: all there is, if anything, is the state
@@ -192,7 +193,7 @@ func (g *Group) settle(log *raftLog, at, staged applied) (applied, error) {
 	var batch storage.Batch
 	batch.Delete(stagedKey(g.id))
 	switch {
-	case log.dropped:
+	case log.past.dropped:
 		at = applied{}
 		batch.Delete(appliedKey(g.id))
 	case staged.index > at.index && staged.index == log.first-1 && staged.term == log.firstTerm:

@@ -171,7 +171,7 @@ func keyPrefix(group GroupID, generation uint8) [prefixBytes]byte {
 	return [prefixBytes]byte{byte(group >> 8), byte(group), generation}
 }
 
-func takeUvarints(data []byte, count int) (fields [5]uint64, rest []byte, err error) {
+func takeUvarints(data []byte, count int) (fields [6]uint64, rest []byte, err error) {
 	for i := range count {
 		value, n := binary.Uvarint(data)
 		if n <= 0 {

@@ -12,9 +12,11 @@ import (
 // A node learns that it is no member of a group any more by applying the change, or, if it has not
 // got that far when the leader stops talking to it, from members that wonder about its campaign.
 // Either may be out of date: it may have been added again. So it asks, and drops its replica when
-// a leader says that as of an index the configuration lacks it, and nothing in its own log is from
-// after that. What it acknowledged in that life then lies before the change that might add it
-// again; a life that begins after the drop has another number, which leaders see.
+// a leader says that as of an index, which a majority without it has, the configuration lacks it,
+// and nothing in its own log is from after that. What it acknowledged in that life then lies before
+// the change that might add it again; a life that begins after the drop has another number, which
+// leaders see. And it remembers where its log ended (past): somebody who does not know yet that it
+// was removed may ask for its vote.
 
 // wonderTicks are between two questions, and idleTicks are how long a replica without
 // a configuration waits for its leader.
@@ -37,7 +39,7 @@ func (l *loop) create(g *Group) {
 	}
 	ls.silent = 0
 	l.watchMembers(g)
-	l.host.cfg.Logger.Info("a replica begins", "partition", uint32(g.id), "life", ls.life)
+	l.host.cfg.Logger.Info("a replica begins", "partition", uint32(g.id), "life", ls.past.life)
 }
 
 // wonder asks whether this node is a member, now and then, while there is cause to doubt it.
@@ -79,9 +81,28 @@ func (l *loop) doubted(g *Group, o wire.Opinion) {
 // asked answers a node that is not a member. Members are not answered: the log tells them.
 func (l *loop) asked(g *Group, from uint64) {
 	ls := &g.loopState
-	if ls.leading && !isMember(ls.conf, from) {
+	if ls.leading && !isMember(ls.conf, from) && l.isHeldByMajority(g, ls.handed) {
 		l.say(g, from, wire.KindVerdict, wire.AppendOpinion(nil, wire.Opinion{Term: ls.epoch, Index: ls.handed, Leader: l.host.cfg.NodeID}))
 	}
+}
+
+// isHeldByMajority is whether a majority of the voters has the log up to an index. What was committed by
+// a configuration of before may be on fewer.
+func (l *loop) isHeldByMajority(g *Group, index uint64) bool {
+	ls := &g.loopState
+	progress := ls.node.Status().Progress
+	for _, voters := range [][]uint64{ls.conf.Voters, ls.conf.VotersOutgoing} {
+		have := 0
+		for _, node := range voters {
+			if progress[node].Match >= index {
+				have++
+			}
+		}
+		if len(voters) > 0 && have <= len(voters)/2 {
+			return false
+		}
+	}
+	return true
 }
 
 // judged drops the replica if the verdict is about all that is in its log. A leader has applied the
@@ -103,9 +124,13 @@ func (l *loop) judged(g *Group, o wire.Opinion) {
 func (l *loop) remove(g *Group) {
 	ls := &g.loopState
 	l.stepDown(g, errors.New("this node is not a member any more"))
+	if !ls.log.belowFloor(ls.past) {
+		ls.past.floorIndex, ls.past.floorTerm = ls.log.last, ls.log.lastTerm
+	}
+	ls.past.life++
+	ls.past.dropped = true
 	ls.node, ls.log = nil, nil
 	ls.incarnation++
-	ls.life++
 	ls.dropping, ls.doubt = true, false
 	ls.hard = &pb.HardState{Term: new(ls.term), Vote: new(ls.hard.GetVote())}
 	ls.hardDirty, ls.voteDirty = false, false
@@ -134,6 +159,7 @@ func (l *loop) writeDrop(g *Group) {
 func (l *loop) dropped(g *Group) {
 	ls := &g.loopState
 	ls.dropping = false
+	ls.past.dropped = false
 	ls.handed, ls.stored = 0, 0
 	g.keepsLog.Store(false)
 }

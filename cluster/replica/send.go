@@ -159,7 +159,7 @@ func (l *loop) sendSnapshot(g *Group, m *pb.Message) {
 		l.halt(g, fmt.Errorf("encode a raft message: %w", err))
 		return
 	}
-	header := wire.AppendHeader(nil, wire.Header{Life: ls.life, Applied: s.applied.appendEncoded(nil), Message: message})
+	header := wire.AppendHeader(nil, wire.Header{Life: ls.past.life, Applied: s.applied.appendEncoded(nil), Message: message})
 	h.cfg.Logger.Info("sending a snapshot", "partition", uint32(g.id), "to", to, "index", s.applied.index)
 	source := &source{host: h, rows: newPartitionSnapshot(s.store, keyPrefix(g.id, s.applied.generation))}
 	var once sync.Once

@@ -31,8 +31,8 @@ type world struct {
 
 	// fullDisks is how many of a thousand appends are refused.
 	fullDisks atomic.Int32
-	// observe, if set while no host runs, is called around each append and commit.
-	observe func(*worldNode)
+	// observe, if set, is called around each append and commit.
+	observe atomic.Pointer[func(*worldNode)]
 	// voters, if set, is told of each vote that is granted, once it was sent.
 	voters atomic.Pointer[func(*worldNode)]
 
@@ -132,8 +132,8 @@ func (n *worldNode) start() {
 		if r.isDead() {
 			return errInjected
 		}
-		if observe := w.observe; observe != nil {
-			observe(n)
+		if observe := w.observe.Load(); observe != nil {
+			(*observe)(n)
 		}
 		disks.Lock()
 		pause := time.Duration(disk.Int64N(int64(2 * time.Millisecond)))
@@ -178,9 +178,9 @@ type observedStore struct {
 }
 
 func (s observedStore) Commit(batch *storage.Batch) error {
-	if observe := s.node.world.observe; observe != nil {
-		observe(s.node)
-		defer observe(s.node)
+	if observe := s.node.world.observe.Load(); observe != nil {
+		(*observe)(s.node)
+		defer (*observe)(s.node)
 	}
 	return s.Store.Commit(batch)
 }

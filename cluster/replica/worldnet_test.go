@@ -28,6 +28,8 @@ type fakeNet struct {
 		cut   map[[2]uint64]bool // from, to
 		loss  float64
 		delay time.Duration // at most
+
+		noSnapshots bool
 	}
 }
 
@@ -126,7 +128,10 @@ func (e endpoint) SendSnapshot(to uint64, group uint32, header []byte, source Sn
 		defer source.Close()
 		time.Sleep(time.Millisecond)
 		run := e.net.world.current(to)
-		if run == nil || e.run.isDead() {
+		e.net.mu.Lock()
+		refuse := e.net.mu.noSnapshots
+		e.net.mu.Unlock()
+		if run == nil || refuse || e.run.isDead() {
 			done(errLost)
 			return
 		}
