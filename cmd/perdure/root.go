@@ -134,7 +134,7 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense.`,
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(root.RegisterFlagCompletionFunc("addr", cobra.NoFileCompletions))
 	dev := &cobra.Command{Use: "dev", Short: "Try things out on this machine"}
-	dev.AddCommand(local.Command(c.in, c.out))
+	dev.AddCommand(local.Command(c.in, c.out, clusterStatus))
 	root.AddCommand(
 		c.callCommand(), c.sendCommand(), c.attachCommand(), c.invocationsCommand(), c.journalCommand(), c.transactionsCommand(), c.limitsCommand(),
 		c.schedulesCommand(), c.stateCommand(), c.servicesCommand(), c.deploymentsCommand(), c.nodeCommand(), c.protoCommand(), c.checkCommand(), dev, c.versionCommand(),
@@ -146,6 +146,16 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense.`,
 	root.InitDefaultCompletionCmd()
 	markFailures(root)
 	return root
+}
+
+// clusterStatus is what perdure cluster status prints of a node's cluster.
+func clusterStatus(ctx context.Context, url string) (string, error) {
+	var out strings.Builder
+	c := &cli{in: strings.NewReader(""), out: &out, err: &out}
+	if code := c.run(ctx, []string{"cluster", "status", "--addr", url}); code != exitOK {
+		return "", errors.New(strings.TrimSpace(out.String()))
+	}
+	return out.String(), nil
 }
 
 // must is for what only a mistake in this program can break; a test builds the whole tree.

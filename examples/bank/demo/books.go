@@ -22,7 +22,9 @@ const (
 
 // books is what the callers know: what each account must hold, from the answers they got.
 type books struct {
-	client                                        *actor.Client
+	client *actor.Client
+	// chapter begins the ids of movements, which are used once.
+	chapter                                       string
 	answered, refused, repeated, payRolls, audits atomic.Int64
 	mu                                            struct {
 		sync.Mutex
@@ -40,6 +42,15 @@ type movement struct {
 }
 
 func newBooks(url string) *books { return &books{client: cluster.Dial(nil, url)} }
+
+// through makes calls go to any of some nodes.
+func (b *books) through(nodes []*process) {
+	var urls []string
+	for _, n := range nodes {
+		urls = append(urls, n.url)
+	}
+	b.client = cluster.Dial(nil, urls...)
+}
 
 func name(i int) string { return fmt.Sprintf("account-%02d", i) }
 
@@ -63,7 +74,7 @@ func (b *books) move(work, ctx context.Context, callers int) error {
 	for c := range callers {
 		all.Go(func() {
 			for n := 0; work.Err() == nil && failed[c] == nil; n++ {
-				failed[c] = b.one(ctx, invent(c, n))
+				failed[c] = b.one(ctx, invent(b.chapter, c, n))
 			}
 		})
 	}
@@ -72,9 +83,9 @@ func (b *books) move(work, ctx context.Context, callers int) error {
 }
 
 // invent makes a transfer up or, as every tenth movement, a pay roll.
-func invent(caller, n int) *movement {
+func invent(chapter string, caller, n int) *movement {
 	who := rand.Perm(accounts)
-	m := &movement{id: fmt.Sprintf("%d-%d", caller, n), from: who[0], to: who[1:2], amount: 1 + rand.Int64N(300)}
+	m := &movement{id: fmt.Sprintf("%s%d-%d", chapter, caller, n), from: who[0], to: who[1:2], amount: 1 + rand.Int64N(300)}
 	if n%10 == 9 {
 		m.to, m.amount = who[1:6], 1+rand.Int64N(100)
 	}

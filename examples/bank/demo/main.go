@@ -1,7 +1,8 @@
 // Command demo shows that Perdure does not lose money: it builds the bank example, runs it as a
 // process, calls it in three ways, and kills it again and again in the middle of transfers. Audits
 // that add up all accounts meanwhile must never see half of a transfer, and the balances prove in
-// the end that every call that was answered happened exactly once, and wholly.
+// the end that every call that was answered happened exactly once, and wholly. Then two more nodes
+// join the first, and calls go on while each of the three is killed in turn.
 //
 //	go run ./examples/bank/demo
 //
@@ -26,7 +27,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, 110*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
 	if err := demo(ctx, *rounds, *callers, *pause); err != nil {
 		fmt.Fprintf(os.Stderr, "\n%s %v\n", bad("FAILED"), err)
@@ -115,6 +116,9 @@ func demo(ctx context.Context, kills, callers int, pause time.Duration) error {
 
 	say("\nProof")
 	if err := b.prove(ctx); err != nil {
+		return err
+	}
+	if err := nodesDie(ctx, b, node, callers); err != nil {
 		return err
 	}
 	say("\n%s in %.0f s: %d transfers and pay rolls, %d audits, %d kills: nothing lost, nothing doubled, nothing by half.", good("All of it holds"), time.Since(began).Seconds(), b.answered.Load(), b.audits.Load(), kills)

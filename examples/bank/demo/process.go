@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 )
@@ -29,30 +28,37 @@ func build(ctx context.Context, binary string) error {
 // process is the node, at one address whatever happens to it.
 type process struct {
 	binary, data, address, url string
-	command                    *exec.Cmd
-	exited                     chan struct{}
+	// gossip and transport are where other nodes reach it, and join where it looks for them.
+	gossip, transport string
+	join              []string
+	command           *exec.Cmd
+	exited            chan struct{}
 }
 
 // start runs the node and returns how long it took until it was ready.
 func (p *process) start(ctx context.Context) (time.Duration, error) {
-	if p.address == "" {
+	for _, address := range []*string{&p.address, &p.gossip, &p.transport} {
+		if *address != "" {
+			continue
+		}
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return 0, err
 		}
-		p.address = listener.Addr().String()
-		p.url = "http://" + p.address
+		*address = listener.Addr().String()
 		if err := listener.Close(); err != nil {
 			return 0, err
 		}
 	}
-	log, err := os.OpenFile(filepath.Join(filepath.Dir(p.data), "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	p.url = "http://" + p.address
+	log, err := os.OpenFile(p.data+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return 0, err
 	}
 	defer log.Close()
 	began := time.Now()
-	p.command = exec.Command(p.binary, "--listen", p.address, "--data", p.data, "--log-level", "warn")
+	p.command = exec.Command(p.binary, "--listen", p.address, "--data", p.data, "--log-level", "warn",
+		"--cluster", p.gossip, "--cluster-transport", p.transport, "--join", strings.Join(p.join, ","))
 	p.command.Stdout, p.command.Stderr = log, log
 	if err := p.command.Start(); err != nil {
 		return 0, err

@@ -1,14 +1,16 @@
 package local
 
 import (
+	"context"
 	"io"
 
 	"github.com/spf13/cobra"
 )
 
-// Command is perdure dev cluster. Errors before it runs say what is wrong with its flags.
-func Command(in io.Reader, out io.Writer) *cobra.Command {
-	config := Config{In: in, Out: out}
+// Command is perdure dev cluster. Errors before it runs say what is wrong with its flags. status is
+// Config.Status.
+func Command(in io.Reader, out io.Writer, status func(ctx context.Context, url string) (string, error)) *cobra.Command {
+	config := Config{In: in, Out: out, Status: status}
 	nodes := &cobra.Command{
 		Use:   "cluster -- PROGRAM [ARGUMENT ...]",
 		Short: "Run a cluster of processes of one program on this machine",
