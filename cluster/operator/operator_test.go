@@ -32,6 +32,7 @@ type group struct {
 	*memstore.Store
 	registry *registry.Registry
 	calls    sync.WaitGroup
+	told     chan struct{} // closed when the record before was told of; nil: there is none
 }
 
 // Propose implements registry.Group.
@@ -43,7 +44,13 @@ func (g *group) Propose(epoch, sequence uint64, payload []byte) error {
 	if err := g.Commit(&batch); err != nil {
 		return err
 	}
+	before, told := g.told, make(chan struct{})
+	g.told = told
 	g.calls.Go(func() {
+		defer close(told)
+		if before != nil {
+			<-before // a host tells of records in their order
+		}
 		g.registry.Committed(epoch, sequence)
 		g.registry.Applied(epoch, sequence)
 	})
