@@ -286,7 +286,7 @@ func (e *partitions) openDisk(config Config, at *layout) error {
 	if e.log, err = nodelog.Open(logs); err != nil {
 		return err
 	}
-	if err := at.checkPartitions(len(e.log.Groups())); err != nil {
+	if err := at.checkPartitions(e.log.Groups()); err != nil {
 		return err
 	}
 	store, err := badgerstore.Open(badgerstore.Options{

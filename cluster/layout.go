@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -182,15 +183,21 @@ func (l *layout) checkLog() error {
 	return fmt.Errorf("%s is missing or empty, but there is data in %s, which is only part of what was acknowledged: restore both from one backup", l.logDir(), l.storeDir())
 }
 
-// checkPartitions compares node.json with how many partitions the log has. They are made all at
-// once, so another number means that node.json is damaged; with it, objects would be looked for
-// in partitions where they are not.
-func (l *layout) checkPartitions(logged int) error {
-	groups := int(l.identity.Partitions) + 1 // group 0 among them, but in directories of early versions
-	switch {
-	case logged == 0 || logged == groups || logged == groups-1:
-		return nil
-	case l.identity.Joined && logged < groups: // it has what the cluster gave it
+// checkPartitions compares node.json with the groups that the log has: group 0, but in directories of
+// early versions, and one for each partition. They are made all at once, so another number means
+// that node.json is damaged; with it, objects would be looked for in partitions where they are not. A
+// node that joined has those that the cluster gave it, and group 0 tells it how many there are.
+func (l *layout) checkPartitions(groups []uint32) error {
+	logged := len(groups)
+	if slices.Contains(groups, 0) {
+		logged--
+	}
+	if l.identity.Joined {
+		for _, id := range groups {
+			logged = max(logged, int(id))
+		}
+	}
+	if logged == 0 || logged == int(l.identity.Partitions) || l.identity.Joined && logged < int(l.identity.Partitions) {
 		return nil
 	}
 	return fmt.Errorf("data directory %s: node.json says %d partitions, the log has %d: node.json is damaged or another node's: restore it from a backup",

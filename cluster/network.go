@@ -297,6 +297,10 @@ func (n *network) follow(ctx context.Context) {
 	for {
 		moved := n.gossip.Changed()
 		view, changed := n.registry.Changed()
+		if err := n.registry.Health(); err != nil {
+			n.fail(fmt.Errorf("the cluster's own group is of no use to this node: %w", err))
+			return
+		}
 		members := n.gossip.Members()
 		addresses := map[uint64]string{}
 		for _, node := range view.Nodes {

@@ -279,6 +279,11 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) wait(ctx context.Context) error {
 	n.mu.Lock()
 	engine, server, stopped := n.mu.engine, n.mu.server, n.mu.stopped
+	var parted <-chan struct{}
+	others := n.mu.network
+	if others != nil {
+		parted = others.failed
+	}
 	n.mu.Unlock()
 	var refused <-chan struct{}
 	if server != nil {
@@ -290,6 +295,8 @@ func (n *Node) wait(ctx context.Context) error {
 	case <-stopped: // somebody called Shutdown
 	case <-engine.Failed():
 		failure = fmt.Errorf("the node failed: %w", engine.Health())
+	case <-parted:
+		failure = fmt.Errorf("the node can't take part in its cluster: %w", others.failure())
 	case <-refused:
 		if err := server.Err(); err != nil {
 			failure = fmt.Errorf("the listener failed: %w", err)

@@ -30,7 +30,7 @@ func TestHost(t *testing.T) {
 		}
 		defer log.Close()
 		host, err := replica.Open(replica.Config{
-			Log: log, Store: store, NodeID: self.ID, Groups: []replica.GroupID{0, 1}, Logger: slog.New(slog.DiscardHandler), MaxApplyDelay: time.Millisecond,
+			Log: log, Store: store, NodeID: self.ID, Groups: []replica.GroupID{0, 1}, Found: true, Logger: slog.New(slog.DiscardHandler), MaxApplyDelay: time.Millisecond,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -200,7 +200,7 @@ func (l *lab) torment(ctx context.Context, random *rand.Rand) string {
 	for ctx.Err() == nil {
 		i := random.IntN(len(l.nodes))
 		j := (i + 1 + random.IntN(len(l.nodes)-1)) % len(l.nodes)
-		what := []string{"kills", "kills", "pauses", "pairs killed", "cut off", "cut off", "cut in two", "cut one way"}[random.IntN(8)]
+		what := []string{"kills", "kills", "stops", "pauses", "pairs killed", "cut off", "cut off", "cut in two", "cut one way"}[random.IntN(9)]
 		if l.links == nil && strings.HasPrefix(what, "cut") {
 			what = "kills"
 		}
@@ -208,6 +208,8 @@ func (l *lab) torment(ctx context.Context, random *rand.Rand) string {
 		switch what {
 		case "kills":
 			l.kill(i)
+		case "stops": // in order: it hands over what it leads
+			l.nodes[i].stop()
 		case "pairs killed":
 			l.kill(i)
 			l.kill(j)
