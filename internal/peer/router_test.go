@@ -428,3 +428,36 @@ func TestNewLeaderHearsAtOnce(t *testing.T) {
 		w.cut.Delete(uint64(2))
 	})
 }
+
+// TestServingNodeStops: a node that stops ends what it was asked. That is no answer: who asked is not
+// told that a caller has gone, and what has a key is asked again.
+func TestServingNodeStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, 2, 1)
+		key, far := w.keyIn(1, 0), w.at(1, false)
+		var stops atomic.Bool
+		intercept := func(from, to uint64, request []byte) error {
+			if !stops.Swap(false) {
+				return nil
+			}
+			stopping, stop := context.WithCancel(w.ctx)
+			stop()
+			if answer, err := w.nodes[to].server.Call(stopping, from, request); err == nil {
+				t.Errorf("it answered %x", answer)
+			}
+			return errBroken
+		}
+		w.intercept.Store(&intercept)
+		stops.Store(true)
+		if result, err := far.Call(t.Context(), deposit(key, "once", 5)); err != nil || result.Error != nil {
+			t.Errorf("with a key: %v %v", result, err)
+		}
+		stops.Store(true)
+		if _, err := far.Call(t.Context(), deposit(key, "", 1)); code(err) != routing.CodeUnavailable {
+			t.Errorf("without a key: %v", err)
+		}
+		if got, err := w.at(1, true).balance(t.Context(), key); err != nil || got != 5 && got != 6 {
+			t.Errorf("there is %d: %v", got, err)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,6 +37,11 @@ func (s *Server) Call(ctx context.Context, _ uint64, request []byte) ([]byte, er
 		defer cancel()
 	}
 	answer, err := s.answer(ctx, asked)
+	if _, said := errors.AsType[*routing.Error](err); !said && errors.Is(err, context.Canceled) {
+		// Whoever asked has gone, or this node stops: then it must not look like an answer, for what
+		// was asked may have been accepted, and goes on.
+		return nil, fmt.Errorf("peer: request: the node ended it before there was an answer: %w", err)
+	}
 	if err != nil {
 		answer = &peerv1.Answer{Answer: &peerv1.Answer_Failure{Failure: s.failure(err)}}
 	}

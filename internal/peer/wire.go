@@ -40,14 +40,11 @@ func scheduleOf(answer *peerv1.Answer) (*recordv1.ScheduleReply, bool) {
 
 // failureFrom is an error as another node is told of it.
 func failureFrom(err error) *peerv1.Failure {
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return &peerv1.Failure{Code: uint32(routing.CodeDeadlineExceeded), Message: "the time for the request is over", Timeout: true}
-	case errors.Is(err, context.Canceled):
-		return &peerv1.Failure{Code: uint32(routing.CodeCanceled), Message: "whoever asked has gone"}
-	}
 	failed, ok := errors.AsType[*routing.Error](err)
-	if !ok {
+	switch {
+	case !ok && errors.Is(err, context.DeadlineExceeded):
+		return &peerv1.Failure{Code: uint32(routing.CodeDeadlineExceeded), Message: "the time for the request is over", Timeout: true}
+	case !ok:
 		return &peerv1.Failure{Code: uint32(routing.CodeInternal), Message: strings.ToValidUTF8(err.Error(), "?")}
 	}
 	failure := &peerv1.Failure{Code: uint32(failed.Code), Message: strings.ToValidUTF8(failed.Message, "?"), Details: failed.Details}
