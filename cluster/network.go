@@ -86,6 +86,7 @@ func newNetwork(ctx context.Context, config Config, node uint64, clusterID strin
 	carrying := transport.Config{
 		NodeID: node, ClusterID: clusterID, Listen: n.config.TransportListen, Handler: n, Admit: n.admit,
 		OpenMethods: []string{methodRegistry}, OnRefused: n.refused, Build: Version(), Logger: n.logger,
+		FeatureLevel: registry.FeatureLevel, WrittenLevel: n.writtenLevel, OnTooOld: n.tooOld,
 	}
 	if tls := n.config.TLS; tls != nil {
 		carrying.TLS = &transport.TLS{CertFile: tls.CertFile, KeyFile: tls.KeyFile, CAFile: tls.CAFile}
@@ -107,6 +108,7 @@ func (n *network) startGossip(ctx context.Context, clusterID string, partitions 
 		KeyringFile: n.config.KeyringFile, KnownFile: filepath.Join(dir, "members"), OnShared: n.heard, Logger: n.logger,
 		Meta: membership.Meta{
 			ClusterID: clusterID, Joining: clusterID == "", Partitions: partitions, Version: Version(), Zone: n.config.Zone,
+			FeatureLevel: registry.FeatureLevel,
 		},
 	})
 	if err != nil {
@@ -268,30 +270,6 @@ func (n *network) failure() error {
 	return n.mu.failure
 }
 
-// refused notes that another node lets this one not in.
-func (n *network) refused(refused *transport.Refused) {
-	if refused.Reason == transport.ReasonRemoved {
-		n.fail(fmt.Errorf("this node was removed from its cluster: %w; to have it back, give it an empty data directory, and it joins as a new node", refused))
-	}
-}
-
-// admit says whether a node may speak to this one: group 0 knows it, or this node knows nothing
-// of group 0 yet, and has only the cluster's id to go by.
-func (n *network) admit(node uint64) error {
-	to := n.ready.Load()
-	if to == nil || n.registry.View().Version == 0 {
-		return nil
-	}
-	known, ok := n.registry.View().Node(node)
-	switch {
-	case !ok:
-		return fmt.Errorf("node %016x is %w yet; it is admitted once gossip knows it", node, transport.ErrNotMember)
-	case known.State == placement.Removed:
-		return fmt.Errorf("node %016x was %w", node, transport.ErrRemoved)
-	}
-	return nil
-}
-
 // follow does what has to be done when gossip or group 0 says something new, until ctx ends.
 func (n *network) follow(ctx context.Context) {
 	for {
@@ -343,9 +321,9 @@ func (n *network) welcome(ctx context.Context, view *registry.View, members []me
 		if member.Self || member.State != membership.Alive || member.ClusterID != view.Settings.ClusterID || member.Joining || member.Transport == "" {
 			continue
 		}
-		wanted := registry.Node{ID: member.NodeID, Transport: member.Transport, Ingress: member.Ingress, Zone: member.Zone, Version: member.Version}
+		wanted := registry.Node{ID: member.NodeID, Transport: member.Transport, Ingress: member.Ingress, Zone: member.Zone, Version: member.Version, FeatureLevel: max(member.FeatureLevel, 1)}
 		known, ok := view.Node(member.NodeID)
-		if ok && known.State == placement.Removed || ok && known.Transport == wanted.Transport && known.Ingress == wanted.Ingress && known.Zone == wanted.Zone && known.Version == wanted.Version {
+		if ok && known.State == placement.Removed || ok && known.Transport == wanted.Transport && known.Ingress == wanted.Ingress && known.Zone == wanted.Zone && known.Version == wanted.Version && known.FeatureLevel == wanted.FeatureLevel {
 			continue
 		}
 		trying, cancel := context.WithTimeout(ctx, 5*time.Second)

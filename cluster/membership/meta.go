@@ -24,6 +24,9 @@ type Meta struct {
 	Transport, Ingress string
 	// Version is the node's build, for people.
 	Version string
+	// FeatureLevel is up to which level the node's program reads records: see package registry. 0 in
+	// what another node says is 1.
+	FeatureLevel uint32
 	// Zone is where the node is, in words of whoever runs it.
 	Zone string
 }
@@ -70,6 +73,7 @@ func encodeMeta(meta Meta, node, generation uint64) ([]byte, error) {
 	message := &membershipv1.Meta{
 		ClusterId: meta.ClusterID, Node: node, Generation: generation, Partitions: meta.Partitions, Transport: meta.Transport,
 		Ingress: meta.Ingress, Version: meta.Version, Zone: meta.Zone, Joining: meta.Joining, Draining: meta.Draining,
+		FeatureLevel: meta.FeatureLevel,
 	}
 	encoded, err := proto.MarshalOptions{}.MarshalAppend([]byte{formatVersion}, message)
 	if err != nil {
@@ -96,5 +100,6 @@ func decodeMeta(encoded []byte) (meta Meta, node, generation uint64, err error) 
 	return Meta{
 		ClusterID: message.ClusterId, Joining: message.Joining, Draining: message.Draining, Partitions: message.Partitions,
 		Transport: message.Transport, Ingress: message.Ingress, Version: message.Version, Zone: message.Zone,
+		FeatureLevel: message.FeatureLevel,
 	}, message.Node, message.Generation, nil
 }

@@ -24,8 +24,8 @@
 // down; a node that reads less is refused. So at no point of the log is there a node, not removed,
 // that could not read what may be written then, and an upgrade can be taken back as long as
 // one node has not had it, or as long as the operator sets a limit. A node whose program is replaced
-// by an older one while it is down has a row that says too much until it announces itself: the
-// transport's handshake has to refuse it (Settings.FeatureLevel), and Health does once it has the rows.
+// by an older one while it is down has a row that says too much: the transport's handshake refuses
+// it (transport.Config.WrittenLevel), and Health does once it has the rows; it stops in either case.
 //
 // # Goroutines
 //

@@ -148,9 +148,18 @@ type Config struct {
 	OpenMethods []string
 	// OnPeer is told when frames can flow to a node, with the version and build it speaks.
 	OnPeer func(node uint64, version uint32, build string)
-	// OnRefused is told when a node doesn't let this one connect. With ReasonRemoved this node
-	// should stop.
+	// OnRefused is told when a node doesn't let this one connect. With ReasonRemoved and
+	// ReasonCallerTooOld this node should stop.
 	OnRefused func(refused *Refused)
+	// FeatureLevel is up to which level of records this program reads; 0 is 1. WrittenLevel, if set, says up
+	// to which they may be written in the cluster as far as this node knows, 0 if it doesn't. Nodes
+	// of which either reads less than the other knows to be written refuse each other. WrittenLevel is
+	// asked at every call and batch of frames, so it must be quick, and must not go down.
+	FeatureLevel uint32
+	WrittenLevel func() uint32
+	// OnTooOld is told when this node refused another because its own program is too old
+	// (ReasonCalleeTooOld): it should stop.
+	OnTooOld func(refused *Refused)
 	// Build is this program's version, for people.
 	Build string
 	// Versions default to Spoken.

@@ -85,9 +85,10 @@ func (t *Transport) readBytes() int {
 }
 
 func (t *Transport) hello(to uint64) *transportv1.Hello {
+	h := t.config.Hello(*t.clusterID.Load(), to)
 	return &transportv1.Hello{
-		ClusterId: *t.clusterID.Load(), From: t.config.NodeID, To: to,
-		MinVersion: t.config.Versions.Min, MaxVersion: t.config.Versions.Max, Build: t.config.Build,
+		ClusterId: h.ClusterID, From: h.From, To: h.To, MinVersion: h.Versions.Min, MaxVersion: h.Versions.Max, Build: h.Build,
+		FeatureLevel: h.FeatureLevel, WrittenLevel: h.WrittenLevel,
 	}
 }
 

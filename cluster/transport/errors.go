@@ -66,6 +66,10 @@ const (
 	ReasonBusy Reason = 6
 	// ReasonNotReady: the callee has joined no cluster yet, or is stopping.
 	ReasonNotReady Reason = 7
+	// ReasonCallerTooOld: the caller's program can't read what may be written in the cluster.
+	ReasonCallerTooOld Reason = 8
+	// ReasonCalleeTooOld: the callee's program can't.
+	ReasonCalleeTooOld Reason = 9
 )
 
 // String is the reason in a few words.
@@ -85,6 +89,10 @@ func (r Reason) String() string {
 		return "busy"
 	case ReasonNotReady:
 		return "not ready"
+	case ReasonCallerTooOld:
+		return "caller too old"
+	case ReasonCalleeTooOld:
+		return "callee too old"
 	}
 	return fmt.Sprintf("reason %d", uint32(r))
 }

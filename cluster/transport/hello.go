@@ -16,6 +16,9 @@ type Hello struct {
 	Versions Versions
 	// Build is the caller's.
 	Build string
+	// FeatureLevel is up to which level the caller's program reads records, and WrittenLevel up to
+	// which they may be written as far as it knows. 0 are 1 and nothing known.
+	FeatureLevel, WrittenLevel uint32
 }
 
 // Check decides whether a node that says hello is let in by one with this configuration, which is
@@ -46,14 +49,37 @@ func (c *Config) Check(clusterID string, hello Hello, method string) (version ui
 		return refuse(ReasonVersion, "this node (build %s) speaks transport %s and the caller (build %s) %s: upgrade by one minor version at a time, so that nodes of adjacent versions meet",
 			c.Build, c.Versions, hello.Build, hello.Versions)
 	}
-	if c.Admit == nil || open {
-		return version, nil
-	}
-	if err := c.Admit(hello.From); err != nil {
-		if errors.Is(err, ErrRemoved) {
-			return refuse(ReasonRemoved, "node %016x was removed from the cluster and can't come back under this id: start it with an empty data directory to join as a new node (%s)", hello.From, err)
+	if c.Admit != nil && !open {
+		if err := c.Admit(hello.From); err != nil {
+			if errors.Is(err, ErrRemoved) {
+				return refuse(ReasonRemoved, "node %016x was removed from the cluster and can't come back under this id: start it with an empty data directory to join as a new node (%s)", hello.From, err)
+			}
+			return refuse(ReasonNotMember, "node %016x is not a member: it is let in once the cluster has admitted it (%s)", hello.From, err)
 		}
-		return refuse(ReasonNotMember, "node %016x is not a member: it is let in once the cluster has admitted it (%s)", hello.From, err)
+	}
+	if reads, written := max(hello.FeatureLevel, 1), c.writtenLevel(); reads < written {
+		return refuse(ReasonCallerTooOld, "node %016x (build %s) reads records up to feature level %d, and this cluster may write level %d: start it with the version that the other nodes have (this node is build %s); nothing of its data was changed",
+			hello.From, hello.Build, reads, written, c.Build)
+	}
+	if reads := max(c.FeatureLevel, 1); reads < hello.WrittenLevel {
+		return refuse(ReasonCalleeTooOld, "node %016x (build %s) reads records up to feature level %d, and the cluster may write level %d: start it with the version that the other nodes have (node %016x is build %s); nothing of its data was changed",
+			c.NodeID, c.Build, reads, hello.WrittenLevel, hello.From, hello.Build)
 	}
 	return version, nil
+}
+
+// writtenLevel is 0 while the node doesn't know.
+func (c *Config) writtenLevel() uint32 {
+	if c.WrittenLevel == nil {
+		return 0
+	}
+	return c.WrittenLevel()
+}
+
+// Hello is what this node says when it calls another.
+func (c *Config) Hello(clusterID string, to uint64) Hello {
+	return Hello{
+		ClusterID: clusterID, From: c.NodeID, To: to, Versions: c.Versions, Build: c.Build,
+		FeatureLevel: c.FeatureLevel, WrittenLevel: c.writtenLevel(),
+	}
 }

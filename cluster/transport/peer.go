@@ -163,6 +163,7 @@ var (
 	errMoved   = errors.New("the node has a new address")
 	errStopped = errors.New("the node was removed from the addresses")
 	errAged    = errors.New("the connection is replaced by a new one because of its age")
+	errRaised  = errors.New("records of a higher feature level may be written: the node is asked again whether it reads them")
 )
 
 // run keeps the node connected.
@@ -184,7 +185,7 @@ func (p *peer) run(ctx context.Context) {
 		if connected {
 			retry, refusedRetry = timing.Retry, timing.RefusedRetry
 		}
-		if errors.Is(err, errAged) {
+		if errors.Is(err, errAged) || errors.Is(err, errRaised) {
 			continue
 		}
 		var pause time.Duration
@@ -288,7 +289,8 @@ func (p *peer) connect(ctx context.Context) (connected bool, err error) {
 	}
 	timer := time.AfterFunc(p.t.config.Timing.Hello, func() { cancel(errHello) })
 	defer timer.Stop()
-	if err := stream.Send(&transportv1.FramesRequest{Hello: p.t.hello(p.id)}); err != nil {
+	hello := p.t.hello(p.id)
+	if err := stream.Send(&transportv1.FramesRequest{Hello: hello}); err != nil {
 		return false, because(p.whyEnded(stream, err))
 	}
 	var answer transportv1.FramesResponse
@@ -348,6 +350,9 @@ func (p *peer) connect(ctx context.Context) (connected bool, err error) {
 			}
 			return true, errAged
 		case <-p.wake:
+		}
+		if p.t.config.writtenLevel() > hello.WrittenLevel {
+			return true, errRaised
 		}
 		for batch := p.take(); batch != nil; batch = p.take() {
 			stall.Reset(p.t.config.Timing.Stall)

@@ -40,7 +40,8 @@ type service struct {
 
 // inbound is what one other node has under way here.
 type inbound struct {
-	calls, streams int // guarded by service.mu
+	calls, streams int    // guarded by service.mu
+	refused        Reason // why last, of those that are logged; likewise
 	// frames is held while a batch is given to the handler. current is the newest of the node's
 	// streams of frames, and the only one whose frames are delivered: a stream that it replaced
 	// may still be read after the next one began, and its frames would come late.
@@ -239,10 +240,32 @@ func (s *service) admit(hello *transportv1.Hello, method string) (uint32, *Refus
 	if stopping {
 		return 0, &Refused{Node: s.t.config.NodeID, Reason: ReasonNotReady, Message: "this node is stopping: call it when it has restarted, or another one"}
 	}
-	return s.t.config.Check(*s.t.clusterID.Load(), Hello{
+	version, refused := s.t.config.Check(*s.t.clusterID.Load(), Hello{
 		ClusterID: hello.GetClusterId(), From: hello.GetFrom(), To: hello.GetTo(),
 		Versions: Versions{hello.GetMinVersion(), hello.GetMaxVersion()}, Build: hello.GetBuild(),
+		FeatureLevel: hello.GetFeatureLevel(), WrittenLevel: hello.GetWrittenLevel(),
 	}, method)
+	s.tell(hello.GetFrom(), refused)
+	return version, refused
+}
+
+// tell says who is too old: it does not only concern the node that is refused.
+func (s *service) tell(from uint64, refused *Refused) {
+	if refused == nil || refused.Reason != ReasonCallerTooOld && refused.Reason != ReasonCalleeTooOld {
+		return
+	}
+	s.mu.Lock()
+	in := s.inboundLocked(from)
+	first := in.refused != refused.Reason
+	in.refused = refused.Reason
+	s.mu.Unlock()
+	if first {
+		s.t.config.Logger.Error("a node is refused: a program is too old for this cluster", telemetry.KeyTo, nodeName(from),
+			telemetry.KeyReason, refused.Reason.String(), telemetry.KeyError, refused.Message)
+	}
+	if refused.Reason == ReasonCalleeTooOld && s.t.config.OnTooOld != nil {
+		s.t.config.OnTooOld(refused)
+	}
 }
 
 func refusal(refused *Refused) *transportv1.Refusal {

@@ -239,15 +239,20 @@ func (t *Transport) Send(to uint64, kind uint8, frame []byte) {
 // check is the callee's side of a hello.
 func (t *Transport) check(caller *Transport, to uint64, method string) (uint32, *transport.Refused) {
 	caller.mu.Lock()
-	hello := transport.Hello{ClusterID: caller.mu.clusterID, From: caller.config.NodeID, To: to, Versions: caller.config.Versions, Build: caller.config.Build}
+	clusterIDOfCaller := caller.mu.clusterID
 	caller.mu.Unlock()
+	hello := caller.config.Hello(clusterIDOfCaller, to)
 	t.mu.Lock()
 	clusterID, stopping := t.mu.clusterID, t.mu.stopping
 	t.mu.Unlock()
 	if stopping {
 		return 0, &transport.Refused{Node: t.config.NodeID, Reason: transport.ReasonNotReady, Message: "this node is stopping"}
 	}
-	return t.config.Check(clusterID, hello, method)
+	version, refused := t.config.Check(clusterID, hello, method)
+	if refused != nil && refused.Reason == transport.ReasonCalleeTooOld && t.config.OnTooOld != nil {
+		t.config.OnTooOld(refused)
+	}
+	return version, refused
 }
 
 // sleep waits; it reports false if a context ended first.

@@ -368,6 +368,40 @@ func versions(t *testing.T, make Factory) {
 	expectRefused(t, c, 1, transport.ReasonVersion, "upgrade")
 }
 
+// levels: nodes of which one reads less than the other knows to be written refuse each other, whoever
+// calls, and the one that is too old hears of it.
+func levels(t *testing.T, make Factory) {
+	var written atomic.Uint32
+	a := Start(t, make, 1, func(n *Node) {
+		n.Config.FeatureLevel, n.Config.WrittenLevel, n.Config.OpenMethods = 2, written.Load, []string{"join"}
+	})
+	old := Start(t, make, 2, nil)
+	Connect(a, old)
+	Reach(t, a, old)
+	Reach(t, old, a)
+	if len(old.Outdated())+len(a.Outdated()) != 0 {
+		t.Error("a node was told that it is too old before anybody wrote what it does not read")
+	}
+	written.Store(2)
+	expectRefused(t, old, 1, transport.ReasonCallerTooOld, "0000000000000002", "build 2", "up to feature level 1", "level 2", "start it with the version", "build 1")
+	if len(old.Outdated()) != 0 {
+		t.Error("OnTooOld was told of a call that another node refused")
+	}
+	if _, err := old.Call(t.Context(), 1, "join", nil); err == nil {
+		t.Error("a node that is too old may join")
+	}
+	expectRefused(t, a, 2, transport.ReasonCalleeTooOld, "0000000000000002", "build 2", "up to feature level 1", "level 2", "start it with the version", "build 1")
+	if len(old.Outdated()) == 0 || len(a.Outdated()) != 0 {
+		t.Errorf("OnTooOld was told %v, and at the node that is not %v", old.Outdated(), a.Outdated())
+	}
+	// What it is replaced by is let in.
+	old.Stop()
+	replaced := Start(t, make, 2, func(n *Node) { n.Config.FeatureLevel = 3 })
+	Connect(a, replaced)
+	Reach(t, a, replaced)
+	Reach(t, replaced, a)
+}
+
 func joining(t *testing.T, make Factory) {
 	a := Start(t, make, 1, func(n *Node) { n.Config.ClusterID = "" })
 	b := Start(t, make, 2, func(n *Node) {

@@ -36,7 +36,7 @@ func Run(t *testing.T, suite Suite) {
 		{"call", call}, {"call too large", callTooLarge}, {"call unreachable", callUnreachable}, {"call cancelled", callCancelled},
 		{"calls limited", callsLimited}, {"stop with calls under way", stopWithCalls}, {"last calls are answered", stopDrains},
 		{"stream", stream}, {"stream has back-pressure", streamBackPressure}, {"stream waits", streamWaits}, {"stream answered early", streamEarly}, {"stream cut", streamCut}, {"streams limited", streamsLimited},
-		{"wrong cluster", wrongCluster}, {"wrong node", wrongNode}, {"not a member", notMember}, {"removed", removed}, {"versions", versions}, {"joining", joining},
+		{"wrong cluster", wrongCluster}, {"wrong node", wrongNode}, {"not a member", notMember}, {"removed", removed}, {"versions", versions}, {"levels", levels}, {"joining", joining},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			suite.Bubble(t, func(t *testing.T) { test.run(t, suite.Make) })
@@ -61,6 +61,7 @@ type Node struct {
 		sync.Mutex
 		frames  []string
 		refused []*transport.Refused
+		old     []*transport.Refused
 		peers   []string
 	}
 }
@@ -85,6 +86,11 @@ func Start(t *testing.T, make Factory, id uint64, change func(n *Node)) *Node {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.mu.refused = append(n.mu.refused, refused)
+	}
+	n.Config.OnTooOld = func(refused *transport.Refused) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.mu.old = append(n.mu.old, refused)
 	}
 	n.Config.OnPeer = func(node uint64, version uint32, build string) {
 		n.mu.Lock()
@@ -118,6 +124,13 @@ func (n *Node) Frames() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return append([]string(nil), n.mu.frames...)
+}
+
+// Outdated is what OnTooOld was told.
+func (n *Node) Outdated() []*transport.Refused {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]*transport.Refused(nil), n.mu.old...)
 }
 
 // Refusals are what OnRefused was told.

@@ -46,7 +46,9 @@ type Meta struct {
 	// joining: the node is not admitted to the cluster yet.
 	Joining bool `protobuf:"varint,9,opt,name=joining" json:"joining,omitempty"`
 	// draining: the node is about to stop and wants no new work.
-	Draining      bool `protobuf:"varint,10,opt,name=draining" json:"draining,omitempty"`
+	Draining bool `protobuf:"varint,10,opt,name=draining" json:"draining,omitempty"`
+	// feature_level is up to which level the node's program reads records; 0 is 1.
+	FeatureLevel  uint32 `protobuf:"varint,11,opt,name=feature_level,json=featureLevel" json:"feature_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -149,6 +151,13 @@ func (x *Meta) GetDraining() bool {
 		return x.Draining
 	}
 	return false
+}
+
+func (x *Meta) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
 }
 
 // Fact is a value that a node shares. Of those with the same origin and key the one with the
@@ -272,7 +281,7 @@ var File_perdure_membership_v1_membership_proto protoreflect.FileDescriptor
 
 const file_perdure_membership_v1_membership_proto_rawDesc = "" +
 	"\n" +
-	"&perdure/membership/v1/membership.proto\x12\x15perdure.membership.v1\"\x95\x02\n" +
+	"&perdure/membership/v1/membership.proto\x12\x15perdure.membership.v1\"\xba\x02\n" +
 	"\x04Meta\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x12\n" +
@@ -289,7 +298,8 @@ const file_perdure_membership_v1_membership_proto_rawDesc = "" +
 	"\x04zone\x18\b \x01(\tR\x04zone\x12\x18\n" +
 	"\ajoining\x18\t \x01(\bR\ajoining\x12\x1a\n" +
 	"\bdraining\x18\n" +
-	" \x01(\bR\bdraining\"`\n" +
+	" \x01(\bR\bdraining\x12#\n" +
+	"\rfeature_level\x18\v \x01(\rR\ffeatureLevel\"`\n" +
 	"\x04Fact\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\x06R\x06origin\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +

@@ -45,6 +45,10 @@ const (
 	Reason_REASON_BUSY Reason = 6
 	// The callee has not joined a cluster yet, or is stopping.
 	Reason_REASON_NOT_READY Reason = 7
+	// The caller's program is too old to read what may be written in the cluster.
+	Reason_REASON_CALLER_TOO_OLD Reason = 8
+	// The callee's is.
+	Reason_REASON_CALLEE_TOO_OLD Reason = 9
 )
 
 // Enum value maps for Reason.
@@ -58,16 +62,20 @@ var (
 		5: "REASON_VERSION",
 		6: "REASON_BUSY",
 		7: "REASON_NOT_READY",
+		8: "REASON_CALLER_TOO_OLD",
+		9: "REASON_CALLEE_TOO_OLD",
 	}
 	Reason_value = map[string]int32{
-		"REASON_UNSPECIFIED":   0,
-		"REASON_WRONG_CLUSTER": 1,
-		"REASON_WRONG_NODE":    2,
-		"REASON_NOT_MEMBER":    3,
-		"REASON_REMOVED":       4,
-		"REASON_VERSION":       5,
-		"REASON_BUSY":          6,
-		"REASON_NOT_READY":     7,
+		"REASON_UNSPECIFIED":    0,
+		"REASON_WRONG_CLUSTER":  1,
+		"REASON_WRONG_NODE":     2,
+		"REASON_NOT_MEMBER":     3,
+		"REASON_REMOVED":        4,
+		"REASON_VERSION":        5,
+		"REASON_BUSY":           6,
+		"REASON_NOT_READY":      7,
+		"REASON_CALLER_TOO_OLD": 8,
+		"REASON_CALLEE_TOO_OLD": 9,
 	}
 )
 
@@ -109,7 +117,12 @@ type Hello struct {
 	MinVersion uint32 `protobuf:"varint,4,opt,name=min_version,json=minVersion" json:"min_version,omitempty"`
 	MaxVersion uint32 `protobuf:"varint,5,opt,name=max_version,json=maxVersion" json:"max_version,omitempty"`
 	// build is the caller's program version, for people.
-	Build         string `protobuf:"bytes,6,opt,name=build" json:"build,omitempty"`
+	Build string `protobuf:"bytes,6,opt,name=build" json:"build,omitempty"`
+	// feature_level is up to which level the caller's program reads records; 0 is 1.
+	FeatureLevel uint32 `protobuf:"varint,7,opt,name=feature_level,json=featureLevel" json:"feature_level,omitempty"`
+	// written_level is up to which level records may be written in the cluster, as far as the caller knows: 0
+	// while it doesn't.
+	WrittenLevel  uint32 `protobuf:"varint,8,opt,name=written_level,json=writtenLevel" json:"written_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -184,6 +197,20 @@ func (x *Hello) GetBuild() string {
 		return x.Build
 	}
 	return ""
+}
+
+func (x *Hello) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
+func (x *Hello) GetWrittenLevel() uint32 {
+	if x != nil {
+		return x.WrittenLevel
+	}
+	return 0
 }
 
 // Welcome answers a hello: who was reached, and what both speak.
@@ -786,7 +813,7 @@ var File_perdure_transport_v1_transport_proto protoreflect.FileDescriptor
 
 const file_perdure_transport_v1_transport_proto_rawDesc = "" +
 	"\n" +
-	"$perdure/transport/v1/transport.proto\x12\x14perdure.transport.v1\"\xa2\x01\n" +
+	"$perdure/transport/v1/transport.proto\x12\x14perdure.transport.v1\"\xec\x01\n" +
 	"\x05Hello\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x12\n" +
@@ -796,7 +823,9 @@ const file_perdure_transport_v1_transport_proto_rawDesc = "" +
 	"minVersion\x12\x1f\n" +
 	"\vmax_version\x18\x05 \x01(\rR\n" +
 	"maxVersion\x12\x14\n" +
-	"\x05build\x18\x06 \x01(\tR\x05build\"M\n" +
+	"\x05build\x18\x06 \x01(\tR\x05build\x12#\n" +
+	"\rfeature_level\x18\a \x01(\rR\ffeatureLevel\x12#\n" +
+	"\rwritten_level\x18\b \x01(\rR\fwrittenLevel\"M\n" +
 	"\aWelcome\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\x06R\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x14\n" +
@@ -834,7 +863,7 @@ const file_perdure_transport_v1_transport_proto_rawDesc = "" +
 	"\x0eStreamResponse\x127\n" +
 	"\arefusal\x18\x01 \x01(\v2\x1d.perdure.transport.v1.RefusalR\arefusal\x121\n" +
 	"\x05error\x18\x02 \x01(\v2\x1b.perdure.transport.v1.ErrorR\x05error\x12\x1a\n" +
-	"\bresponse\x18\x03 \x01(\fR\bresponse*\xb7\x01\n" +
+	"\bresponse\x18\x03 \x01(\fR\bresponse*\xed\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_WRONG_CLUSTER\x10\x01\x12\x15\n" +
@@ -843,7 +872,9 @@ const file_perdure_transport_v1_transport_proto_rawDesc = "" +
 	"\x0eREASON_REMOVED\x10\x04\x12\x12\n" +
 	"\x0eREASON_VERSION\x10\x05\x12\x0f\n" +
 	"\vREASON_BUSY\x10\x06\x12\x14\n" +
-	"\x10REASON_NOT_READY\x10\a2\x91\x02\n" +
+	"\x10REASON_NOT_READY\x10\a\x12\x19\n" +
+	"\x15REASON_CALLER_TOO_OLD\x10\b\x12\x19\n" +
+	"\x15REASON_CALLEE_TOO_OLD\x10\t2\x91\x02\n" +
 	"\x10TransportService\x12W\n" +
 	"\x06Frames\x12#.perdure.transport.v1.FramesRequest\x1a$.perdure.transport.v1.FramesResponse(\x010\x01\x12M\n" +
 	"\x04Call\x12!.perdure.transport.v1.CallRequest\x1a\".perdure.transport.v1.CallResponse\x12U\n" +
