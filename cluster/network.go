@@ -385,7 +385,7 @@ func (n *network) Stream(ctx context.Context, from uint64, method string, header
 	if method != methodSnapshot || len(header) < 4 {
 		return nil, fmt.Errorf("this node (%s) knows no stream %q", Version(), method)
 	}
-	return nil, to.host.ReceiveSnapshot(ctx, from, binary.BigEndian.Uint32(header), header[4:], next)
+	return to.host.ReceiveSnapshot(ctx, from, binary.BigEndian.Uint32(header), header[4:], next)
 }
 
 // replicas is the way of a replica.Host to others.
@@ -395,11 +395,14 @@ type replicas struct{ *network }
 func (r replicas) Send(to uint64, frame []byte) { r.carrier.Send(to, frameReplica, frame) }
 
 // SendSnapshot implements replica.Peers.
-func (r replicas) SendSnapshot(to uint64, group uint32, header []byte, source replica.SnapshotSource, done func(error)) {
+func (r replicas) SendSnapshot(to uint64, group uint32, header []byte, source replica.SnapshotSource, done func([]byte, error)) {
 	go func() { // ends with the transport at the latest, which close waits for
 		defer source.Close()
-		_, err := r.carrier.Stream(context.Background(), to, methodSnapshot, append(binary.BigEndian.AppendUint32(nil, group), header...), source.Next)
-		done(err)
+		answer, err := r.carrier.Stream(context.Background(), to, methodSnapshot, append(binary.BigEndian.AppendUint32(nil, group), header...), source.Next)
+		if errors.Is(err, transport.ErrUnreachable) || errors.Is(err, transport.ErrUnknown) {
+			err = fmt.Errorf("%w: %w", replica.ErrLost, err)
+		}
+		done(answer, err)
 	}()
 }
 

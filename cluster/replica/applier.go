@@ -9,6 +9,7 @@ import (
 
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"github.com/perdure/perdure/cluster/replica/fault"
 	"github.com/perdure/perdure/storage"
 )
 
@@ -361,12 +362,12 @@ func (a *applier) commit(timer *time.Timer) error {
 		a.mu.since = time.Time{}
 		a.mu.Unlock()
 		if !errors.Is(err, storage.ErrNoSpace) {
-			if err == nil && a.host.faults.clear(faultStoreSpace) {
+			if err == nil && a.host.faults.Clear(fault.StoreSpace) {
 				a.host.cfg.Logger.Info("the store has space again")
 			}
 			return err
 		}
-		a.host.faults.set(faultStoreSpace, fmt.Errorf("replica: apply: %w", err))
+		a.host.faults.Set(fault.StoreSpace, fmt.Errorf("replica: apply: %w", err))
 		a.host.cfg.Logger.Warn("the store has no space; retrying", "error", err, "retry_in", pause)
 		timer.Reset(pause)
 		select {

@@ -49,6 +49,9 @@ func runWorld(t *testing.T, seed uint64) {
 	w.adjust = func(c *Config) {
 		random := w.chance() // nodes are started by several goroutines
 		c.RetainBytes = retain
+		if random.IntN(2) == 0 {
+			c.snapshotChunkBytes = 100 + random.IntN(2000)
+		}
 		c.SnapshotBytesPerSecond = 1 << (16 + random.IntN(10))
 		if random.IntN(3) == 0 {
 			c.MaxBacklogBytes = 4 << 10
@@ -89,7 +92,7 @@ func runWorld(t *testing.T, seed uint64) {
 		w.proposing(id, 5)
 	}
 	w.agree()
-	w.until("rubbish to be deleted", time.Minute, w.clean)
+	w.until("rubbish to be deleted", 2*time.Minute, w.clean)
 	if testing.Verbose() {
 		t.Logf("seed %d: %d and %d records, %d snapshots, %d epochs", seed, w.history.count(0), w.history.count(1), w.snapshots(), len(w.history.mu.leaders))
 	}
@@ -286,7 +289,7 @@ func (w *world) clean() bool {
 	for _, n := range w.nodes {
 		for _, key := range n.store.Keys() {
 			if key[0] == 0xff {
-				if key[2] == 's' {
+				if key[2] == 's' || key[2] == 'p' {
 					return false
 				}
 				continue

@@ -61,7 +61,8 @@ func (c *cleaner) find() error {
 			if !more {
 				break
 			}
-			if absent := g.applyState.index == 0 && g.loopState.node == nil; absent || uint8(generation) != used {
+			kept, ok := c.host.partials.Generation(uint32(g.id))
+			if absent := g.applyState.index == 0 && g.loopState.node == nil; (absent || uint8(generation) != used) && !(ok && uint8(generation) == kept) {
 				c.enqueue(g, uint8(generation))
 			}
 			generation++
@@ -83,6 +84,9 @@ func (c *cleaner) fresh(g *Group) uint8 {
 	for range 256 {
 		c.mu.last[g.id]++
 		r := rubbish{g.id, c.mu.last[g.id]}
+		if kept, ok := c.host.partials.Generation(uint32(g.id)); ok && kept == r.generation {
+			continue
+		}
 		if !slices.Contains(c.mu.queue, r) && uint32(r.generation) != g.generation.Load() {
 			return r.generation
 		}
@@ -94,6 +98,10 @@ func (c *cleaner) enqueue(g *Group, generation uint8) {
 	c.mu.Lock()
 	c.mu.queue = append(c.mu.queue, rubbish{g.id, generation})
 	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *cleaner) signal() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -117,6 +125,10 @@ func (c *cleaner) start() <-chan struct{} {
 
 func (c *cleaner) run() {
 	for {
+		again, err := c.host.partials.GiveUpOld()
+		if err != nil && !errors.Is(err, storage.ErrNoSpace) {
+			return // the host has ended, or does
+		}
 		c.mu.Lock()
 		var next rubbish
 		waiting := len(c.mu.queue) > 0
@@ -146,8 +158,12 @@ func (c *cleaner) run() {
 			}
 		}
 		// Deletions need space, too: then it is tried again later.
-		timer := time.NewTimer(c.host.cfg.RetryDelay)
-		if !waiting {
+		pause := c.host.cfg.RetryDelay
+		if !waiting && err == nil {
+			pause = again
+		}
+		timer := time.NewTimer(pause)
+		if pause == 0 {
 			timer.Stop()
 		}
 		select {

@@ -41,7 +41,8 @@
 //
 //   - The cleaner deletes rows that nothing refers to any more. It runs only with Config.Peers.
 //
-//   - Receivers are goroutines of the transport's, in ReceiveSnapshot: they write a snapshot's rows.
+//   - Receivers are goroutines of the transport's, in ReceiveSnapshot: they write a snapshot's rows. Each
+//     snapshot that is sent has a goroutine that begins its streams, until it got there (package stream).
 //
 // Groups that are on this node alone need no ticks: nothing happens in them that a proposal or
 // a disk did not cause, so an idle host without Config.Peers has no timers.

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -22,24 +23,29 @@ func (n wired) Send(to uint64, frame []byte) {
 	}
 }
 
-func (n wired) SendSnapshot(to uint64, group uint32, header []byte, source SnapshotSource, done func(error)) {
+func (n wired) SendSnapshot(to uint64, group uint32, header []byte, source SnapshotSource, done func([]byte, error)) {
 	go func() {
 		defer source.Close()
 		done(n.hosts[to].Load().ReceiveSnapshot(context.Background(), n.from, group, header, source.Next))
 	}()
 }
 
-// BenchmarkIdle is what 64 partitions on three nodes cost while nothing happens: heartbeats. An operation
-// is a second of all three nodes.
+// BenchmarkIdle is what partitions on three nodes cost while nothing happens. An operation is a second of
+// all three nodes.
 func BenchmarkIdle(b *testing.B) {
-	const groups = 64
+	for _, groups := range []int{64, 256} {
+		b.Run(fmt.Sprintf("groups=%d", groups), func(b *testing.B) { benchmarkIdle(b, groups) })
+	}
+}
+
+func benchmarkIdle(b *testing.B, groups int) {
 	var hosts [4]atomic.Pointer[Host]
 	var frames atomic.Uint64
 	var ids []GroupID
 	for id := range GroupID(groups) {
 		ids = append(ids, id)
 	}
-	var members [groups]*Group
+	members := make([]*Group, groups)
 	for node := uint64(1); node <= 3; node++ {
 		cfg := Config{
 			Log: newMemLog(), Store: newStore(), NodeID: node, Groups: ids, Found: node == 1, Logger: quiet(),

@@ -10,13 +10,15 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/replica/stream"
 	"github.com/perdure/perdure/cluster/replica/wire"
 	"github.com/perdure/perdure/storage"
 )
 
 // A snapshot takes the place of what the group has in five steps, each durable before the next:
 //
-//	1. Its rows are written under a generation that nothing refers to, in many batches.
+//	1. Its rows are written under a generation that nothing refers to but a partial (package stream), in many
+//	   batches.
 //	2. The staged row says that all of them are there, and what they are: index, term, epoch, sequence,
 //	   configuration, generation.
 //	3. The log is started anew behind the index, in one append with the new state. From now on
@@ -24,8 +26,8 @@ import (
 //	4. One batch of the store makes the applied row what the staged row was, and deletes that.
 //	5. The old generation is deleted, in many batches.
 //
-// A crash before 3 leaves the group as it was, and rubbish that Open finds: a generation that no
-// applied row names, and perhaps a staged row. Between 3 and 4, Open finds a log that begins just behind
+// A crash in 1 leaves the group as it was, and a partial that its sender may go on with. A crash after 2
+// leaves rubbish that Open finds: a staged row, and a generation that no applied row names. Between 3 and 4, Open finds a log that begins just behind
 // the staged row's index, and does 4. After 4 the old generation is rubbish. The store first
 // and then the log would need as many cases and, worse, a log that ends before what the store has
 // would no longer be a sign of lost data.
@@ -36,80 +38,89 @@ type install struct {
 	done    chan error // of one slot
 }
 
-// ReceiveSnapshot takes a snapshot that another node's Peers.SendSnapshot sends: next returns its
-// chunks, and io.EOF. It returns nil once the snapshot is in use here, and otherwise why not; nothing is
-// left of it then. It waits for the disk, and ends early with ctx or the host.
-func (h *Host) ReceiveSnapshot(ctx context.Context, from uint64, group uint32, header []byte, next func() ([]byte, error)) error {
+// ReceiveSnapshot takes a stream that another node's Peers.SendSnapshot sends: next returns its
+// chunks, and io.EOF. It returns nil once the snapshot is in use here, and otherwise why not. Of one that
+// next returned an error for, or that ctx or the host ended, this node keeps what it has, for its
+// sender to go on with; of others nothing is left. A stream may also ask how much that is, which answer
+// says. It waits for the disk, and ends early with ctx or the host.
+func (h *Host) ReceiveSnapshot(ctx context.Context, from uint64, group uint32, header []byte, next func() ([]byte, error)) (answer []byte, err error) {
 	g := h.groups[GroupID(group)]
 	if g == nil {
-		return fmt.Errorf("replica: partition %d: this cluster has none", group)
+		return nil, fmt.Errorf("replica: partition %d: this cluster has none", group)
 	}
-	if err := h.receiveSnapshot(ctx, g, from, header, next); err != nil {
-		return fmt.Errorf("replica: partition %d: snapshot from node %x: %w", group, from, err)
+	if answer, err = h.receiveSnapshot(ctx, g, from, header, next); err != nil {
+		return nil, fmt.Errorf("replica: partition %d: snapshot from node %x: %w", group, from, err)
 	}
-	return nil
+	return answer, nil
 }
 
-func (h *Host) receiveSnapshot(ctx context.Context, g *Group, from uint64, header []byte, next func() ([]byte, error)) error {
+func (h *Host) receiveSnapshot(ctx context.Context, g *Group, from uint64, header []byte, next func() ([]byte, error)) ([]byte, error) {
 	head, err := wire.DecodeHeader(header)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m := &pb.Message{}
 	if err := proto.Unmarshal(head.Message, m); err != nil {
-		return fmt.Errorf("raft message: %w", err)
+		return nil, fmt.Errorf("raft message: %w", err)
 	}
 	at, err := decodeApplied(head.Applied)
 	if err != nil {
-		return fmt.Errorf("applied index: %w", err)
+		return nil, fmt.Errorf("applied index: %w", err)
 	}
 	meta := m.GetSnapshot().GetMetadata()
 	switch {
 	case m.GetType() != pb.MsgSnap || m.GetFrom() != from || m.GetTo() != h.cfg.NodeID || m.GetTerm() == 0:
-		return fmt.Errorf("raft message: %w: %s of term %d from node %x to %x", wire.ErrMalformed, m.GetType(), m.GetTerm(), m.GetFrom(), m.GetTo())
+		return nil, fmt.Errorf("raft message: %w: %s of term %d from node %x to %x", wire.ErrMalformed, m.GetType(), m.GetTerm(), m.GetFrom(), m.GetTo())
 	case at.index != meta.GetIndex() || at.term != meta.GetTerm() || at.index == 0 || !isMember(pb.EnsureConfState(meta.GetConfState()), h.cfg.NodeID):
-		return fmt.Errorf("%w: index %d of term %d in the message, %d of term %d in the store", wire.ErrMalformed, meta.GetIndex(), meta.GetTerm(), at.index, at.term)
+		return nil, fmt.Errorf("%w: index %d of term %d in the message, %d of term %d in the store", wire.ErrMalformed, meta.GetIndex(), meta.GetTerm(), at.index, at.term)
 	}
-	if !h.streams.begin(&h.streams.mu.receiving, h.cfg.MaxSnapshots) {
-		return fmt.Errorf("%w: others are being received", ErrRefused)
+	if head.Asks {
+		return h.partials.Position(uint32(g.id), head), nil
 	}
-	defer h.streams.end(&h.streams.mu.receiving)
+	if !h.lanes.Receive(h.cfg.MaxSnapshots) {
+		return nil, fmt.Errorf("%w: others are being received", ErrRefused)
+	}
+	defer h.lanes.EndReceive()
 	refusal := ErrRefused
 	if err := h.ask(func(l *loop) { refusal = l.admit(g, head.Life, m) }); err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if errors.Is(refusal, errInstalled) {
+		return nil, nil
 	}
 	if refusal != nil {
-		return refusal
+		return nil, refusal
 	}
 	defer h.ask(func(*loop) { g.loopState.receiving = false })
 
-	at.generation = h.cleaner.fresh(g)
-	err = h.stage(ctx, g, at, next)
-	if err == nil {
-		in := &install{applied: at, done: make(chan error, 1)}
-		err = fmt.Errorf("%w: the host has stopped", ErrRefused)
-		if asked := h.ask(func(l *loop) { l.offer(g, m, in) }); asked == nil {
-			select { // not for ctx: the node may have it already
-			case err = <-in.done:
-			case <-h.ended:
-			}
-		}
-		select {
-		case <-h.ended:
-			return err // whoever opens the store next knows what became of it
-		default:
-		}
-		if err != nil {
-			var batch storage.Batch
-			batch.Delete(stagedKey(g.id))
-			err = errors.Join(err, h.write(&batch))
-		}
-	}
+	p, err := h.partials.Begin(uint32(g.id), head)
 	if err != nil {
-		h.cleaner.enqueue(g, at.generation)
+		return nil, err
 	}
-	return err
+	at.generation = p.Generation()
+	if whole, err := h.stage(ctx, g, p, at, next); !whole {
+		return nil, err
+	}
+	in := &install{applied: at, done: make(chan error, 1)}
+	err = fmt.Errorf("%w: the host has stopped", ErrRefused)
+	if asked := h.ask(func(l *loop) { l.offer(g, m, in) }); asked == nil {
+		select { // not for ctx: the node may have it already
+		case err = <-in.done:
+		case <-h.ended:
+		}
+	}
+	if err == nil || h.hasEnded() {
+		return nil, err // whoever opens the store next knows what became of it
+	}
+	var batch storage.Batch
+	batch.Delete(stagedKey(g.id))
+	err = errors.Join(err, h.write(&batch))
+	h.cleaner.enqueue(g, at.generation)
+	return nil, err
 }
+
+// errInstalled is for a snapshot of what the group has already.
+var errInstalled = errors.New("replica: the group has that already")
 
 // admit is whether the group can have a snapshot now.
 func (l *loop) admit(g *Group, life uint64, m *pb.Message) error {
@@ -122,50 +133,127 @@ func (l *loop) admit(g *Group, life uint64, m *pb.Message) error {
 		return fmt.Errorf("%w: another one is being received", ErrRefused)
 	case m.GetTerm() < ls.term || life < ls.lives[m.GetFrom()]:
 		return fmt.Errorf("%w: term %d is over", ErrRefused, m.GetTerm())
-	case index <= ls.commit:
-		return fmt.Errorf("%w: index %d is committed here", ErrRefused, ls.commit)
+	case index <= ls.commit && ls.node != nil:
+		// The leader lost the answer when it was installed. The node will say how far it is; without that,
+		// a leader whose log begins later would send it for ever.
+		_ = l.step(g, m)
+		return errInstalled
 	}
 	ls.receiving = true
 	return nil
 }
 
-// stage does steps 1 and 2.
-func (h *Host) stage(ctx context.Context, g *Group, at applied, next func() ([]byte, error)) error {
-	var totals wire.Totals
+// stage does steps 1 and 2, from where the partial ends on. If the snapshot does not become whole, what
+// there is stays for its sender to go on with, unless there is something wrong with it.
+func (h *Host) stage(ctx context.Context, g *Group, p *stream.Partial, at applied, next func() ([]byte, error)) (whole bool, err error) {
+	keep := false
+	defer func() {
+		switch {
+		case whole:
+			h.partials.End(uint32(g.id), p)
+		case keep || h.hasEnded():
+			h.partials.Keep(p)
+		default:
+			err = errors.Join(err, h.partials.GiveUp(uint32(g.id), p))
+		}
+	}()
+	totals := wire.Totals{Position: p.At()}
 	var batch storage.Batch
 	prefix := keyPrefix(g.id, at.generation)
 	for {
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			keep = true
+			return false, context.Cause(ctx)
 		}
 		chunk, err := next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return err
+			keep = true
+			return false, err
 		}
 		batch.Reset()
 		if err := totals.Read(chunk, func(key, value []byte) {
 			batch.Put(append(prefix[:prefixBytes:prefixBytes], key...), value)
 		}); err != nil {
-			return err
+			return false, err
 		}
 		if err := batch.CheckSizes(); err != nil {
-			return err
+			return false, err
 		}
-		for _, part := range h.limits.split(&batch) {
+		if totals.Ended() {
+			continue
+		}
+		row := p.Row(totals.Position)
+		parts := h.limits.split(&batch)
+		if bugResume {
+			parts = append([]*storage.Batch{{}}, parts...)
+			parts[0].Put(partialKey(g.id), row)
+		} else {
+			parts[len(parts)-1].Put(partialKey(g.id), row)
+		}
+		for _, part := range parts {
 			if err := h.writeWaiting(ctx, part); err != nil {
-				return err
+				keep = true
+				return false, err
 			}
 		}
+		p.Advance(totals.Position)
 	}
 	if !totals.Ended() {
-		return fmt.Errorf("%w: it ends after %d rows", wire.ErrMalformed, totals.Rows)
+		return false, fmt.Errorf("%w: it ends after %d rows", wire.ErrMalformed, totals.Rows)
 	}
 	batch.Reset()
 	batch.Put(stagedKey(g.id), at.appendEncoded(nil))
-	return h.writeWaiting(ctx, &batch)
+	batch.Delete(partialKey(g.id))
+	if err := h.writeWaiting(ctx, &batch); err != nil {
+		keep = true
+		return false, err
+	}
+	return true, nil
+}
+
+// loadPartials reads what an earlier process had of snapshots.
+func (h *Host) loadPartials() error {
+	ps := &h.partials
+	ps.Refused, ps.Kept = ErrRefused, h.cleaner.signal
+	ps.Fresh = func(id uint32) uint8 { return h.cleaner.fresh(h.groups[GroupID(id)]) }
+	ps.Delete = h.deletePartial
+	view := h.cfg.Store.Snapshot()
+	defer view.Release()
+	var useless storage.Batch
+	upper := []byte{partialPrefix[0], partialPrefix[1], partialPrefix[2] + 1}
+	err := view.Scan(partialPrefix, upper, func(key, value []byte) bool {
+		id, ok := groupOfOwnKey(partialPrefix, key)
+		g, p := h.groups[id], stream.DecodePartial(value)
+		if !ok || g == nil || p == nil || h.cfg.Peers == nil || g.applyState.index > 0 && g.applyState.generation == p.Generation() {
+			useless.Delete(append([]byte(nil), key...))
+		} else {
+			ps.Add(uint32(id), p)
+		}
+		return true
+	})
+	if err == nil && useless.Len() > 0 {
+		err = h.write(&useless)
+	}
+	if err != nil {
+		return fmt.Errorf("snapshots that were being received: %w", err)
+	}
+	return nil
+}
+
+func (h *Host) deletePartial(id uint32, generation uint8) error {
+	var batch storage.Batch
+	batch.Delete(partialKey(GroupID(id)))
+	err := h.write(&batch)
+	switch {
+	case err == nil:
+		h.cleaner.enqueue(h.groups[GroupID(id)], generation)
+	case !errors.Is(err, ErrStopped) && !errors.Is(err, storage.ErrNoSpace):
+		h.intake.fail(fmt.Errorf("commit to the store: %w", err))
+	}
+	return err
 }
 
 // split cuts a batch into what the store takes at once.

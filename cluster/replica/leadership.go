@@ -8,6 +8,8 @@ import (
 	"time"
 
 	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/perdure/perdure/cluster/replica/fault"
 )
 
 // applied follows the applier: how far the store is, and with it whether an elected group leads.
@@ -166,7 +168,7 @@ func (l *loop) restart(g *Group, cause error) {
 // gathered behind it continues what was not written. Every group in either starts again.
 func (l *loop) refused(batch *appendBatch) {
 	cause := fmt.Errorf("append to the log: %w", batch.err)
-	l.host.faults.set(faultLogSpace, fmt.Errorf("replica: %w", cause))
+	l.host.faults.Set(fault.LogSpace, fmt.Errorf("replica: %w", cause))
 	gathering := l.host.appender.abandon()
 	for _, b := range []*appendBatch{batch, gathering} {
 		if b == nil {
@@ -205,7 +207,7 @@ func (l *loop) halt(g *Group, err error) {
 	ls.heldBack, ls.outbox = nil, nil
 	l.forgetInstall(g, fmt.Errorf("%w: the partition is halted: %w", ErrRefused, err))
 	err = fmt.Errorf("replica: partition %d is halted: %w", g.id, err)
-	l.host.faults.halted(g.id, err)
+	l.host.faults.Halt(uint32(g.id), err)
 	l.host.cfg.Logger.Error("partition is halted: it serves nothing until this is repaired", "partition", uint32(g.id), "error", err)
 }
 

@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/replica/fault"
 	"github.com/perdure/perdure/storage/nodelog"
 )
 
@@ -29,6 +30,7 @@ type loop struct {
 	ticks     uint64
 	closeBy   uint64 // the tick at which a host that stops waits no longer for transfers
 	rounds    uint64 // of heartbeats that barriers asked for
+	snapshots uint64 // that were begun to be sent
 	retryAt   time.Time
 	appending int // sum of groupLoopState.appending
 	closing   bool
@@ -470,7 +472,7 @@ func (l *loop) appended(batch *appendBatch) error {
 		l.stall = false
 		l.host.cfg.Logger.Info("the disk responds again")
 	}
-	if batch.durable && l.host.faults.clear(faultLogSpace) {
+	if batch.durable && l.host.faults.Clear(fault.LogSpace) {
 		l.host.cfg.Logger.Info("the log has space again")
 	}
 	for i := range batch.parts {

@@ -14,6 +14,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/replica/stream"
 	"github.com/perdure/perdure/cluster/replica/wire"
 	"github.com/perdure/perdure/storage/memstore"
 )
@@ -468,14 +469,14 @@ func TestSnapshotPowerCuts(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			result := make(chan error, 1)
 			go func() { result <- host.Run(ctx) }()
-			time.Sleep(time.Second)
+			time.Sleep(stream.ReceiverPatience + time.Second) // for who sent what there is of a snapshot
 			at = storedAt(t, im.store, 1)
 			rows := rowsOf(t, g.Snapshot())
 			if n := len(rows); n > 0 && n-1 != int(at.sequence) || n == 0 && at.index > 2 {
 				t.Errorf("image %d, %s: %d rows at sequence %d, index %d", i, what, n, at.sequence, at.index)
 			}
 			for _, key := range im.store.Keys() {
-				if key[0] == 0xff && key[2] == 's' || key[0] != 0xff && key[2] != at.generation {
+				if key[0] == 0xff && (key[2] == 's' || key[2] == 'p') || key[0] != 0xff && key[2] != at.generation {
 					t.Errorf("image %d, %s: rubbish %x", i, what, key)
 					break
 				}
@@ -495,9 +496,9 @@ func TestSnapshotPowerCuts(t *testing.T) {
 type nobody struct{}
 
 func (nobody) Send(uint64, []byte) {}
-func (nobody) SendSnapshot(_ uint64, _ uint32, _ []byte, s SnapshotSource, done func(error)) {
+func (nobody) SendSnapshot(_ uint64, _ uint32, _ []byte, s SnapshotSource, done func([]byte, error)) {
 	s.Close()
-	done(errLost)
+	done(nil, errLost)
 }
 
 // A snapshot whose bytes changed on the way, or that ends early, is refused and nothing is left of it.

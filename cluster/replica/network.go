@@ -18,9 +18,10 @@ type Peers interface {
 	// lost, and Raft copes.
 	Send(to uint64, frame []byte)
 	// SendSnapshot begins to stream a snapshot of a group to a node and calls done exactly once
-	// with what became of it there. source is read on a goroutine of the transport's,
-	// which closes it. done may be called on any goroutine, and before SendSnapshot returns.
-	SendSnapshot(to uint64, group uint32, header []byte, source SnapshotSource, done func(error))
+	// with what its Host.ReceiveSnapshot returned there, or with an error that wraps ErrLost if that is
+	// not known. source is read on a goroutine of the transport's, which closes it in any case. done may
+	// be called on any goroutine, and before SendSnapshot returns.
+	SendSnapshot(to uint64, group uint32, header []byte, source SnapshotSource, done func(answer []byte, err error))
 }
 
 // SnapshotSource gives the chunks of a snapshot. It is used by one goroutine.

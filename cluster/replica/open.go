@@ -72,6 +72,9 @@ func (h *Host) load() error {
 	if err := joinFew(problems); err != nil {
 		return err
 	}
+	if err := h.loadPartials(); err != nil {
+		return err
+	}
 	return h.cleaner.find()
 }
 

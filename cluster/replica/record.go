@@ -145,15 +145,17 @@ func decodeApplied(data []byte) (applied, error) {
 	}, nil
 }
 
-// The host's own records are under the system prefix and a letter: how far a group is applied, and
-// how far it will be once a snapshot that is wholly here is in use.
+// The host's own records are under the system prefix and a letter: how far a group is applied, how far
+// it will be once a snapshot that is wholly here is in use, and of which snapshot a part is here.
 var (
 	appliedPrefix = []byte{0xff, 0xff, 'a'}
 	stagedPrefix  = []byte{0xff, 0xff, 's'}
+	partialPrefix = []byte{0xff, 0xff, 'p'}
 )
 
 func appliedKey(group GroupID) []byte { return ownKey(appliedPrefix, group) }
 func stagedKey(group GroupID) []byte  { return ownKey(stagedPrefix, group) }
+func partialKey(group GroupID) []byte { return ownKey(partialPrefix, group) }
 
 func ownKey(prefix []byte, group GroupID) []byte {
 	return binary.BigEndian.AppendUint32(prefix[:len(prefix):len(prefix)], uint32(group))

@@ -10,6 +10,8 @@ import (
 
 	raft "go.etcd.io/raft/v3"
 
+	"github.com/perdure/perdure/cluster/replica/fault"
+	"github.com/perdure/perdure/cluster/replica/stream"
 	"github.com/perdure/perdure/storage"
 )
 
@@ -44,6 +46,8 @@ var (
 	ErrInvalid = errors.New("replica: impossible change")
 	// ErrRefused is returned by ReceiveSnapshot if the snapshot is not needed, or not now.
 	ErrRefused = errors.New("replica: snapshot refused")
+	// ErrLost says that a stream to another node was cut, or could not begin. The snapshot may go on.
+	ErrLost = stream.ErrLost
 	// ErrStopped is the cause of the StepDown when Run's context ended.
 	ErrStopped = errors.New("replica: host is stopping")
 )
@@ -111,6 +115,9 @@ type Config struct {
 	// of the store took, failed ones too. They are called on the host's goroutines and must
 	// not block.
 	OnAppend, OnCommit func(took time.Duration)
+
+	// snapshotChunkBytes is chunkBytes, but in tests.
+	snapshotChunkBytes int
 }
 
 // validated returns the configuration with defaults filled in, or everything that is wrong.
@@ -148,6 +155,7 @@ func (c Config) validated() (Config, error) {
 	defaultTo(&c.RetainBytes, 4<<20, "RetainBytes", reject)
 	defaultTo(&c.RetainTotalBytes, 64<<20, "RetainTotalBytes", reject)
 	defaultTo(&c.MaxSnapshots, 2, "MaxSnapshots", reject)
+	defaultTo(&c.snapshotChunkBytes, chunkBytes, "snapshotChunkBytes", reject)
 	defaultTo(&c.SnapshotBytesPerSecond, 64<<20, "SnapshotBytesPerSecond", reject)
 	c.RetainBytes = min(c.RetainBytes, c.RetainTotalBytes/max(len(c.Groups), 1))
 	if c.MaxBacklogBytes > 256<<20 {
@@ -218,8 +226,9 @@ type Host struct {
 	appender appender
 	applier  applier
 	cleaner  cleaner
-	streams  streams
-	faults   faults
+	lanes    stream.Lanes
+	partials stream.Partials
+	faults   fault.Set
 	turn     chan struct{} // held by whoever commits to the store
 	ended    chan struct{} // closed when Run is about to return
 }
@@ -284,12 +293,13 @@ func (h *Host) Run(ctx context.Context) error {
 	<-cleaned
 	h.turn <- struct{}{} // what is being written now is; a receiver that waits for the network writes no more
 	<-h.turn
+	h.lanes.Close()
 	if err == nil {
 		err = h.intake.failure()
 	}
 	if err != nil {
 		err = fmt.Errorf("replica: %w", err)
-		h.faults.set(faultFatal, err)
+		h.faults.Set(fault.Fatal, err)
 	}
 	return err
 }
@@ -304,5 +314,5 @@ func (h *Host) BacklogBytes() int {
 // Health returns what is wrong now, joined: a disk that hangs or is full, partitions that were
 // halted, and after Run returned an error, that. Nil if nothing is.
 func (h *Host) Health() error {
-	return errors.Join(h.faults.all(), h.appender.stalled(), h.applier.stalled())
+	return errors.Join(h.faults.All(), h.appender.stalled(), h.applier.stalled())
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -20,6 +21,8 @@ type fakeNet struct {
 	// spoil, if set, changes chunks of snapshots. refusals is what became of those.
 	spoil    func(chunk []byte, err error) ([]byte, error)
 	refusals []error
+	// asked, if set, is told what nodes have when they are asked where a snapshot goes on.
+	asked func(to uint64, at wire.Position)
 
 	mu struct {
 		sync.Mutex
@@ -119,9 +122,9 @@ func hasVote(frame []byte) (found bool) {
 	return found
 }
 
-var errLost = errors.New("the connection is lost")
+var errLost = fmt.Errorf("%w: the connection is lost", ErrLost)
 
-func (e endpoint) SendSnapshot(to uint64, group uint32, header []byte, source SnapshotSource, done func(error)) {
+func (e endpoint) SendSnapshot(to uint64, group uint32, header []byte, source SnapshotSource, done func([]byte, error)) {
 	e.net.world.streams.Add(1)
 	go func() {
 		defer e.net.world.streams.Done()
@@ -132,12 +135,12 @@ func (e endpoint) SendSnapshot(to uint64, group uint32, header []byte, source Sn
 		refuse := e.net.mu.noSnapshots
 		e.net.mu.Unlock()
 		if run == nil || refuse || e.run.isDead() {
-			done(errLost)
+			done(nil, errLost)
 			return
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		err := run.host.ReceiveSnapshot(ctx, e.from.id, group, header, func() ([]byte, error) {
+		answer, err := run.host.ReceiveSnapshot(ctx, e.from.id, group, header, func() ([]byte, error) {
 			copies, delays := e.net.fate(e.from.id, to)
 			time.Sleep(delays[0])
 			if copies == 0 || e.run.isDead() || run.isDead() {
@@ -155,9 +158,13 @@ func (e endpoint) SendSnapshot(to uint64, group uint32, header []byte, source Sn
 		if e.net.spoil != nil && err != nil {
 			e.net.refusals = append(e.net.refusals, err)
 		}
-		if err == nil {
+		if at, failed := wire.DecodePosition(answer); err == nil && failed == nil {
+			if e.net.asked != nil {
+				e.net.asked(to, at)
+			}
+		} else if err == nil && answer == nil {
 			e.net.world.noteSnapshot()
 		}
-		done(err)
+		done(answer, err)
 	}()
 }

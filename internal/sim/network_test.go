@@ -106,15 +106,15 @@ func (l raftLink) Send(to uint64, frame []byte) {
 	})
 }
 
-var errCut = errors.New("the connection broke")
+var errCut = fmt.Errorf("%w: the connection broke", replica.ErrLost)
 
 // SendSnapshot implements replica.Peers.
-func (l raftLink) SendSnapshot(to uint64, group uint32, header []byte, source replica.SnapshotSource, done func(error)) {
+func (l raftLink) SendSnapshot(to uint64, group uint32, header []byte, source replica.SnapshotSource, done func([]byte, error)) {
 	go func() {
 		defer source.Close()
 		n, _ := l.net.reach(l.from, to)
 		if n == nil {
-			done(errCut)
+			done(nil, errCut)
 			return
 		}
 		ctx, cancel := context.WithCancel(context.Background())

@@ -1,13 +1,14 @@
 package wire
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 )
 
-// snapshotFormat is the first byte of a header.
-const snapshotFormat = 1
+// snapshotFormat is the first byte of a header. Format 1 could not go on behind a chunk.
+const snapshotFormat = 2
 
 // Header says what a snapshot is of.
 type Header struct {
@@ -17,11 +18,28 @@ type Header struct {
 	Applied []byte
 	// Message is the raft message that the snapshot belongs to.
 	Message []byte
+	// Number tells the snapshots of one leadership apart: no two have the same.
+	Number uint64
+	// Asks is set if nothing follows: it is asked behind which chunk to go on. The answer is a Position.
+	Asks bool
+	// Skip is how many chunks don't follow, since the receiver said that it has them.
+	Skip uint64
+}
+
+// Identity is the same for all streams of a snapshot, and no other's.
+func (h Header) Identity() [sha256.Size]byte {
+	h.Asks, h.Skip = false, 0
+	return sha256.Sum256(AppendHeader(nil, h))
 }
 
 // AppendHeader encodes a header.
 func AppendHeader(dst []byte, h Header) []byte {
-	dst = append(dst, snapshotFormat)
+	dst = append(dst, snapshotFormat, 0)
+	if h.Asks {
+		dst[len(dst)-1] = 1
+	}
+	dst = binary.AppendUvarint(dst, h.Number)
+	dst = binary.AppendUvarint(dst, h.Skip)
 	dst = binary.AppendUvarint(dst, h.Life)
 	dst = binary.AppendUvarint(dst, uint64(len(h.Applied)))
 	dst = append(dst, h.Applied...)
@@ -38,7 +56,7 @@ func DecodeHeader(data []byte) (Header, error) {
 		return Header{}, fmt.Errorf("snapshot header: %w: %d, this build knows %d", ErrVersion, data[0], snapshotFormat)
 	}
 	d := decoder{src: data[1:]}
-	h := Header{Life: d.uvarint(), Applied: d.bytes(), Message: d.bytes()}
+	h := Header{Asks: d.byte() == 1, Number: d.uvarint(), Skip: d.uvarint(), Life: d.uvarint(), Applied: d.bytes(), Message: d.bytes()}
 	if d.bad || len(d.src) > 0 {
 		return Header{}, fmt.Errorf("snapshot header: %w", ErrMalformed)
 	}
@@ -55,11 +73,37 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Totals add up a snapshot, on either side.
+// Position is a place between two chunks: what is before it.
+type Position struct {
+	Chunks, Rows, Bytes uint64
+	// Sum is a checksum of all chunks before.
+	Sum uint32
+}
+
+// AppendPosition encodes a position.
+func AppendPosition(dst []byte, p Position) []byte {
+	for _, field := range [...]uint64{p.Chunks, p.Rows, p.Bytes, uint64(p.Sum)} {
+		dst = binary.AppendUvarint(dst, field)
+	}
+	return dst
+}
+
+// DecodePosition decodes a position, and nothing else.
+func DecodePosition(data []byte) (Position, error) {
+	d := decoder{src: data}
+	p := Position{Chunks: d.uvarint(), Rows: d.uvarint(), Bytes: d.uvarint()}
+	sum := d.uvarint()
+	if d.bad || len(d.src) > 0 || sum > 1<<32-1 {
+		return Position{}, fmt.Errorf("snapshot position: %w", ErrMalformed)
+	}
+	p.Sum = uint32(sum)
+	return p, nil
+}
+
+// Totals add up a snapshot, on either side. To set Position is to go on from there.
 type Totals struct {
-	Rows, Bytes uint64
-	sum         uint32
-	ended       bool
+	Position
+	ended bool
 }
 
 // Chunk collects rows.
@@ -93,9 +137,10 @@ func (t *Totals) Take(c *Chunk) []byte {
 }
 
 func (t *Totals) count(rows uint64, body []byte) {
+	t.Chunks++
 	t.Rows += rows
 	t.Bytes += uint64(len(body))
-	t.sum = crc32.Update(t.sum, castagnoli, body)
+	t.Sum = crc32.Update(t.Sum, castagnoli, body)
 }
 
 // End returns the last chunk.
@@ -103,7 +148,7 @@ func (t *Totals) End() []byte {
 	buf := []byte{0, 0, 0, 0, chunkEnd}
 	buf = binary.AppendUvarint(buf, t.Rows)
 	buf = binary.AppendUvarint(buf, t.Bytes)
-	buf = binary.BigEndian.AppendUint32(buf, t.sum)
+	buf = binary.BigEndian.AppendUint32(buf, t.Sum)
 	binary.BigEndian.PutUint32(buf, crc32.Checksum(buf[4:], castagnoli))
 	t.ended = true
 	return buf
@@ -140,7 +185,7 @@ func (t *Totals) Read(chunk []byte, fn func(key, value []byte)) error {
 		if d.bad || len(d.src) != 4 {
 			return fmt.Errorf("snapshot: %w: its end", ErrMalformed)
 		}
-		if sum := binary.BigEndian.Uint32(d.src); rows != t.Rows || bytes != t.Bytes || sum != t.sum {
+		if sum := binary.BigEndian.Uint32(d.src); rows != t.Rows || bytes != t.Bytes || sum != t.Sum {
 			return fmt.Errorf("snapshot: %w: %d rows of %d bytes were sent, %d of %d arrived", ErrChecksum, rows, bytes, t.Rows, t.Bytes)
 		}
 		t.ended = true

@@ -1,0 +1,5 @@
+//go:build !perdure_bug_resume
+
+package replica
+
+const bugResume = false
