@@ -30,7 +30,8 @@ func (w *world) finish() {
 	w.grow(1, 1, 2)
 	w.proposing(1, 5)
 	w.agree()
-	w.until("rubbish to be deleted", 2*time.Minute, w.clean)
+	time.Sleep(stream.ReceiverPatience)
+	w.until("rubbish to be deleted", time.Minute, w.clean)
 }
 
 // chunksOf counts what a snapshot takes when nothing goes wrong, its end included.
