@@ -81,13 +81,23 @@ func (l *loop) confirmed(g *Group, round []byte) {
 	if !ls.leading || len(round) != 8 || binary.BigEndian.Uint64(round) != ls.round || len(ls.flying) == 0 {
 		return
 	}
-	for _, b := range ls.flying {
-		b.done <- nil
-	}
-	clear(ls.flying)
-	ls.flying = ls.flying[:0]
-	ls.round = 0
+	barriers := ls.barriers
+	ls.barriers = nil
+	l.confirm(g)
+	ls.barriers = barriers
 	l.beginRound(g)
+}
+
+// confirm says yes to all that wait.
+func (l *loop) confirm(g *Group) {
+	ls := &g.loopState
+	for _, waiting := range [][]*barrier{ls.flying, ls.barriers} {
+		for _, b := range waiting {
+			b.done <- nil
+		}
+		clear(waiting)
+	}
+	ls.flying, ls.barriers, ls.round = ls.flying[:0], ls.barriers[:0], 0
 }
 
 // abandon tells those who wait for something of a leader that it leads no more.

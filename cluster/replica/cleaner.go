@@ -14,6 +14,9 @@ import (
 type cleaner struct {
 	host *Host
 	wake chan struct{}
+	// from is how far the first of the queue is deleted: the store would pass over what is deleted, one
+	// by one, each time. Owned by run.
+	from []byte
 	mu   struct {
 		sync.Mutex
 		queue []rubbish // the first is being deleted
@@ -149,6 +152,7 @@ func (c *cleaner) run() {
 				c.mu.Lock()
 				c.mu.queue = c.mu.queue[1:]
 				c.mu.Unlock()
+				c.from = nil
 			}
 			if err == nil {
 				if c.host.hasEnded() {
@@ -177,22 +181,29 @@ func (c *cleaner) run() {
 	}
 }
 
-// clean deletes some rows of a generation and returns whether there may be more.
+// clean deletes some rows of a generation, behind those that it deleted before, and returns whether there
+// may be more.
 func (c *cleaner) clean(r rubbish) (more bool, err error) {
 	view := c.host.cfg.Store.Snapshot()
 	rows := newPartitionSnapshot(view, keyPrefix(r.group, r.generation))
 	var batch storage.Batch
-	err = rows.store.Scan(rows.lower[:], rows.upper[:], func(key, _ []byte) bool {
+	var last []byte
+	err = rows.Scan(c.from, nil, func(key, _ []byte) bool {
 		if batch.Bytes() >= cleanBytes || batch.Len() >= min(cleanRows, c.host.limits.batchWrites) {
 			more = true
 			return false
 		}
-		batch.Delete(slices.Clone(key))
+		last = slices.Clone(key)
+		batch.Delete(append(rows.lower[:prefixBytes:prefixBytes], key...))
 		return true
 	})
 	view.Release()
 	if err != nil || batch.Len() == 0 {
 		return false, err
 	}
-	return more, c.host.write(&batch)
+	if err := c.host.write(&batch); err != nil {
+		return more, err
+	}
+	c.from = append(last, 0)
+	return more, nil
 }

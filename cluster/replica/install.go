@@ -35,7 +35,8 @@ import (
 // install is a snapshot from step 2 to 4.
 type install struct {
 	applied applied
-	done    chan error // of one slot
+	done    chan error    // of one slot
+	before  *pb.ConfState // the group's configuration, for the case that the log refuses it
 }
 
 // ReceiveSnapshot takes a stream that another node's Peers.SendSnapshot sends: next returns its

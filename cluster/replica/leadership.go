@@ -178,6 +178,7 @@ func (l *loop) refused(batch *appendBatch) {
 			b.parts[i].group.loopState.appending--
 			l.appending--
 			for _, in := range b.parts[i].install {
+				b.parts[i].group.loopState.conf = in.before
 				in.done <- fmt.Errorf("%w: %w", ErrRefused, cause)
 			}
 		}

@@ -283,6 +283,7 @@ func (l *loop) handle(g *Group, rd raft.Ready) error {
 		l.confirmed(g, rd.ReadStates[i].RequestCtx)
 	}
 	if rd.Snapshot != nil {
+		ls.install.before = ls.conf
 		ls.conf = pb.EnsureConfState(rd.Snapshot.GetMetadata().GetConfState())
 		l.watchMembers(g)
 	}

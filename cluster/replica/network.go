@@ -159,8 +159,8 @@ func (l *loop) receiveMessage(g *Group, in *incoming) {
 	if in.life > ls.lives[in.from] && !l.reborn(g, in.from, in.life) {
 		return
 	}
-	if m.GetType() == pb.MsgHeartbeat && len(ls.conf.Voters) == 0 {
-		// The leader may take what an earlier replica here had for what this one has.
+	if m.GetType() == pb.MsgHeartbeat && (len(ls.conf.Voters) == 0 || m.GetCommit() > ls.log.last) {
+		// The leader may take, or have taken, what an earlier replica here had for what this one has.
 		m.Commit = new(uint64(0))
 	}
 	switch m.GetType() {
@@ -245,6 +245,9 @@ func (l *loop) watchMembers(g *Group) {
 	in.mu.Lock()
 	g.mu.solo = solo
 	in.mu.Unlock()
+	if solo && ls.leading && len(ls.flying)+len(ls.barriers) > 0 {
+		l.confirm(g) // nobody else is left who could answer, or be elected
+	}
 }
 
 // isSolo is whether this node's vote is all that the group needs.
