@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/cespare/xxhash/v2"
 	"google.golang.org/protobuf/proto"
@@ -161,18 +160,8 @@ func (l *live) cycle(in *recordv1.Invoke) *recordv1.Result {
 
 // cycleIn refuses a target whose key is held by one of a chain.
 func cycleIn(chain []*recordv1.Target, target invocation.Target) *recordv1.Result {
-	for i, held := range chain {
-		if held.GetService() != target.Service || held.GetKey() != target.Key {
-			continue
-		}
-		var calls strings.Builder
-		for _, t := range chain[i:] {
-			calls.WriteString(targetOf(t).String())
-			calls.WriteString(" → ")
-		}
-		return failure(codeFailedPrecondition,
-			"the call would wait for itself for ever: %s%s; %s is held until its own handler ends. Use Send, or a READ handler",
-			calls.String(), target, target.Object())
+	if cycle := transaction.Cycle(chain, target); cycle != "" {
+		return failure(codeFailedPrecondition, "%s", cycle)
 	}
 	return nil
 }
@@ -197,6 +186,9 @@ func (e *Engine) join(l *live, in *recordv1.Invoke, token Token, oneWay bool, no
 			return err
 		}
 	case in.Caller != nil && !isWaiter(l.row, in.Caller):
+		if len(l.row.Waiters) >= maxWaiters {
+			return e.refuse(in, token, e.crowded(l), now)
+		}
 		l.row.Waiters = append(l.row.Waiters, in.Caller)
 		if err := e.store(l); err != nil {
 			return err
@@ -219,9 +211,24 @@ func (e *Engine) join(l *live, in *recordv1.Invoke, token Token, oneWay bool, no
 	case done:
 		e.effect(&Reply{Token: token, Result: l.row.Result, Existed: true})
 	default:
-		e.waiters[l.id] = append(e.waiters[l.id], token)
+		e.await(l, token)
 	}
 	return nil
+}
+
+// await answers a request when an invocation completes, unless too many wait for that.
+func (e *Engine) await(l *live, token Token) {
+	if len(e.waiters[l.id]) >= maxWaiters {
+		e.effect(&Reply{Token: token, Result: e.crowded(l), Refused: true})
+		return
+	}
+	e.waiters[l.id] = append(e.waiters[l.id], token)
+}
+
+// crowded refuses those who would wait for a result for which too many wait already.
+func (e *Engine) crowded(l *live) *recordv1.Result {
+	return exhausted(retryInbox,
+		"%s has %d requests waiting for its result, the most there may be: call again with the same idempotency key once it has ended, or look for its end instead of waiting (invocation %s)", l.target, maxWaiters, l.id)
 }
 
 func isWaiter(row *recordv1.Invocation, caller *recordv1.Caller) bool {
@@ -258,7 +265,7 @@ func (ev *Attach) evaluate(e *Engine, _ int64) error {
 	case completed(l.row.Status):
 		e.effect(&Reply{Token: ev.Token, Result: l.row.Result})
 	default:
-		e.waiters[ev.ID] = append(e.waiters[ev.ID], ev.Token)
+		e.await(l, ev.Token)
 	}
 	return nil
 }

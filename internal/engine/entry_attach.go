@@ -9,7 +9,8 @@ import (
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
 
-// maxWaiters bounds the row of an invocation, which is written anew with each that attaches.
+// maxWaiters bounds the row of an invocation, which is written anew with each handler that comes to wait for
+// its result, and, apart from that, the requests of callers.
 const maxWaiters = 5000
 
 // applyAttach asks for the result of another invocation, wherever that lives.

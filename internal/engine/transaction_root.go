@@ -124,17 +124,14 @@ func earlier(a, b int64) int64 {
 	return a
 }
 
-// maxDepth bounds calls within calls: each of them has a goroutine and carries its chain.
-const maxDepth = 100
-
 // refuseCall says why a transaction can't make a call.
 func refuseCall(in *recordv1.Invoke, target invocation.Target, outer uint32) *recordv1.Result {
 	mode := invocation.Mode(in.GetMode())
 	if mode != invocation.ModeTransaction && mode != invocation.ModeRead {
 		return failure(codeFailedPrecondition, "a transaction can't call %s, which is %s: Send it, or make the calling handler mode: DURABLE", target, mode)
 	}
-	if len(in.Chain) >= maxDepth {
-		return failure(codeResourceExhausted, "%s would be call %d of a chain of calls that wait for each other, more than the %d there may be", target, len(in.Chain)+1, maxDepth)
+	if len(in.Chain) >= transaction.MaxDepth {
+		return failure(codeResourceExhausted, "%s would be call %d of a chain of calls that wait for each other, more than the %d there may be", target, len(in.Chain)+1, transaction.MaxDepth)
 	}
 	if target.Key == "" {
 		return nil
