@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/perdure/perdure/cluster/replica"
@@ -52,10 +53,12 @@ func takeCensus(ctx context.Context, config Config, at *layout) (census deployme
 	ended := make(chan error, 1)
 	go func() { ended <- e.host.Run(running) }()
 	census = deployment.Census{}
+	known := e.log.Groups()
 	for id := uint32(1); id <= at.identity.Partitions && err == nil; id++ {
-		if alone(groups[id].Status().Members, at.identity.raftID) {
-			err = e.awaitLead(ctx, id, listeners[id].led)
-		} // else only others know all that was acknowledged, and their own start looks at what they have
+		if !slices.Contains(known, id) {
+			continue // nothing of it was ever here
+		}
+		err = e.awaitLead(ctx, groups[id], listeners[id].led)
 		if err == nil {
 			err = partition.Census(groups[id].Snapshot(), census)
 		}
@@ -70,20 +73,20 @@ func takeCensus(ctx context.Context, config Config, at *layout) (census deployme
 	return census, err
 }
 
-// alone is whether a node is all that a group needs. A group without members has no replica here.
-func alone(members replica.Members, node uint64) bool {
-	return len(members.Outgoing) == 0 && len(members.Voters) == 1 && members.Voters[0] == node
-}
-
-func (e *partitions) awaitLead(ctx context.Context, id uint32, led <-chan struct{}) error {
-	tick := time.NewTicker(50 * time.Millisecond)
+// awaitLead waits until a group is led here, or it is known that it needs others for that: only they
+// know all that was acknowledged then, and their own start looks at what they have.
+func (e *partitions) awaitLead(ctx context.Context, group *replica.Group, led <-chan struct{}) error {
+	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
+		if needsOthers(group.Status(), e.layout.identity.raftID) {
+			return nil
+		}
 		select {
 		case <-led:
 			return nil
 		case <-tick.C: // a group that halts before it was ever led tells nobody
-			if err := e.host.Halted()[replica.GroupID(id)]; err != nil {
+			if err := e.host.Halted()[group.ID()]; err != nil {
 				return err
 			}
 			if err := e.host.DiskHealth(); err != nil {
@@ -93,4 +96,13 @@ func (e *partitions) awaitLead(ctx context.Context, id uint32, led <-chan struct
 			return ctx.Err()
 		}
 	}
+}
+
+// needsOthers is whether a node is not all that a group needs to be led. A host says nothing before
+// it runs: then that is not known yet.
+func needsOthers(status replica.GroupStatus, node uint64) bool {
+	if status.Term == 0 {
+		return false
+	}
+	return status.Commit == 0 || len(status.Outgoing) > 0 || len(status.Voters) != 1 || status.Voters[0] != node
 }

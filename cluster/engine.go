@@ -300,13 +300,27 @@ func (e *partitions) openDisk(config Config, at *layout) error {
 }
 
 // errHalted ends the wait for partitions that are not going to lead.
-var errHalted = errors.New("the other partitions are halted")
+var (
+	errHalted     = errors.New("the other partitions are halted")
+	errLeaderless = errors.New("the other partitions have no leader yet")
+)
+
+// leaderPatience is how long a node with peers waits for partitions that nobody is known to lead, when
+// it starts: a majority of them may come later, or not at all, and the others are to be served.
+const leaderPatience = 10 * time.Second
 
 // ready waits until every partition leads or has failed, the host fails, or ctx ends. Partitions
-// that failed don't keep the others from serving.
+// that failed don't keep the others from serving, and with peers neither do those without a leader
+// for longer than leaderPatience.
 func (e *partitions) ready(ctx context.Context) error {
 	waiting, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	var late <-chan time.Time
+	if e.peers != nil {
+		timer := time.NewTimer(leaderPatience)
+		defer timer.Stop()
+		late = timer.C
+	}
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
@@ -322,6 +336,9 @@ func (e *partitions) ready(ctx context.Context) error {
 				if halted := e.host.Halted(); len(halted) > 0 && e.peers == nil && e.local.Leading()+len(e.Failures()) >= len(e.led) {
 					cancel(errHalted)
 				}
+			case <-late:
+				cancel(errLeaderless)
+				return
 			case <-waiting.Done():
 				return
 			}
@@ -330,11 +347,15 @@ func (e *partitions) ready(ctx context.Context) error {
 	err := e.Router.Ready(waiting)
 	cancel(nil)
 	<-watching
-	if err != nil && !errors.Is(err, errHalted) {
+	if err != nil && !errors.Is(err, errHalted) && !errors.Is(err, errLeaderless) {
 		return err
 	}
 	failures := e.Failures()
-	if len(failures) < len(e.led) {
+	if e.peers != nil && len(failures) > 0 {
+		e.logger.Warn("partitions have no leader yet: calls of their objects wait, or are answered unavailable, until a majority of their replicas runs",
+			telemetry.KeyPartitions, len(failures))
+	}
+	if len(failures) < len(e.led) || e.peers != nil {
 		return nil
 	}
 	first := slices.Min(slices.Collect(maps.Keys(failures)))

@@ -79,7 +79,7 @@ type receivers struct {
 	leads func() map[uint32]uint64
 }
 
-// newNetwork begins to gossip and to listen. The cluster's id is "" for a node that joins one.
+// newNetwork begins to gossip and to listen; it is nil with an error. The cluster's id is "" for a node that joins one.
 func newNetwork(ctx context.Context, config Config, node uint64, clusterID string, partitions uint32, dir string) (*network, error) {
 	n := &network{config: *config.Peers, logger: config.Logger, nodeID: node, failed: make(chan struct{}), led: make(chan struct{}, 1)}
 	n.mu.leaders = map[uint64][]byte{}
@@ -98,7 +98,10 @@ func newNetwork(ctx context.Context, config Config, node uint64, clusterID strin
 	if err := n.carrier.Listen(ctx); err != nil {
 		return nil, err
 	}
-	return n, n.startGossip(ctx, clusterID, partitions, dir)
+	if err := n.startGossip(ctx, clusterID, partitions, dir); err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
 func (n *network) startGossip(ctx context.Context, clusterID string, partitions uint32, dir string) error {
@@ -199,13 +202,16 @@ func (n *network) join(at identity, ingress string) error {
 		Registry: n.registry, Statuses: steps, Steps: steps, Logger: n.logger,
 		Confirm: func(ctx context.Context) error { return n.ready.Load().groups.Groups[0].ReadBarrier(ctx) },
 	})
+	if err != nil {
+		return err
+	}
 	n.operator = operator.New(operator.Config{
 		Registry: n.registry, Client: n.client, Balancer: n.balancer, Steps: steps,
 		Call: func(ctx context.Context, to uint64, request []byte) ([]byte, error) {
 			return n.call(ctx, to, methodOperator, request)
 		},
 	})
-	return err
+	return nil
 }
 
 // call asks a node, which may be this one.

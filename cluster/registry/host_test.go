@@ -22,7 +22,7 @@ func TestHost(t *testing.T) {
 	disk, store := vfs.NewMem(), memstore.New(memstore.Options{})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	run := func(self Node, with func(r *Registry)) {
+	run := func(self Node, before, with func(*Registry)) {
 		t.Helper()
 		log, err := nodelog.Open(nodelog.Options{Dir: "log", FS: disk, SegmentBytes: 256 << 10, MinFreeBytes: -1})
 		if err != nil {
@@ -42,6 +42,7 @@ func TestHost(t *testing.T) {
 		if err := r.Attach(host.Attach(0, r)); err != nil {
 			t.Fatal(err)
 		}
+		before(r)
 		running, stop := context.WithCancel(ctx)
 		ended := make(chan error, 2)
 		go func() { ended <- host.Run(running) }()
@@ -71,7 +72,7 @@ func TestHost(t *testing.T) {
 		}
 	}
 	self := Node{ID: 7, Transport: "a:1", Version: "v1"}
-	run(self, func(r *Registry) {
+	run(self, func(*Registry) {}, func(r *Registry) {
 		client := &Client{Registry: r}
 		if err := client.Announce(ctx); err != nil {
 			t.Fatal(err)
@@ -90,6 +91,7 @@ func TestHost(t *testing.T) {
 		if view := r.View(); view.Version != 3 || len(view.Nodes) != 2 || view.Epoch != 0 {
 			t.Errorf("before it runs: %+v", view)
 		}
+	}, func(r *Registry) {
 		wait(r, "the new address", func(v *View) bool { node, _ := v.Node(7); return v.Version == 4 && node.Transport == "c:1" })
 		if node, _ := r.View().Node(8); node.State != placement.Draining || node.Transport != "b:1" || node.FeatureLevel != FeatureLevel {
 			t.Errorf("the other node: %+v", node)

@@ -90,6 +90,7 @@ type leadership struct {
 type answer struct {
 	request  *request
 	sequence uint64
+	rows     state // as of that record
 	err      error
 }
 
@@ -130,10 +131,20 @@ func (r *Registry) take(n news) {
 		if l == nil || l.epoch != n.epoch {
 			return
 		}
-		for len(l.pending) > 0 && l.pending[0].sequence <= n.sequence {
-			l.pending[0].request.answer(l.pending[0].err)
-			l.pending = l.pending[1:]
+		done := 0
+		for done < len(l.pending) && l.pending[done].sequence <= n.sequence {
+			done++
 		}
+		if done == 0 {
+			return
+		}
+		// Who is answered finds in the View what he asked for, be it not applied yet.
+		r.know(l.pending[done-1].rows)
+		r.publish()
+		for _, a := range l.pending[:done] {
+			a.request.answer(a.err)
+		}
+		l.pending = l.pending[done:]
 	}
 }
 
@@ -215,14 +226,14 @@ func (r *Registry) serve(q *request) {
 		}
 	}
 	if last := len(l.pending) - 1; payload != nil && err == nil || last >= 0 {
-		l.pending = append(l.pending, answer{q, l.sequence, err})
+		l.pending = append(l.pending, answer{q, l.sequence, l.rows, err})
 		return
 	}
 	q.answer(err)
 }
 
 // Change makes a change, if this node leads, and returns once it is on the disks of a majority;
-// this node's View may have it a moment later. Errors: *NotLeaderError, ErrUnknownOutcome and that
+// then this node's View has it. Errors: *NotLeaderError, ErrUnknownOutcome and that
 // of ctx, after which the change may be made or not; or what is wrong with it. Most callers want a
 // Client, which finds the leader.
 func (r *Registry) Change(ctx context.Context, c *recordv1.ClusterChange) error {

@@ -285,10 +285,18 @@ func (r *Registry) reload() {
 	defer snapshot.Release()
 	rows, err := load(snapshot)
 	if err == nil {
-		r.rows = rows
+		r.know(rows)
 		err = r.fits(rows)
 	}
 	r.setHealth(err)
+}
+
+// know takes rows that are committed, unless newer ones are known: the store is behind what this
+// node as leader saw committed.
+func (r *Registry) know(rows state) {
+	if rows.settings.GetVersion() >= r.rows.settings.GetVersion() {
+		r.rows = rows
+	}
 }
 
 // fits says whether the rows are of this node's cluster, and readable for it.

@@ -77,6 +77,9 @@ func TestAdmit(t *testing.T) {
 				t.Errorf("admitted: %v, %v", err, ok)
 			}
 		}
+		if view := first.View(); len(view.Nodes) != 2 { // nothing is applied yet
+			t.Errorf("who was answered does not find it: %+v", view)
+		}
 		c.settle()
 		for _, m := range c.members {
 			if view := m.View(); view.Version != 2 || len(view.Nodes) != 2 {

@@ -8,10 +8,12 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"syscall"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	// SIGTERM too: dev cluster ends its nodes in order then.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	c := &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr, bold: colored(os.Stdout)}
 	code := c.run(ctx, os.Args[1:])
 	stop()
