@@ -367,7 +367,7 @@ func (e *Engine) tellDied(b *branch) {
 func (e *Engine) drop(b *branch) {
 	e.changed = true
 	delete(e.branches, b.ID)
-	for _, path := range slices.Sorted(maps.Keys(b.calls)) {
+	for _, path := range sortedPaths(b.calls) {
 		l := b.calls[path]
 		if l.running {
 			l.running = false
@@ -378,6 +378,14 @@ func (e *Engine) drop(b *branch) {
 	for _, hold := range b.Holds {
 		e.releaseHold(hold)
 	}
+}
+
+// sortedPaths is nothing without calls, as those have that have promised.
+func sortedPaths(calls map[transaction.Path]*live) []transaction.Path {
+	if len(calls) == 0 {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(calls))
 }
 
 func (e *Engine) releaseHold(hold *transaction.Hold) {

@@ -67,13 +67,41 @@ func (l *leadership) newest() *record {
 func (p *Partition) gate(l *leadership, effect engine.Effect, lazy bool) {
 	if r := l.newest(); r != nil && !bugGate {
 		if lazy {
-			r.patient = append(r.patient, effect)
+			r.patient = append(l.roomFor(r.patient), effect)
 			return
 		}
-		r.effects = append(r.effects, effect)
+		r.effects = append(l.roomFor(r.effects), effect)
 		return
 	}
 	p.act(l, effect)
+}
+
+// roomFor gives a list that has no memory that of another, which is no longer needed.
+func (l *leadership) roomFor(effects []engine.Effect) []engine.Effect {
+	if cap(effects) > 0 {
+		return effects
+	}
+	for i, spare := range l.spare {
+		if cap(spare) > 0 {
+			l.spare[i] = nil
+			return spare
+		}
+	}
+	return nil
+}
+
+// spares keeps the memory of a list for roomFor, unless it is large.
+func (l *leadership) spares(effects []engine.Effect) {
+	if cap(effects) == 0 || cap(effects) > 256 {
+		return
+	}
+	for i, spare := range l.spare {
+		if cap(spare) == 0 {
+			clear(effects)
+			l.spare[i] = effects[:0]
+			return
+		}
+	}
 }
 
 // grant calls a function once everything evaluated so far is durable.
@@ -98,6 +126,8 @@ func (p *Partition) release(l *leadership, sequence uint64) {
 		for _, granted := range l.inFlight[n].granted {
 			granted()
 		}
+		l.spares(l.inFlight[n].effects)
+		l.spares(l.inFlight[n].patient)
 		n++
 	}
 	clear(l.inFlight[:n])

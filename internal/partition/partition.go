@@ -122,6 +122,8 @@ type leadership struct {
 	sealed []record
 	// inFlight are the records proposed and not durable, oldest first.
 	inFlight []record
+	// spare is the memory of the effects of records that are durable, for the next ones.
+	spare [2 * maxInFlight][]engine.Effect
 	// resigned: the StepDown is in the mailbox, and nothing before it counts any more.
 	resigned bool
 	// ctx ends with the leadership.
@@ -329,8 +331,8 @@ func (p *Partition) run(ctx context.Context) {
 		}
 		now := time.Now()
 		p.fireTimers(l, now)
-		if l.engine.Busy() { // One that has told nobody anything, or stands still, ticks too.
-			l.checkAt(now.Add(checkEvery))
+		if next := now.Add(checkEvery); next.Before(l.nextCheck) && l.engine.Busy() {
+			l.nextCheck = next // One that has told nobody anything, or stands still, ticks too.
 		}
 		p.check(l, now)
 		p.flush(l, now)
@@ -517,10 +519,11 @@ func (p *Partition) take(l *leadership, out *engine.Output) {
 			l.sealed = append(l.sealed, l.open)
 			l.open = record{sequence: l.open.sequence + 1}
 		}
+		now := time.Now()
 		if !l.open.dirty {
-			l.open.dirty, l.open.closeAt = true, time.Now().Add(lazyDelay)
+			l.open.dirty, l.open.closeAt = true, now.Add(lazyDelay)
 		}
-		if soon := time.Now().Add(soonDelay); !out.Lazy && soon.Before(l.open.closeAt) {
+		if soon := now.Add(soonDelay); !out.Lazy && soon.Before(l.open.closeAt) {
 			l.open.closeAt = soon
 		}
 		l.open.bytes += bytes

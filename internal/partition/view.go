@@ -24,8 +24,8 @@ type view struct {
 	mu struct {
 		sync.RWMutex
 		overlay *btree.Map[string, *cell]
-		// batches lists the keys that each record not in the store wrote, oldest first.
-		batches []batchKeys
+		// batches lists what each record not in the store wrote, oldest first.
+		batches []batch
 		// base is the store as of applied: it holds every record up to that one.
 		base    *base
 		applied uint64
@@ -37,9 +37,17 @@ type view struct {
 		// chunked: there may be values in parts, so whoever overwrites must look.
 		chunked bool
 	}
+	// scratch is encode's.
+	scratch storage.Batch
 }
 
-type cell struct{ versions []version }
+// cell is what records not in the store have made of a key. It is in the overlay as long as it has
+// versions, oldest first.
+type cell struct {
+	key      string
+	versions []version
+	first    [1]version // the memory of most cells' only version
+}
 
 type version struct {
 	sequence uint64
@@ -47,9 +55,11 @@ type version struct {
 	deleted  bool
 }
 
-type batchKeys struct {
+// batch has the cells that a record wrote: to look each up again, to encode it and to forget it,
+// was more than to write it.
+type batch struct {
 	sequence uint64
-	keys     []string
+	cells    []*cell
 }
 
 // base is a store snapshot shared by everybody who started on it.
@@ -192,14 +202,14 @@ func (v *view) put(sequence uint64, mutations []engine.Mutation) error {
 
 func (v *view) setLocked(sequence uint64, key, raw []byte, deleted bool) {
 	if n := len(v.mu.batches); n == 0 || v.mu.batches[n-1].sequence != sequence {
-		v.mu.batches = append(v.mu.batches, batchKeys{sequence: sequence})
+		v.mu.batches = append(v.mu.batches, batch{sequence: sequence})
 	}
-	keys := &v.mu.batches[len(v.mu.batches)-1]
-	name := string(key)
-	c, ok := v.mu.overlay.Get(name)
+	written := &v.mu.batches[len(v.mu.batches)-1]
+	c, ok := v.mu.overlay.Get(unsafe.String(unsafe.SliceData(key), len(key))) // which does not keep its key
 	if !ok {
-		c = &cell{}
-		v.mu.overlay.Set(name, c)
+		c = &cell{key: string(key)}
+		c.versions = c.first[:0]
+		v.mu.overlay.Set(c.key, c)
 	}
 	v.mu.bytes += len(key) + len(raw)
 	if n := len(c.versions); n > 0 && c.versions[n-1].sequence == sequence {
@@ -208,11 +218,12 @@ func (v *view) setLocked(sequence uint64, key, raw []byte, deleted bool) {
 		last.value, last.deleted = raw, deleted
 	} else {
 		c.versions = append(c.versions, version{sequence, raw, deleted})
-		keys.keys = append(keys.keys, name)
+		written.cells = append(written.cells, c)
 	}
 }
 
-// encode appends what the record sequence comes to: the last write of each key.
+// encode appends what the record sequence, which is not in the store, comes to: the last write of
+// each key. Only the partition's goroutine may call it.
 func (v *view) encode(sequence uint64, dst []byte) []byte {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -223,23 +234,23 @@ func (v *view) encode(sequence uint64, dst []byte) []byte {
 	if n < 0 || v.mu.batches[n].sequence != sequence {
 		return dst
 	}
-	var batch storage.Batch
-	for _, key := range v.mu.batches[n].keys {
-		c, _ := v.mu.overlay.Get(key)
+	defer v.scratch.Reset()
+	for _, c := range v.mu.batches[n].cells {
+		key := unsafe.Slice(unsafe.StringData(c.key), len(c.key)) // which AppendEncoded copies
 		for i := len(c.versions) - 1; i >= 0; i-- {
 			ver := &c.versions[i]
 			if ver.sequence != sequence {
 				continue
 			}
 			if ver.deleted {
-				batch.Delete([]byte(key))
+				v.scratch.Delete(key)
 			} else {
-				batch.Put([]byte(key), ver.value)
+				v.scratch.Put(key, ver.value)
 			}
 			break
 		}
 	}
-	return batch.AppendEncoded(dst)
+	return v.scratch.AppendEncoded(dst)
 }
 
 // Values are stored with one byte in front that says how.
@@ -413,18 +424,17 @@ func (v *view) dropLocked() {
 	}
 	n := 0
 	for n < len(v.mu.batches) && v.mu.batches[n].sequence <= limit {
-		for _, key := range v.mu.batches[n].keys {
-			c, ok := v.mu.overlay.Get(key)
-			if !ok {
-				continue
+		for _, c := range v.mu.batches[n].cells {
+			if len(c.versions) == 0 {
+				continue // An earlier one of these batches has forgotten it.
 			}
 			for len(c.versions) > 0 && c.versions[0].sequence <= limit {
-				v.mu.bytes -= len(key) + len(c.versions[0].value)
+				v.mu.bytes -= len(c.key) + len(c.versions[0].value)
 				c.versions[0] = version{}
 				c.versions = c.versions[1:]
 			}
 			if len(c.versions) == 0 {
-				v.mu.overlay.Delete(key)
+				v.mu.overlay.Delete(c.key)
 			}
 		}
 		n++
