@@ -104,6 +104,9 @@ func reach[T any](ctx context.Context, r *Router, a asking[T]) (T, error) {
 	if began.IsZero() {
 		began = time.Now()
 	}
+	outlived := func() bool {
+		return doubt != nil && (a.repeatable == nil || !a.repeatable(time.Since(began)))
+	}
 	for first := true; ; first = false {
 		at := time.Now()
 		changed := r.leaders.Changed(a.partition)
@@ -119,6 +122,9 @@ func reach[T any](ctx context.Context, r *Router, a asking[T]) (T, error) {
 		default:
 			if request == nil {
 				if request, err = encode(ctx, a.request(), r.maxBytes); err != nil {
+					if doubt != nil { // What was asked here may have been accepted.
+						return none, r.doubtful(a.partition, doubt)
+					}
 					return none, err
 				}
 			}
@@ -136,9 +142,9 @@ func reach[T any](ctx context.Context, r *Router, a asking[T]) (T, error) {
 			return result, err
 		case doubtful:
 			doubt = err
-			if a.repeatable == nil || !a.repeatable(time.Since(began)) {
-				return none, r.doubtful(a.partition, doubt)
-			}
+		}
+		if outlived() {
+			return none, r.doubtful(a.partition, doubt)
 		}
 		r.heed(err, node)
 		if time.Since(at) >= settled {
@@ -156,6 +162,9 @@ func reach[T any](ctx context.Context, r *Router, a asking[T]) (T, error) {
 				return none, r.doubtful(a.partition, doubt)
 			}
 			return none, r.leaderless([]uint32{a.partition}, "the request had no effect: try again")
+		}
+		if outlived() { // while it was not accepted, or nobody was there
+			return none, r.doubtful(a.partition, doubt)
 		}
 	}
 }

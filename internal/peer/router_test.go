@@ -305,6 +305,39 @@ func TestUnanswered(t *testing.T) {
 	})
 }
 
+// TestRetentionPasses: what may have been accepted is not made again once the invocation that it
+// would find may be gone, also if all that happened since is that nobody could be reached.
+func TestRetentionPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, 1, 1)
+		key := w.keyIn(1, 0)
+		began := time.Now()
+		var tries atomic.Int64
+		intercept := func(from, to uint64, request []byte) error {
+			switch {
+			case tries.Add(1) == 1:
+				if _, err := w.nodes[to].server.Call(w.ctx, from, request); err != nil {
+					t.Error(err)
+				}
+				return errBroken
+			case time.Since(began) < 2*time.Second:
+				return ErrUnreachable
+			}
+			return nil
+		}
+		w.intercept.Store(&intercept)
+		brief := deposit(key, "brief", 7)
+		brief.RetentionMs = 1000
+		if _, err := w.at(1, false).Call(t.Context(), brief); code(err) != routing.CodeUnavailable || !strings.Contains(err.Error(), "unless it was accepted before") {
+			t.Errorf("got %v", err)
+		}
+		w.intercept.Store(nil)
+		if got, err := w.at(1, true).balance(t.Context(), key); err != nil || got != 7 || tries.Load() < 3 {
+			t.Errorf("after %d tries there is %d, want 7: %v", tries.Load(), got, err)
+		}
+	})
+}
+
 // TestHints: nodes that send each other on for ever cost a bounded number of requests, and no
 // leader at all is an error after three seconds.
 func TestHints(t *testing.T) {
