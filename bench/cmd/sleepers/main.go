@@ -1,16 +1,14 @@
 // Command sleepers measures what invocations cost that sleep: a million of them on one node, each
 // suspended until its timer wakes it.
 //
-//	go run ./bench/cmd/sleepers -count 1000000 -after 10m -spread 5m
+//	go run ./bench/cmd/sleepers -count 1000000 -after 5m -spread 5m
 //
 // It reports how fast they are made, what memory and disk they take while they sleep, and how
 // many wake in a second and how late.
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -28,14 +26,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/cluster"
 	shopv1 "github.com/perdure/perdure/examples/orders/gen/shop/v1"
 	"github.com/perdure/perdure/examples/orders/gen/shop/v1/shopv1perdure"
-	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
 
 func main() {
@@ -61,6 +55,8 @@ type sleeper struct {
 	first atomic.Int64
 	woken atomic.Int64
 	last  atomic.Int64
+	// all is closed when the last one has woken.
+	all chan struct{}
 }
 
 // Run implements shopv1perdure.OrderHandler.
@@ -72,10 +68,14 @@ func (s *sleeper) Run(ctx shopv1perdure.OrderRunContext, _ *shopv1.RunRequest) (
 	//perdurevet:ignore clock how late it really is, which is what is measured; no step depends on it
 	now := time.Now()
 	s.first.CompareAndSwap(0, now.UnixNano())
-	if n := s.woken.Add(1); int(n) <= len(s.late) {
+	n := int(s.woken.Add(1))
+	if n <= len(s.late) {
 		s.late[n-1] = int32(now.Sub(until).Milliseconds())
 	}
 	s.last.Store(now.UnixNano())
+	if n == len(s.late) {
+		close(s.all)
+	}
 	return &shopv1.RunResponse{}, nil
 }
 
@@ -88,11 +88,12 @@ func run(count, callers int, after, spread time.Duration, dir, profile string) e
 		defer os.RemoveAll(dir)
 	}
 	began := time.Now()
-	handler := &sleeper{late: make([]int32, count), until: func(key string) time.Time {
+	handler := &sleeper{late: make([]int32, count), all: make(chan struct{}), until: func(key string) time.Time {
 		number, _ := strconv.Atoi(key)
 		return began.Add(after + time.Duration(float64(spread)*float64(number)/float64(count)))
 	}}
-	node := cluster.NewNode(cluster.WithDataDir(dir), cluster.WithListen("127.0.0.1:0"), cluster.WithInactivityTimeout(time.Nanosecond), cluster.WithRetention(time.Hour),
+	node := cluster.NewNode(cluster.WithTelemetry(cluster.Telemetry{Prometheus: true}),
+		cluster.WithDataDir(dir), cluster.WithListen("127.0.0.1:0"), cluster.WithInactivityTimeout(time.Nanosecond), cluster.WithRetention(time.Hour),
 		cluster.WithLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))))
 	shopv1perdure.RegisterOrderHandler(node, handler)
 	if err := node.Start(context.Background()); err != nil {
@@ -127,12 +128,10 @@ func run(count, callers int, after, spread time.Duration, dir, profile string) e
 		}
 		defer stop()
 	}
-	deadline := began.Add(after + spread + 30*time.Minute)
-	for int(handler.woken.Load()) < count {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("only %d of %d woke", handler.woken.Load(), count)
-		}
-		time.Sleep(10 * time.Millisecond)
+	select {
+	case <-handler.all:
+	case <-time.After(time.Until(began.Add(after + spread + 30*time.Minute))):
+		return fmt.Errorf("only %d of %d woke", handler.woken.Load(), count)
 	}
 	woke := time.Duration(handler.last.Load() - handler.first.Load())
 	slices.Sort(handler.late)
@@ -157,84 +156,51 @@ func profiled(path string) (stop func(), err error) {
 	}, nil
 }
 
-// settle waits until all are asleep and the store has what they wrote: until no invocation has
-// anything to do and no partition applies records any more.
+// settle waits until all are asleep and the store has what they wrote. The node says so itself: all
+// starts are acknowledged, so what is not asleep is in memory, and what is not in the store is in the
+// overlay or the backlog. Two looks must agree, since a record may be on its way between the two.
 func settle(node string, deadline time.Time) error {
-	for {
-		time.Sleep(100 * time.Millisecond) // polling
-		if time.Now().After(deadline) {
-			return errors.New("the last ones are not asleep when the first ones wake: raise -after")
-		}
-		busy, err := anyBusy(node)
+	for quiet := 0; quiet < 2; time.Sleep(50 * time.Millisecond) { // How often to ask, no guess of how long it takes.
+		levels, err := measure(node)
 		if err != nil {
 			return err
 		}
-		if busy {
-			continue
-		}
-		before, err := applied(node)
-		if err != nil {
-			return err
-		}
-		time.Sleep(300 * time.Millisecond) // far longer than a batch takes
-		after, err := applied(node)
-		if err != nil {
-			return err
-		}
-		if slices.Equal(before, after) {
-			return nil
+		quiet++
+		for _, name := range unsettled {
+			level, ok := levels[name]
+			if ok && level == 0 {
+				continue
+			}
+			if quiet = 0; time.Now().After(deadline) {
+				return fmt.Errorf("when the first ones wake, %s is %d and not 0: not all are asleep and in the store; raise -after", name, level)
+			}
 		}
 	}
+	return nil
 }
 
-// anyBusy reports whether an invocation is neither asleep nor done.
-func anyBusy(node string) (bool, error) {
-	request := &adminv1.ListInvocationsRequest{PageSize: 1, Status: []adminv1.InvocationStatus{
-		adminv1.InvocationStatus_INVOCATION_STATUS_SCHEDULED, adminv1.InvocationStatus_INVOCATION_STATUS_QUEUED,
-		adminv1.InvocationStatus_INVOCATION_STATUS_RUNNING, adminv1.InvocationStatus_INVOCATION_STATUS_BACKING_OFF,
-	}}
-	for {
-		found := &adminv1.ListInvocationsResponse{}
-		if err := call(node, "ListInvocations", request, found); err != nil {
-			return false, err
-		}
-		if len(found.GetInvocations()) > 0 || found.GetNextPageToken() == "" {
-			return len(found.GetInvocations()) > 0, nil
-		}
-		request.PageToken = found.GetNextPageToken()
-	}
+// unsettled are 0 once all that was made is asleep and in the store.
+var unsettled = []string{
+	"perdure_invocations_live", "perdure_attempts_running", "perdure_outbox_unacknowledged", "perdure_backlog_size_bytes", "perdure_overlay_size_bytes",
 }
 
-// applied are the indexes of the last records in the store, by partition.
-func applied(node string) ([]uint64, error) {
-	found := &adminv1.GetNodeResponse{}
-	err := call(node, "GetNode", &adminv1.GetNodeRequest{}, found)
-	var indexes []uint64
-	for _, partition := range found.GetPartitions() {
-		indexes = append(indexes, partition.GetAppliedIndex())
-	}
-	return indexes, err
-}
-
-// call calls an rpc of the node's AdminService.
-func call(node, name string, in, out proto.Message) error {
-	body, err := protojson.Marshal(in)
+// measure is what the node says of itself now, by the names of its metrics. What it was too busy to
+// say is not there.
+func measure(node string) (map[string]int64, error) {
+	response, err := http.Get(node + "/metrics") //nolint:noctx // the process ends with it
 	if err != nil {
-		return err
-	}
-	response, err := http.Post(node+"/perdure.admin.v1.AdminService/"+name, "application/json", bytes.NewReader(body)) //nolint:noctx // the process ends with it
-	if err != nil {
-		return err
+		return nil, err
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s %s", name, response.Status, text)
+	levels := map[string]int64{}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if level, err := strconv.ParseFloat(value, 64); err == nil {
+			levels[name] = int64(level)
+		}
 	}
-	if err != nil {
-		return err
-	}
-	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(text, out)
+	return levels, err
 }
 
 // each calls fn for 0 to count-1 from many goroutines, and returns the first error.
