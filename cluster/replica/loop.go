@@ -34,6 +34,7 @@ type loop struct {
 	retryAt   time.Time
 	appending int // sum of groupLoopState.appending
 	closing   bool
+	deaf      bool // it waits for its appends only: more from others could keep a slow disk for ever
 
 	timer *time.Timer // for retryAt and the watchdog; armed only while one of them has cause
 	armed bool
@@ -68,9 +69,12 @@ func (l *loop) run(ctx context.Context) error {
 			l.stepDownAll(err)
 			return err
 		}
-		if l.closing && l.appending == 0 && !l.handingOver() {
-			l.stepDownAll(ErrStopped)
-			return nil
+		if l.closing && !l.handingOver() {
+			l.deaf = true
+			if l.appending == 0 {
+				l.stepDownAll(ErrStopped)
+				return nil
+			}
 		}
 		l.arm()
 		select {
@@ -112,8 +116,10 @@ func (l *loop) round() error {
 	for i := range l.in.applies {
 		l.applied(&l.in.applies[i])
 	}
-	for i := range l.in.messages {
-		l.receive(&l.in.messages[i])
+	if !l.deaf {
+		for i := range l.in.messages {
+			l.receive(&l.in.messages[i])
+		}
 	}
 	for _, call := range l.in.calls {
 		call(l)

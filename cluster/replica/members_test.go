@@ -322,6 +322,44 @@ func TestStoppingNodeHandsOver(t *testing.T) {
 	})
 }
 
+// A node with a slow disk stops, although others never stop to send it what it would have to append.
+func TestSlowDiskStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := three(t, 3, nil)
+		defer w.stopAll()
+		r := w.waitLeader(1)
+		slow := w.node(r.node.id%3 + 1)
+		gate := slow.log.gate
+		slow.log.setGate(func(written bool) error {
+			time.Sleep(50 * time.Millisecond)
+			return gate(written)
+		})
+		for range 20 { // it is never without something to append
+			r.listeners[1].propose()
+			time.Sleep(time.Millisecond)
+		}
+		stopped := make(chan time.Duration)
+		go func() {
+			began := time.Now()
+			slow.stop()
+			stopped <- time.Since(began)
+		}()
+		for range 10_000 {
+			select {
+			case took := <-stopped:
+				if took > 2*time.Second {
+					t.Errorf("it took %v", took)
+				}
+				return
+			case <-time.After(time.Millisecond):
+				r.listeners[1].propose()
+			}
+		}
+		t.Errorf("it has not stopped after %d proposals of others", 10_000)
+		<-stopped
+	})
+}
+
 // A leader whose disk hangs gives way, although its heartbeats need no disk.
 func TestHungDiskHandsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -264,6 +264,9 @@ func isMember(conf *pb.ConfState, node uint64) bool {
 // after a pause of the process, is one tick.
 func (l *loop) tick() {
 	l.ticks++
+	if l.deaf {
+		return
+	}
 	kept := l.ticking[:0]
 	for _, g := range l.ticking {
 		ls := &g.loopState

@@ -390,7 +390,6 @@ func (e *Engine) endTransaction(l *live, committed bool, now int64) {
 }
 
 func (ev *Tick) evaluate(e *Engine, now int64) error {
-	const patience = 1000
 	for _, l := range e.sortedRoots() {
 		c := l.root
 		if l.since != 0 && now-l.since >= e.limit(l) {
@@ -410,12 +409,12 @@ func (ev *Tick) evaluate(e *Engine, now int64) error {
 		if c.Wounded {
 			e.tellMembers(l, &recordv1.Peer{Message: &recordv1.Peer_Wounded{Wounded: &recordv1.Wounded{}}})
 		}
-		if (c.Phase == transaction.Preparing || c.Phase == transaction.RollingBack) && now-c.Since >= patience {
+		if (c.Phase == transaction.Preparing || c.Phase == transaction.RollingBack) && transaction.Overdue(c.Since, now) {
 			e.askToPrepare(l)
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(e.decisions), inOrder) {
-		if d := e.decisions[id]; now-d.told >= patience {
+		if d := e.decisions[id]; transaction.Overdue(d.told, now) {
 			d.told = now
 			e.tellCommit(id, d.waiting)
 		}
@@ -425,7 +424,7 @@ func (ev *Tick) evaluate(e *Engine, now int64) error {
 			e.repeat(b.ID, b.calls[path], now)
 		}
 		switch {
-		case now-b.Since < patience:
+		case !transaction.Overdue(b.Since, now):
 		case b.Broken != "":
 			e.tellDied(b)
 		case b.coordinator == e.config.Partition:
@@ -449,7 +448,7 @@ func (ev *Tick) evaluate(e *Engine, now int64) error {
 // repeat makes the calls of a handler again whose answers are late.
 func (e *Engine) repeat(id transaction.ID, l *live, now int64) {
 	for _, index := range slices.Sorted(maps.Keys(l.calls)) {
-		if call := l.calls[index]; call.to != e.config.Partition && now-call.at >= 1000 {
+		if call := l.calls[index]; call.to != e.config.Partition && transaction.Overdue(call.at, now) {
 			call.at = now
 			e.tell(call.to, id, false, call.peer)
 		}

@@ -105,7 +105,8 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 	a := &attempt{row: row, number: row.Attempt, mode: mode, timeout: timeout}
 	a.touch()
 	if mode == invocation.ModeTransaction && !e.Joined {
-		a.deadline = time.UnixMilli(e.Since).Add(timeout) // All tries of a transaction together.
+		// All tries of a transaction together. A clock that went back since the first makes it no longer.
+		a.deadline = time.Now().Add(min(time.UnixMilli(e.Since).Add(timeout).Sub(p.config.Now()), timeout))
 	}
 	l.attempts[e.ID] = a
 	if !a.deadline.IsZero() {

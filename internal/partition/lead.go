@@ -40,7 +40,7 @@ func (p *Partition) lead(epoch uint64) *leadership {
 		Next: timetable.Next, JournalPage: pages.Begin(),
 		Deployment: p.config.Deployment,
 	}, v, epoch)
-	out, err := l.engine.Recover(time.Now().UnixMilli())
+	out, err := l.engine.Recover(p.config.Now().UnixMilli())
 	if err != nil {
 		p.config.onFail(p.id, fmt.Errorf("partition %d: %w", p.id, err))
 		v.close()

@@ -89,8 +89,8 @@ func (p *Partition) resendTo(l *leadership, to uint32, o *outbox, now time.Time)
 }
 
 // fireTimers gives the engine what is due.
-func (p *Partition) fireTimers(l *leadership, now time.Time) {
-	at := now.UnixMilli()
+func (p *Partition) fireTimers(l *leadership) {
+	at := p.config.Now().UnixMilli()
 	if l.nextTimer > at {
 		return
 	}

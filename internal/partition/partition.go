@@ -330,7 +330,7 @@ func (p *Partition) run(ctx context.Context) {
 			continue
 		}
 		now := time.Now()
-		p.fireTimers(l, now)
+		p.fireTimers(l)
 		if next := now.Add(checkEvery); next.Before(l.nextCheck) && l.engine.Busy() {
 			l.nextCheck = next // One that has told nobody anything, or stands still, ticks too.
 		}
@@ -344,7 +344,7 @@ func (p *Partition) run(ctx context.Context) {
 func (p *Partition) sleepFor(l *leadership, now time.Time) time.Duration {
 	wait := time.Hour
 	if l.nextTimer != noTimer {
-		wait = min(wait, time.UnixMilli(l.nextTimer).Sub(now))
+		wait = min(wait, time.UnixMilli(l.nextTimer).Sub(p.config.Now()))
 	}
 	if len(l.attempts) > 0 || len(l.outbox) > 0 || l.engine.Busy() {
 		wait = min(wait, l.nextCheck.Sub(now))
@@ -494,7 +494,7 @@ func (p *Partition) evaluate(l *leadership, event engine.Event) {
 	if p.poisoned(event) {
 		return
 	}
-	out, err := evaluateSafely(l.engine, event, time.Now().UnixMilli())
+	out, err := evaluateSafely(l.engine, event, p.config.Now().UnixMilli())
 	if err != nil {
 		p.failed(l, event, err)
 		return

@@ -59,7 +59,7 @@ func (p *Partition) failed(l *leadership, event engine.Event, err error) {
 		from.post(item{event: &engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure}})
 	case *engine.Fire:
 		l.timerFloor = min(l.timerFloor, ev.Timer.At)
-		l.nextTimer = min(l.nextTimer, time.Now().Add(time.Second).UnixMilli())
+		l.nextTimer = min(l.nextTimer, p.config.Now().Add(time.Second).UnixMilli())
 	case *engine.Finish:
 		if ev.Result.GetError() == nil {
 			from.post(item{event: &engine.Finish{ID: ev.ID, Attempt: ev.Attempt, Result: &recordv1.Result{Error: failure}}})

@@ -55,6 +55,9 @@ type Config struct {
 	// Between is for tests: it takes each message from one partition to another and calls
 	// deliver at once, later, again or never. It must not block. nil is at once.
 	Between func(from, to uint32, deliver func())
+	// Now is what the wall clock shows: timers are due by it, and rows say when. It may jump; how
+	// long something took is measured by the monotonic clock. nil is time.Now.
+	Now func() time.Time
 	// Node is this node's id in the cluster; 0 without others.
 	Node uint64
 	// Elsewhere reaches the partitions that other nodes lead. nil: there are no other nodes.
@@ -99,6 +102,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxEntryBytes <= 0 {
 		c.MaxEntryBytes = 7 << 18
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

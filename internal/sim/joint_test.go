@@ -242,7 +242,7 @@ func (h *handler) slow(done chan<- *invoker.Outcome) *invoker.Outcome {
 		h.step(setState(encode(values)))
 		if i == 0 {
 			pause := time.Duration(h.runner.luck(h.attempt.ID, 0, "hold", 60)) * time.Millisecond
-			at := h.step(&recordv1.Entry{Entry: &recordv1.Entry_Sleep{Sleep: &recordv1.Sleep{Until: time.Now().Add(pause).UnixMilli()}}})
+			at := h.step(&recordv1.Entry{Entry: &recordv1.Entry_Sleep{Sleep: &recordv1.Sleep{Until: h.runner.node.now().Add(pause).UnixMilli()}}})
 			h.await(done, at)
 		}
 	}

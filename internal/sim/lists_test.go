@@ -56,13 +56,15 @@ func (w *world) anyList(random *chance) string { return w.load.lists[random.intn
 
 // transactor makes one caller's transactions, one after another.
 func (w *world) transactor(number int) {
-	random := newChance(w.seed, 200+uint64(number))
 	for i := range w.load.calls {
+		random := newCallChance(w.seed, 200+number, i)
 		if w.failure() != "" {
 			return
 		}
 		key := fmt.Sprintf("t%d-%d", number, i)
-		switch kind := random.intn(w.load.kinds); {
+		kind := random.intn(w.load.kinds)
+		w.note(fmt.Sprint("transactor ", number), fmt.Sprint(key, " kind ", kind))
+		switch {
 		case kind < 10:
 			w.batch(number, key, random)
 		case kind < 12:
@@ -244,7 +246,7 @@ func (w *world) sendThis(in func() *recordv1.Invoke, delay time.Duration) {
 	w.call(func(ctx context.Context, n *node) (*recordv1.Result, error) {
 		in := in()
 		if delay > 0 {
-			in.DueAt = time.Now().Add(delay).UnixMilli()
+			in.DueAt = n.now().Add(delay).UnixMilli()
 		}
 		_, err := n.Send(ctx, in)
 		return nil, err

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/perdure/perdure/cluster/balance/remote"
@@ -26,18 +25,25 @@ type members struct {
 	nodes []*node // by number; nil while it is down
 	// upAt is when a node that is down is started again.
 	upAt []time.Time
+	// away are those that there is no process for: it has not joined yet, or its disks were lost.
+	away []bool
+	// lifts end faults that last for a while, by node.
+	lifts []lift
 
 	mu struct {
 		sync.Mutex
 		states []placement.State
+		joined int // seats that have had a node
 	}
 }
 
 func newMembers(w *world) *members {
-	m := &members{world: w, net: newNetwork(w, w.load.nodes)}
-	m.nodes, m.upAt = make([]*node, w.load.nodes), make([]time.Time, w.load.nodes)
-	m.mu.states = make([]placement.State, w.load.nodes)
-	for range w.load.nodes {
+	m := &members{world: w, net: newNetwork(w, w.load.nodes+spares)}
+	seats := len(m.net.mu.nodes)
+	m.nodes, m.upAt, m.away = make([]*node, seats), make([]time.Time, seats), make([]bool, seats)
+	m.mu.states, m.mu.joined = make([]placement.State, seats), w.load.nodes
+	for number := range seats {
+		m.away[number] = number >= w.load.nodes
 		m.disks = append(m.disks, disks{vfs.NewMem(), memstore.New(memstore.Options{})})
 	}
 	return m
@@ -77,26 +83,34 @@ func (m *members) end(n *node, how func() disks) {
 	m.announce()
 	at := how()
 	m.net.leave(n)
+	m.lift(func(l lift) bool { return l.node == n })
+	// Of a process that ended with a full disk, what is left has space.
+	at.log.SetCapacity(-1)
+	at.store.NoSpace(false)
 	m.disks[n.number] = at
-	m.upAt[n.number] = time.Now().Add(m.world.plan.between(0, 3*time.Second))
+	m.upAt[n.number] = time.Now().Add(m.world.back.between(0, 3*time.Second))
 }
 
 // drive runs the cluster and breaks it until the callers are done.
 func (m *members) drive(done <-chan struct{}) {
 	w := m.world
-	for number := range m.nodes {
+	for number := range w.load.nodes {
 		m.start(number)
 	}
 	placing, stopPlacing := context.WithCancel(context.Background())
 	var placed sync.WaitGroup
 	placed.Go(func() { m.place(placing) })
+	next := w.nextStrike()
 	for busy := true; busy && w.failure() == ""; {
 		select {
 		case <-done:
 			busy = false
-		case <-time.After(w.plan.between(time.Millisecond, w.load.pause)):
-			m.revive(time.Now())
-			m.strike()
+		case <-time.After(next.wait):
+			now := time.Now()
+			m.revive(now)
+			m.lift(func(l lift) bool { return !now.Before(l.at) })
+			m.strike(next)
+			next = w.nextStrike()
 		}
 	}
 	m.calm()
@@ -121,81 +135,9 @@ func (m *members) revive(now time.Time) {
 			default:
 			}
 		}
-		if m.nodes[number] == nil && !now.Before(m.upAt[number]) {
+		if m.nodes[number] == nil && !m.away[number] && !now.Before(m.upAt[number]) {
 			m.start(number)
 		}
-	}
-}
-
-// strike does something bad.
-func (m *members) strike() {
-	w := m.world
-	up := m.up()
-	if len(up) == 0 {
-		return
-	}
-	n := up[w.plan.intn(len(up))]
-	name := n.number + 1
-	switch fault := w.plan.intn(20); fault {
-	case 0, 1, 2:
-		w.trace("power cut of node %d", name)
-		m.end(n, func() disks { return n.crash(uint64(w.plan.intn(1 << 30))) })
-	case 3:
-		w.trace("restart of node %d", name)
-		m.end(n, n.stop)
-	case 4:
-		w.trace("power cut of all")
-		for _, n := range up {
-			m.end(n, func() disks { return n.crash(uint64(w.plan.intn(1 << 30))) })
-		}
-	case 5, 6:
-		w.trace("node %d is cut off", name)
-		for other := range m.nodes {
-			m.net.sever(n.number, other)
-			m.net.sever(other, n.number)
-		}
-	case 7:
-		to := w.plan.intn(len(m.nodes))
-		w.trace("node %d is not heard by node %d", name, to+1)
-		m.net.sever(n.number, to)
-	case 8:
-		w.trace("node %d hears nobody", name)
-		for other := range m.nodes {
-			m.net.sever(other, n.number)
-		}
-	case 9:
-		w.trace("the cluster falls in two")
-		side := w.plan.intn(1 << len(m.nodes))
-		for a := range m.nodes {
-			for b := range m.nodes {
-				if side>>a&1 != side>>b&1 {
-					m.net.sever(a, b)
-				}
-			}
-		}
-	case 10:
-		w.trace("a sync fails on node %d", name)
-		n.disks.log.Inject(vfs.Fault{Op: vfs.OpSync, After: w.plan.intn(4), Err: syscall.EIO, LosesDirty: w.plan.intn(2) == 0})
-	case 11:
-		w.trace("a commit fails on node %d", name)
-		n.disks.store.FailCommit(1+w.plan.intn(3), memstore.Outcome(1+w.plan.intn(3)))
-	case 12:
-		partition := w.plan.intn(partitions)
-		w.trace("partition %d loses its leader", partition+1)
-		for _, n := range up {
-			n.loseLeader(partition, w.plan)
-		}
-	case 13:
-		m.mu.Lock()
-		state := placement.Draining
-		if m.mu.states[n.number] == state {
-			state = placement.Active
-		}
-		m.mu.states[n.number] = state
-		m.mu.Unlock()
-		w.trace("node %d becomes %v", name, map[placement.State]string{placement.Draining: "draining", placement.Active: "active"}[state])
-	default:
-		m.net.heal()
 	}
 }
 
@@ -204,15 +146,23 @@ func (m *members) calm() {
 	m.world.trace("calm")
 	m.world.calm.Store(true)
 	m.net.heal()
+	m.setClocks()
+	m.lift(func(lift) bool { return true })
 	m.mu.Lock()
-	clear(m.mu.states)
+	for number, state := range m.mu.states {
+		if state == placement.Draining {
+			m.mu.states[number] = placement.Active
+		}
+	}
 	m.mu.Unlock()
 	for _, n := range m.up() {
 		m.end(n, n.stop) // with disks that have faults
 	}
 	for number := range m.nodes {
-		m.disks[number].log.ClearFaults()
-		m.start(number)
+		if !m.away[number] {
+			m.disks[number].log.ClearFaults()
+			m.start(number)
+		}
 	}
 }
 
@@ -305,10 +255,10 @@ func (m *members) running(id uint64) *node {
 func (m *members) look() placement.Input {
 	in := placement.Input{Replicas: copies, Limit: 4}
 	m.mu.Lock()
-	states := slices.Clone(m.mu.states)
+	states := slices.Clone(m.mu.states[:m.mu.joined])
 	m.mu.Unlock()
 	best := map[uint32]replica.GroupStatus{}
-	for number := range m.disks {
+	for number := range states {
 		node := placement.Node{ID: uint64(number + 1), State: states[number]}
 		n := m.running(node.ID)
 		if n == nil {

@@ -40,6 +40,11 @@ func newChance(seed, stream uint64) *chance {
 	return c
 }
 
+// newCallChance is of one call of a caller: how often another call had to choose does not matter.
+func newCallChance(seed uint64, caller, call int) *chance {
+	return newChance(seed, uint64(caller)<<32|uint64(call))
+}
+
 func (c *chance) intn(n int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,6 +62,8 @@ type slowDisk struct {
 	// still makes syncs take no time. On a full disk the log's upkeep waits for the append in
 	// progress on a mutex, which a fake clock does not see as waiting: time would stand still.
 	still *atomic.Bool
+	// drag is what each sync takes in addition, in nanoseconds.
+	drag *atomic.Int64
 }
 
 type slowFile struct {
@@ -76,7 +83,7 @@ func (d slowDisk) slow(file vfs.File, err error) (vfs.File, error) {
 
 func (f slowFile) Sync() error {
 	if !f.disk.still.Load() {
-		time.Sleep(f.disk.chance.between(50*time.Microsecond, 4*time.Millisecond))
+		time.Sleep(f.disk.chance.between(50*time.Microsecond, 4*time.Millisecond) + time.Duration(f.disk.drag.Load()))
 	}
 	return f.File.Sync()
 }
@@ -115,6 +122,7 @@ type node struct {
 	// dead is set in the instant of the crash: whatever the process still says is not heard.
 	dead   atomic.Bool
 	still  atomic.Bool   // see slowDisk
+	drag   atomic.Int64  // see slowDisk
 	ended  chan struct{} // the host's Run returned
 	cancel context.CancelFunc
 	all    sync.WaitGroup
@@ -157,7 +165,7 @@ func (w *world) open(number int, at disks, net *network) (*node, error) {
 	n.runner = &runner{node: n}
 	var err error
 	n.log, err = nodelog.Open(nodelog.Options{
-		Dir: "log", FS: slowDisk{at.log, w.disk, &n.still}, SegmentBytes: 32 << 10, MinFreeBytes: -1, CarryAfterSegments: 3, Logger: logger(),
+		Dir: "log", FS: slowDisk{at.log, w.disk, &n.still, &n.drag}, SegmentBytes: 32 << 10, MinFreeBytes: -1, CarryAfterSegments: 3, Logger: logger(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
@@ -171,9 +179,12 @@ func (w *world) open(number int, at disks, net *network) (*node, error) {
 		MaxApplyDelay: 15 * time.Millisecond, RetryDelay: 40 * time.Millisecond, MaxBacklogBytes: 256 << 10,
 	}
 	peers := peer.Config{Node: n.id(), Partitions: partitions}
+	transactionTimeout := time.Duration(0)
 	if net != nil {
 		replicas.Peers, replicas.TickInterval, replicas.RetainBytes = raftLink{net, n}, 10*time.Millisecond, 16<<10
 		peers.Network = peerLink{net, n}
+		// A clock that jumps takes time from a transaction, but not all of it.
+		transactionTimeout = 4 * maxWrong
 	}
 	if n.host, err = replica.Open(replicas); err != nil {
 		return nil, errors.Join(err, n.log.Close())
@@ -181,7 +192,7 @@ func (w *world) open(number int, at disks, net *network) (*node, error) {
 	n.Router, err = peer.New(peers, func(elsewhere partition.Elsewhere) (*partition.Router, error) {
 		n.local, err = partition.NewRouter(partition.Config{
 			Invoker: n.runner, Partitions: partitions, Logger: slog.New(watcher{logger().Handler(), n}), MaxInbox: 1000, Between: n.between,
-			Node: n.id(), Elsewhere: elsewhere,
+			Node: n.id(), Elsewhere: elsewhere, Now: n.now, TransactionTimeout: transactionTimeout,
 		}, n.attach)
 		return n.local, err
 	})
@@ -204,6 +215,11 @@ func (w *world) open(number int, at disks, net *network) (*node, error) {
 }
 
 func (n *node) id() uint64 { return uint64(n.number + 1) }
+
+// now is what its wall clock shows.
+func (n *node) now() time.Time {
+	return time.Now().Add(time.Duration(n.world.clocks[n.number].Load()))
+}
 
 // State is all that is kept of an object.
 func (n *node) State(ctx context.Context, object invocation.Object) (*routing.ObjectState, error) {

@@ -223,7 +223,7 @@ func (h *handler) send(i int) *recordv1.Entry {
 	id := invocation.DerivedID(t, "send", a.ID.String(), fmt.Sprint(i))
 	in.InvocationId = id[:]
 	if h.runner.luck(a.ID, 0, fmt.Sprint("delay", i), 3) == 0 {
-		in.DueAt = time.Now().Add(200 * time.Millisecond).UnixMilli()
+		in.DueAt = h.runner.node.now().Add(200 * time.Millisecond).UnixMilli()
 	}
 	return &recordv1.Entry{Entry: &recordv1.Entry_Send{Send: &recordv1.Send{Invoke: in}}}
 }
@@ -239,7 +239,7 @@ func (h *handler) transfer(done chan<- *invoker.Outcome) *invoker.Outcome {
 		return &invoker.Outcome{Result: &recordv1.Result{Error: taken.Error}}
 	}
 	if sleep := h.runner.luck(h.attempt.ID, 0, "sleep", 3); sleep > 0 {
-		at := h.step(&recordv1.Entry{Entry: &recordv1.Entry_Sleep{Sleep: &recordv1.Sleep{Until: time.Now().Add(time.Duration(sleep) * 50 * time.Millisecond).UnixMilli()}}})
+		at := h.step(&recordv1.Entry{Entry: &recordv1.Entry_Sleep{Sleep: &recordv1.Sleep{Until: h.runner.node.now().Add(time.Duration(sleep) * 50 * time.Millisecond).UnixMilli()}}})
 		h.await(done, at)
 	}
 	if given := h.call(done, to, "Deposit", amount); given.Error != nil {

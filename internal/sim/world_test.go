@@ -29,12 +29,15 @@ type world struct {
 	load  load
 	disk  *chance // how long syncs and commits take
 	plan  *chance // which fault strikes when
+	back  *chance // when a node of a cluster is up again
 	began time.Time
 
 	route   *chance     // which node a call goes to
 	network *chance     // what becomes of messages between partitions, and between nodes
 	calm    atomic.Bool // they arrive at once
 	lists   lists
+	clocks  [8]atomic.Int64 // by how much a node's wall clock is wrong, in nanoseconds
+	latest  int64           // the most that any was, of whoever drives
 
 	mu struct {
 		sync.Mutex
@@ -45,7 +48,8 @@ type world struct {
 		acked    map[string]*acked // by idempotency key
 		executed map[execution][]string
 		runs     int
-		highest  map[string]int64 // sum that a reader of that key must at least see
+		highest  map[string]int64    // sum that a reader of that key must at least see
+		notes    map[string][]string // what the seed alone decides, by who was told
 	}
 }
 
@@ -105,10 +109,11 @@ var (
 )
 
 func newWorld(t *testing.T, seed uint64, load load) *world {
-	w := &world{t: t, seed: seed, load: load, disk: newChance(seed, 1), plan: newChance(seed, 2), network: newChance(seed, 3), route: newChance(seed, 4), began: time.Now()}
+	w := &world{t: t, seed: seed, load: load, disk: newChance(seed, 1), plan: newChance(seed, 2), back: newChance(seed, 5), network: newChance(seed, 3), route: newChance(seed, 4), began: time.Now()}
 	w.calm.Store(seed%4 == 0)
 	w.lists.history = history.NewRecorder()
 	w.lists.mu.acked = map[string][]int64{}
+	w.mu.notes = map[string][]string{}
 	w.mu.changed = make(chan struct{})
 	w.mu.acked, w.mu.executed, w.mu.highest = map[string]*acked{}, map[execution][]string{}, map[string]int64{}
 	return w
@@ -118,6 +123,13 @@ func (w *world) trace(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.mu.trace = append(w.mu.trace, fmt.Sprintf("%9s  ", time.Since(w.began).Round(time.Microsecond))+fmt.Sprintf(format, args...))
+}
+
+// note keeps what who was told to do, which must be the same each time a seed is run.
+func (w *world) note(who, what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mu.notes[who] = append(w.mu.notes[who], what)
 }
 
 // fail notes the first violation.
@@ -202,10 +214,12 @@ func (w *world) call(do func(ctx context.Context, n *node) (*recordv1.Result, er
 
 // worker makes one caller's calls, one after another.
 func (w *world) worker(number int) {
-	random := newChance(w.seed, 100+uint64(number))
 	for i := range w.load.calls {
+		random := newCallChance(w.seed, 100+number, i)
 		key := fmt.Sprintf("w%d-%d", number, i)
-		switch kind := random.intn(10); {
+		kind := random.intn(10)
+		w.note(fmt.Sprint("worker ", number), fmt.Sprint(key, " kind ", kind))
+		switch {
 		case kind < 4:
 			w.add(key, fmt.Sprint("k", random.intn(counters)), "Add", random)
 		case kind < 6:
@@ -242,6 +256,8 @@ func (w *world) request(key string, t invocation.Target, mode invocation.Mode, i
 // requestThis is request for something that is made anew each time.
 func (w *world) requestThis(key string, in func() *recordv1.Invoke, random *chance) *recordv1.Result {
 	first := in()
+	who, _, _ := strings.Cut(key, "-")
+	w.note("requests of "+who, fmt.Sprint(key, " ", first.Target))
 	id, _ := invocation.IDFromBytes(first.InvocationId)
 	t := target(first.Target.Service, first.Target.Key, first.Target.Handler)
 	result, ok := w.call(func(ctx context.Context, n *node) (*recordv1.Result, error) { return n.Call(ctx, in()) })
@@ -479,8 +495,14 @@ func (w *world) settle(n *node) {
 
 // run is one simulation. It returns what was violated, or "".
 func run(t *testing.T, seed uint64, load load) (violation string, trace []string) {
+	w := runWorld(t, seed, load)
+	return w.failure(), w.mu.trace
+}
+
+// runWorld is one simulation, which is over.
+func runWorld(t *testing.T, seed uint64, load load) (w *world) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, seed, load)
+		w = newWorld(t, seed, load)
 		done := make(chan struct{})
 		var all sync.WaitGroup
 		if load.nodes > 0 {
@@ -507,7 +529,6 @@ func run(t *testing.T, seed uint64, load load) (violation string, trace []string
 		if time.Since(w.began) > longest {
 			w.fail("not all calls were answered in %s of fake time", longest)
 		}
-		violation, trace = w.failure(), w.mu.trace
 	})
-	return violation, trace
+	return w
 }
