@@ -51,6 +51,7 @@ func runWorld(t *testing.T, seed uint64) {
 	w.adjust = func(c *Config) {
 		random := w.chance() // nodes are started by several goroutines
 		c.RetainBytes = retain
+		c.idleTicks = 1 + random.IntN(10)
 		if random.IntN(2) == 0 {
 			c.snapshotChunkBytes = 100 + random.IntN(2000)
 		}
@@ -126,6 +127,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 // proposeFor proposes on every node that believes it leads.
 func (w *world) proposeFor(ctx context.Context, id GroupID, random *rand.Rand) {
 	for pause(ctx, time.Duration(random.IntN(20))*time.Millisecond) {
+		if random.IntN(300) == 0 { // long enough for the group to sleep
+			pause(ctx, time.Duration(random.IntN(6000))*time.Millisecond)
+		}
 		for _, n := range w.nodes {
 			if r := w.current(n.id); r != nil {
 				for range random.IntN(4) {

@@ -65,6 +65,9 @@
 // if term or vote changed in it: the library hands a candidate's requests out at once, and one
 // that asks for votes before its own is durable could, after a crash, lead the same term twice.
 //
+// Groups in which nothing happens sleep: no ticks, no messages, but one beat for all of them between two
+// nodes (quiet.go).
+//
 // A group without a replica on this node is absent. Its replica comes into being, empty, when
 // a leader that has it in its configuration speaks to it, and gets the log or a snapshot
 // (install.go). A node that is no member any more drops its replica once a leader says so, and keeps

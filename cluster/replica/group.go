@@ -72,6 +72,7 @@ type groupLoopState struct {
 	outbox    []*pb.Message
 
 	replicaLoopState
+	quietState
 
 	flights     []flight // proposed and not handed to the applier, ascending
 	indexed     int      // flights[:indexed] have an index

@@ -94,6 +94,18 @@ func benchmarkIdle(b *testing.B, groups int) {
 			await(func() bool { return g.Status().Leader == to })
 		}
 	}
+	for node := 1; node <= 3; node++ { // until all sleep
+		h := hosts[node].Load()
+		await(func() (all bool) {
+			_ = h.ask(func(*loop) {
+				all = true
+				for _, g := range h.order {
+					all = all && g.loopState.asleep
+				}
+			})
+			return all
+		})
+	}
 	usage := func() time.Duration {
 		var u syscall.Rusage
 		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/cluster/replica/fault"
+	"github.com/perdure/perdure/cluster/replica/raftlog"
 	"github.com/perdure/perdure/storage/nodelog"
 )
 
@@ -29,6 +30,7 @@ type loop struct {
 	out       map[uint64][]byte // frames of this round, by node
 	ticks     uint64
 	closeBy   uint64 // the tick at which a host that stops waits no longer for transfers
+	beats     beats
 	rounds    uint64 // of heartbeats that barriers asked for
 	snapshots uint64 // that were begun to be sent
 	retryAt   time.Time
@@ -142,8 +144,8 @@ func (l *loop) round() error {
 	return nil
 }
 
-// mark makes this round look at the group.
-func (l *loop) mark(g *Group) {
+// touch makes this round look at the group, and does not wake it.
+func (l *loop) touch(g *Group) {
 	if !g.loopState.dirty {
 		g.loopState.dirty = true
 		l.dirty = append(l.dirty, g)
@@ -214,8 +216,12 @@ func (l *loop) step(g *Group, m *pb.Message) (err error) {
 			l.halt(g, err)
 		}
 	}()
-	defer recoverInto(&err, ls.log)
-	l.mark(g)
+	defer raftlog.Recover(&err, &ls.log.err)
+	if wakes(m) {
+		l.mark(g)
+	} else {
+		l.touch(g)
+	}
 	return ls.node.Step(m)
 }
 
@@ -237,7 +243,7 @@ func (l *loop) work() {
 
 func (l *loop) ready(g *Group) (err error) {
 	ls := &g.loopState
-	defer recoverInto(&err, ls.log)
+	defer raftlog.Recover(&err, &ls.log.err)
 	for ls.node != nil {
 		// Asking the node is not free. Only when it was told that entries are applied can it have
 		// something ready again right away.

@@ -48,6 +48,8 @@ type incoming struct {
 	kind    wire.Kind
 	opinion wire.Opinion
 	message *pb.Message // of KindRaft
+	beat    wire.Beat
+	echo    wire.Echo
 }
 
 // Receive takes a frame from another node. It never blocks: what is more than the host can take is
@@ -66,6 +68,10 @@ func (h *Host) Receive(from uint64, frame []byte) error {
 		case wire.KindRaft:
 			in.message, err = h.decodeMessage(from, item.Data)
 		case wire.KindQuestion:
+		case wire.KindBeat:
+			in.beat, err = wire.DecodeBeat(item.Data)
+		case wire.KindEcho:
+			in.echo, err = wire.DecodeEcho(item.Data)
 		case wire.KindStranger, wire.KindVerdict:
 			in.opinion, err = wire.DecodeOpinion(item.Data)
 		default:
@@ -126,6 +132,14 @@ func (h *Host) decodeMessage(from uint64, data []byte) (*pb.Message, error) {
 func (l *loop) receive(in *incoming) {
 	g := in.group
 	ls := &g.loopState
+	switch in.kind { // of many groups
+	case wire.KindBeat:
+		l.beaten(g, in.from, in.beat)
+		return
+	case wire.KindEcho:
+		l.echoed(in.from, in.echo)
+		return
+	}
 	if ls.halted != nil || ls.dropping || in.life < ls.lives[in.from] {
 		return
 	}
@@ -279,10 +293,13 @@ func (l *loop) tick() {
 		case ls.redrop:
 			ls.redrop = false
 			l.writeDrop(g)
+		case ls.node != nil && ls.asleep:
+			l.doze(g)
 		case ls.node != nil:
+			ls.idle++
 			if ls.epoch != 0 || !ls.log.belowFloor(ls.past) {
 				ls.node.Tick()
-				l.mark(g)
+				l.touch(g)
 			}
 			ls.silent++
 			l.wonder(g)
@@ -294,6 +311,9 @@ func (l *loop) tick() {
 	}
 	clear(l.ticking[len(kept):])
 	l.ticking = kept
+	if l.ticks%HeartbeatTicks == 0 {
+		l.beat()
+	}
 }
 
 // ask runs fn on the loop's goroutine and waits for it. It returns ErrNotLeader if the host does

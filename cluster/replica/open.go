@@ -9,6 +9,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/replica/raftlog"
 	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/nodelog"
 )
@@ -213,7 +214,7 @@ func (g *Group) settle(log *raftLog, at, staged applied) (applied, error) {
 // leader steps down: the library has no call for that, and after a refused append the node
 // believes in entries that the log does not have. The applier keeps what it was handed.
 func (g *Group) restart(log *raftLog, conf *pb.ConfState) (err error) {
-	defer recoverInto(&err, log)
+	defer raftlog.Recover(&err, &log.err)
 	ls := &g.loopState
 	log.conf, log.snapshot = conf, nil
 	if g.host.cfg.Peers != nil {
@@ -230,6 +231,7 @@ func (g *Group) restart(log *raftLog, conf *pb.ConfState) (err error) {
 	ls.term, ls.commit = log.hard.GetTerm(), commit
 	ls.incarnation++
 	ls.heldBack = nil
+	ls.quietState = quietState{}
 	ls.node, err = raft.NewRawNode(&raft.Config{
 		ID:                       g.host.cfg.NodeID,
 		ElectionTick:             ElectionTicks,
@@ -246,7 +248,7 @@ func (g *Group) restart(log *raftLog, conf *pb.ConfState) (err error) {
 		// A follower's records are void in the leader's term anyway.
 		DisableProposalForwarding: true,
 		StepDownOnRemoval:         true,
-		Logger:                    raftLogger{logger: g.host.cfg.Logger, group: g.id},
+		Logger:                    raftlog.Logger{Logger: g.host.cfg.Logger, Group: uint32(g.id)},
 	})
 	return err
 }

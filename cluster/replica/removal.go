@@ -18,11 +18,11 @@ import (
 // leaders see. And it remembers where its log ended (past): somebody who does not know yet that it
 // was removed may ask for its vote.
 
-// wonderTicks are between two questions, and idleTicks are how long a replica without
+// wonderTicks are between two questions, and idleReplicaTicks are how long a replica without
 // a configuration waits for its leader.
 const (
-	wonderTicks = 10
-	idleTicks   = 100
+	wonderTicks      = 10
+	idleReplicaTicks = 100
 )
 
 // create makes the replica of an absent group, empty: a leader has it in its configuration.
@@ -51,7 +51,7 @@ func (l *loop) wonder(g *Group) {
 	switch {
 	case len(ls.conf.Voters) == 0:
 		// It has told nobody that it has anything. If it is a member, the leader speaks to it again.
-		if ls.silent >= idleTicks && ls.appending == 0 && ls.install == nil && len(ls.settling) == 0 && !ls.receiving && ls.stored == 0 && ls.log.last == 0 {
+		if ls.silent >= idleReplicaTicks && ls.appending == 0 && ls.install == nil && len(ls.settling) == 0 && !ls.receiving && ls.stored == 0 && ls.log.last == 0 {
 			ls.hard = &pb.HardState{Term: new(ls.hard.GetTerm()), Vote: new(ls.hard.GetVote())}
 			ls.node, ls.log = nil, nil
 			ls.incarnation++

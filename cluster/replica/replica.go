@@ -116,8 +116,8 @@ type Config struct {
 	// not block.
 	OnAppend, OnCommit func(took time.Duration)
 
-	// snapshotChunkBytes is chunkBytes, but in tests.
-	snapshotChunkBytes int
+	// snapshotChunkBytes and idleTicks are chunkBytes and idleTicks, but in tests.
+	snapshotChunkBytes, idleTicks int
 }
 
 // validated returns the configuration with defaults filled in, or everything that is wrong.
@@ -155,6 +155,7 @@ func (c Config) validated() (Config, error) {
 	defaultTo(&c.RetainBytes, 4<<20, "RetainBytes", reject)
 	defaultTo(&c.RetainTotalBytes, 64<<20, "RetainTotalBytes", reject)
 	defaultTo(&c.MaxSnapshots, 2, "MaxSnapshots", reject)
+	defaultTo(&c.idleTicks, idleTicks, "idleTicks", reject)
 	defaultTo(&c.snapshotChunkBytes, chunkBytes, "snapshotChunkBytes", reject)
 	defaultTo(&c.SnapshotBytesPerSecond, 64<<20, "SnapshotBytesPerSecond", reject)
 	c.RetainBytes = min(c.RetainBytes, c.RetainTotalBytes/max(len(c.Groups), 1))

@@ -33,6 +33,7 @@ type fakeNet struct {
 		delay time.Duration // at most
 
 		noSnapshots bool
+		seen        func(wire.Item) // of what is sent
 	}
 }
 
@@ -93,6 +94,11 @@ func (e endpoint) Send(to uint64, frame []byte) {
 	if e.run.isDead() {
 		return
 	}
+	e.net.change(func() {
+		if e.net.mu.seen != nil {
+			_ = wire.DecodeFrame(frame, func(item wire.Item) error { e.net.mu.seen(item); return nil })
+		}
+	})
 	copies, delays := e.net.fate(e.from.id, to)
 	if told := e.net.world.voters.Load(); told != nil && hasVote(frame) {
 		defer (*told)(e.from)

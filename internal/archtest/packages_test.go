@@ -27,9 +27,9 @@ var roomier = map[string]int{
 	// What is asked of partitions' rows is read beside the goroutine that owns them, by the same
 	// snapshots; lists that merge partitions are in files of their own.
 	"internal/partition": 4000,
-	// One goroutine owns all raft nodes, and elections, members, snapshots and barriers are what it
-	// does to them; what of it is bytes is in cluster/replica/wire.
-	"cluster/replica": 5000,
+	// One goroutine owns all raft nodes, and elections, members, snapshots, barriers and sleep are what it
+	// does to them; what of it is bytes, streams, logs or lists of faults is in packages below it.
+	"cluster/replica": 5200,
 	// What runs DURABLE handlers, transactions and READ handlers shares the pool and its goroutines'
 	// rules; each part implements all of actor.Runtime.
 	"internal/invoker/inprocess": 5000,

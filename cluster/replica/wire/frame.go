@@ -35,6 +35,10 @@ const (
 	KindQuestion Kind = 3
 	// KindVerdict is a leader's answer that it is not. Data is an Opinion.
 	KindVerdict Kind = 4
+	// KindBeat is a Beat. Its item's group is any of those, as that of an Echo.
+	KindBeat Kind = 5
+	// KindEcho is an Echo.
+	KindEcho Kind = 6
 )
 
 // Item is a message about one group.

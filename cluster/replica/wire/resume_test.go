@@ -69,3 +69,24 @@ func TestGoOn(t *testing.T) {
 		}
 	}
 }
+
+func TestBeat(t *testing.T) {
+	beat := Beat{Number: 300, Groups: []BeatGroup{{Group: 1, Term: 2, Index: 1 << 40}, {Group: 1<<32 - 1, Term: 1, Index: 0}}}
+	data := AppendBeat(nil, beat)
+	if got, err := DecodeBeat(data); err != nil || !reflect.DeepEqual(got, beat) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for n := range data {
+		if _, err := DecodeBeat(data[:n]); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%d bytes of it: %v", n, err)
+		}
+	}
+	echo := Echo{Number: 300, Not: []uint32{7, 1<<32 - 1}}
+	data = AppendEcho(nil, echo)
+	if got, err := DecodeEcho(data); err != nil || !reflect.DeepEqual(got, echo) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if _, err := DecodeEcho(data[:len(data)-1]); !errors.Is(err, ErrMalformed) {
+		t.Errorf("an echo cut short: %v", err)
+	}
+}
