@@ -29,6 +29,7 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 		votes  = "../../cluster/replica -run TestElections -failfast -world.runs 100"
 		peers  = "../peer -run TestStaleLeader|TestUnanswered"
 		whole  = ". -run TestSeed|TestCrowd -sim.from 1 -sim.for 20s"
+		four   = ". -run TestCluster$ -sim.from 1 -sim.for 100s"
 	)
 	for _, bug := range []struct{ tag, suites string }{
 		{"dedup", model}, {"idempotency", model}, {"attempt", model}, {"timer", model}, {"limit", model},
@@ -41,6 +42,7 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 		{"due", due}, {"due", firing}, {"due", whole},
 		{"decision", worlds}, {"unlock", worlds}, {"prepared", worlds}, {"wound", worlds},
 		{"decision", whole}, {"unlock", whole}, {"prepared", whole}, {"wound", whole},
+		{"outbox", four}, {"majority", four}, {"stale", four},
 	} {
 		t.Run(bug.tag+" "+strings.Fields(bug.suites)[0], func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
