@@ -82,6 +82,7 @@ func (b *batch) run(cmd *cobra.Command) error {
 	}
 	request := &adminv1.BatchInvocationsRequest{
 		Operation: b.op.batch, Invocations: which, DryRun: b.dryRun, RequestId: strconv.FormatInt(began.UnixNano(), 36) + "-" + strconv.Itoa(os.Getpid()),
+		ResumeDeployment: b.op.on,
 	}
 	if b.goOn != "" {
 		if err := parseGoOn(b.goOn, request); err != nil {

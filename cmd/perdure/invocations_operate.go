@@ -18,8 +18,9 @@ type operation struct {
 	batch      adminv1.InvocationOperation
 	// one does it to a single invocation. about says more of it than its status.
 	one func(ctx context.Context, id string) (status adminv1.InvocationStatus, about string, err error)
-	// from is set for a restart.
+	// from is set for a restart, on for a resume.
 	from uint32
+	on   string
 }
 
 // operationCommands are cancel, kill, pause, resume, restart and purge.
@@ -73,12 +74,16 @@ in an inbox leaves it, and joins it again at the end. A TRANSACTION that runs ca
 		long: `Let paused invocations go on, and those that back off try again at once.
 
 One that was paused because its attempts were used up has all of them before it again. One
-that is suspended is replayed, and waits again.`,
-		one: func(ctx context.Context, id string) (adminv1.InvocationStatus, string, error) {
-			response := &adminv1.ResumeInvocationResponse{}
-			err := c.admin(ctx, "ResumeInvocation", &adminv1.ResumeInvocationRequest{InvocationId: id}, response)
-			return response.GetStatus(), "", err
-		},
+that is suspended is replayed, and waits again.
+
+They go on with the deployment that runs. --on names the one it must be: another, or one that
+could not read what the invocation has left, is refused with the list of what breaks, and the
+invocation stays as it is. With IDs --deployment is the same as --on; without, it is a filter.`,
+	}
+	resume.one = func(ctx context.Context, id string) (adminv1.InvocationStatus, string, error) {
+		response := &adminv1.ResumeInvocationResponse{}
+		err := c.admin(ctx, "ResumeInvocation", &adminv1.ResumeInvocationRequest{InvocationId: id, Deployment: resume.on}, response)
+		return response.GetStatus(), "", err
 	}
 	restart := &operation{
 		verb: "restart", done: "restarted", batch: adminv1.InvocationOperation_INVOCATION_OPERATION_RESTART,
@@ -110,6 +115,8 @@ again runs again. Of a workflow's run the state and the promises go too, and it 
 	for _, op := range []*operation{cancel, kill, pause, resume, restart, purge} {
 		commands = append(commands, c.operationCommand(op))
 	}
+	commands[3].Flags().StringVar(&resume.on, "on", "", "go on with this `deployment` only; latest is the one that runs")
+	must(commands[3].RegisterFlagCompletionFunc("on", c.completeDeploymentFlag))
 	commands[4].Flags().Uint32Var(&restart.from, "from", 0, "keep the journal up to this `entry`; with IDs only")
 	must(commands[4].RegisterFlagCompletionFunc("from", cobra.NoFileCompletions))
 	return commands
@@ -132,6 +139,12 @@ began is left alone.`,
 	b := c.batchFlags(command, op)
 	command.Args = func(cmd *cobra.Command, ids []string) error {
 		filtered := b.given(cmd)
+		if on := b.filter.request.GetDeployment(); filtered == "deployment" && len(ids) > 0 && op.batch == adminv1.InvocationOperation_INVOCATION_OPERATION_RESUME {
+			if op.on != "" && op.on != on {
+				return usagef("--on is %s and --deployment is %s: with IDs they are the same; give one", op.on, on)
+			}
+			op.on, filtered = on, ""
+		}
 		switch {
 		case len(ids) == 0 && filtered == "":
 			return usagef("ID is missing, or a filter such as --service")

@@ -33,27 +33,27 @@ var (
 type operation struct {
 	// statuses are those it is for if the request names none.
 	statuses []recordv1.Status
-	do       func(s *Service, ctx context.Context, id invocation.ID, requestID string) error
+	do       func(s *Service, ctx context.Context, id invocation.ID, request *adminv1.BatchInvocationsRequest) error
 }
 
 var operations = map[adminv1.InvocationOperation]operation{
-	adminv1.InvocationOperation_INVOCATION_OPERATION_CANCEL: {unfinished, func(s *Service, ctx context.Context, id invocation.ID, _ string) error {
+	adminv1.InvocationOperation_INVOCATION_OPERATION_CANCEL: {unfinished, func(s *Service, ctx context.Context, id invocation.ID, _ *adminv1.BatchInvocationsRequest) error {
 		return s.config.Router.Cancel(ctx, id, false)
 	}},
-	adminv1.InvocationOperation_INVOCATION_OPERATION_KILL: {unfinished, func(s *Service, ctx context.Context, id invocation.ID, _ string) error {
+	adminv1.InvocationOperation_INVOCATION_OPERATION_KILL: {unfinished, func(s *Service, ctx context.Context, id invocation.ID, _ *adminv1.BatchInvocationsRequest) error {
 		return s.config.Router.Cancel(ctx, id, true)
 	}},
-	adminv1.InvocationOperation_INVOCATION_OPERATION_PAUSE: {unfinished[:len(unfinished)-1], func(s *Service, ctx context.Context, id invocation.ID, _ string) error {
+	adminv1.InvocationOperation_INVOCATION_OPERATION_PAUSE: {unfinished[:len(unfinished)-1], func(s *Service, ctx context.Context, id invocation.ID, _ *adminv1.BatchInvocationsRequest) error {
 		return s.config.Router.Pause(ctx, id)
 	}},
-	adminv1.InvocationOperation_INVOCATION_OPERATION_RESUME: {unfinished[len(unfinished)-1:], func(s *Service, ctx context.Context, id invocation.ID, _ string) error {
-		return s.config.Router.Resume(ctx, id)
+	adminv1.InvocationOperation_INVOCATION_OPERATION_RESUME: {unfinished[len(unfinished)-1:], func(s *Service, ctx context.Context, id invocation.ID, request *adminv1.BatchInvocationsRequest) error {
+		return s.resume(ctx, id, request.GetResumeDeployment())
 	}},
-	adminv1.InvocationOperation_INVOCATION_OPERATION_RESTART: {unsuccessful, func(s *Service, ctx context.Context, id invocation.ID, requestID string) error {
-		_, err := s.config.Router.RestartAsNew(ctx, id, 0, requestID)
+	adminv1.InvocationOperation_INVOCATION_OPERATION_RESTART: {unsuccessful, func(s *Service, ctx context.Context, id invocation.ID, request *adminv1.BatchInvocationsRequest) error {
+		_, err := s.config.Router.RestartAsNew(ctx, id, 0, request.GetRequestId())
 		return err
 	}},
-	adminv1.InvocationOperation_INVOCATION_OPERATION_PURGE: {append([]recordv1.Status{recordv1.Status_STATUS_SUCCEEDED}, unsuccessful...), func(s *Service, ctx context.Context, id invocation.ID, _ string) error {
+	adminv1.InvocationOperation_INVOCATION_OPERATION_PURGE: {append([]recordv1.Status{recordv1.Status_STATUS_SUCCEEDED}, unsuccessful...), func(s *Service, ctx context.Context, id invocation.ID, _ *adminv1.BatchInvocationsRequest) error {
 		return s.config.Router.Purge(ctx, id)
 	}},
 }
@@ -82,8 +82,13 @@ func (s *Service) batchInvocations(ctx context.Context, request *adminv1.BatchIn
 		return nil, invalid("pageToken %q is one of a list: a batch has its own", clip(which.GetPageToken()))
 	case request.GetOperation() == adminv1.InvocationOperation_INVOCATION_OPERATION_RESTART && request.GetRequestId() == "" && !request.GetDryRun():
 		return nil, invalid("requestId is empty: without it, a page that is asked for again would restart its invocations again")
+	case request.GetOperation() != adminv1.InvocationOperation_INVOCATION_OPERATION_RESUME && request.GetResumeDeployment() != "":
+		return nil, invalid("resumeDeployment is %q: only what is resumed goes on with a deployment", clip(request.GetResumeDeployment()))
 	case which.GetCreatedBefore() == nil && which.GetPageToken() != "":
 		return nil, invalid("createdBefore is unset: set what the first page returned, or the batch would go on with what was created since")
+	}
+	if err := s.canRun(request.GetResumeDeployment()); err != nil {
+		return nil, err
 	}
 	if wanted.CreatedBefore == 0 {
 		wanted.CreatedBefore = s.config.Now().UnixMilli()
@@ -106,7 +111,7 @@ func (s *Service) batchInvocations(ctx context.Context, request *adminv1.BatchIn
 	if request.GetDryRun() {
 		return response, nil
 	}
-	return response, s.each(ctx, page.Found, response, func(id invocation.ID) error { return op.do(s, ctx, id, request.GetRequestId()) })
+	return response, s.each(ctx, page.Found, response, func(id invocation.ID) error { return op.do(s, ctx, id, request) })
 }
 
 // each does the same with all invocations of a page. What the node refuses is counted; anything

@@ -41,17 +41,6 @@ func (s *Service) pauseInvocation(ctx context.Context, request *adminv1.PauseInv
 	return &adminv1.PauseInvocationResponse{Status: s.statusOf(ctx, id)}, nil
 }
 
-func (s *Service) resumeInvocation(ctx context.Context, request *adminv1.ResumeInvocationRequest) (*adminv1.ResumeInvocationResponse, error) {
-	id, err := parseID(request.GetInvocationId())
-	if err == nil {
-		err = s.config.Router.Resume(ctx, id)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &adminv1.ResumeInvocationResponse{Status: s.statusOf(ctx, id)}, nil
-}
-
 func (s *Service) restartInvocation(ctx context.Context, request *adminv1.RestartInvocationRequest) (*adminv1.RestartInvocationResponse, error) {
 	id, err := parseID(request.GetInvocationId())
 	if err != nil {

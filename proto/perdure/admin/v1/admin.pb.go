@@ -1970,8 +1970,13 @@ func (x *PauseInvocationResponse) GetStatus() InvocationStatus {
 }
 
 type ResumeInvocationRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	InvocationId  string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	InvocationId string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	// The deployment with which it must go on: its id, or "latest" for the one that this node runs.
+	// It is refused if that does not run here, or can't read what the deployment that the
+	// invocation is tied to has left: the error lists what breaks. Empty or "keep": whatever
+	// runs.
+	Deployment    string `protobuf:"bytes,2,opt,name=deployment,proto3" json:"deployment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2009,6 +2014,13 @@ func (*ResumeInvocationRequest) Descriptor() ([]byte, []int) {
 func (x *ResumeInvocationRequest) GetInvocationId() string {
 	if x != nil {
 		return x.InvocationId
+	}
+	return ""
+}
+
+func (x *ResumeInvocationRequest) GetDeployment() string {
+	if x != nil {
+		return x.Deployment
 	}
 	return ""
 }
@@ -2266,9 +2278,11 @@ type BatchInvocationsRequest struct {
 	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// Tells this batch of restarts from another one, so that no invocation is restarted twice by a
 	// page that is asked for again. Needed to restart.
-	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The deployment with which those that are resumed must go on, as in ResumeInvocationRequest.
+	ResumeDeployment string `protobuf:"bytes,5,opt,name=resume_deployment,json=resumeDeployment,proto3" json:"resume_deployment,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *BatchInvocationsRequest) Reset() {
@@ -2325,6 +2339,13 @@ func (x *BatchInvocationsRequest) GetDryRun() bool {
 func (x *BatchInvocationsRequest) GetRequestId() string {
 	if x != nil {
 		return x.RequestId
+	}
+	return ""
+}
+
+func (x *BatchInvocationsRequest) GetResumeDeployment() string {
+	if x != nil {
+		return x.ResumeDeployment
 	}
 	return ""
 }
@@ -5438,9 +5459,12 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x16PauseInvocationRequest\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"U\n" +
 	"\x17PauseInvocationResponse\x12:\n" +
-	"\x06status\x18\x01 \x01(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\">\n" +
+	"\x06status\x18\x01 \x01(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\"^\n" +
 	"\x17ResumeInvocationRequest\x12#\n" +
-	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"V\n" +
+	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\x12\x1e\n" +
+	"\n" +
+	"deployment\x18\x02 \x01(\tR\n" +
+	"deployment\"V\n" +
 	"\x18ResumeInvocationResponse\x12:\n" +
 	"\x06status\x18\x01 \x01(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\"r\n" +
 	"\x18RestartInvocationRequest\x12#\n" +
@@ -5453,13 +5477,14 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x06status\x18\x02 \x01(\x0e2\".perdure.admin.v1.InvocationStatusR\x06status\"=\n" +
 	"\x16PurgeInvocationRequest\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\tR\finvocationId\"\x19\n" +
-	"\x17PurgeInvocationResponse\"\xe2\x01\n" +
+	"\x17PurgeInvocationResponse\"\x8f\x02\n" +
 	"\x17BatchInvocationsRequest\x12C\n" +
 	"\toperation\x18\x01 \x01(\x0e2%.perdure.admin.v1.InvocationOperationR\toperation\x12J\n" +
 	"\vinvocations\x18\x02 \x01(\v2(.perdure.admin.v1.ListInvocationsRequestR\vinvocations\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\"\xa1\x02\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12+\n" +
+	"\x11resume_deployment\x18\x05 \x01(\tR\x10resumeDeployment\"\xa1\x02\n" +
 	"\x18BatchInvocationsResponse\x12\x18\n" +
 	"\amatched\x18\x01 \x01(\x04R\amatched\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x04R\x04done\x12:\n" +
