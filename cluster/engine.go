@@ -453,7 +453,9 @@ func (e *partitions) Leave(ctx context.Context) {
 		left := 0
 		for id, group := range e.groups {
 			status := group.Status()
-			can := slices.DeleteFunc(status.Peers, func(p replica.PeerStatus) bool { return !p.CaughtUp || !slices.Contains(status.Voters, p.Node) })
+			can := slices.DeleteFunc(status.Peers, func(p replica.PeerStatus) bool {
+				return !p.CaughtUp || !slices.Contains(status.Voters, p.Node) || e.peers.leaving(p.Node)
+			})
 			switch {
 			case status.Epoch != 0 && len(can) == 0, status.Epoch == 0 && status.Leader != e.layout.identity.raftID:
 				continue // nobody can take it, or somebody has

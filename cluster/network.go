@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -199,7 +200,7 @@ func (n *network) join(at identity, ingress string) error {
 	}}
 	steps := remote.Call(n.call)
 	n.balancer, err = balance.New(balance.Config{
-		Registry: n.registry, Statuses: steps, Steps: steps, Logger: n.logger,
+		Registry: n.registry, Statuses: steps, Steps: steps, Logger: n.logger, Leaving: n.leaving,
 		Confirm: func(ctx context.Context) error { return n.ready.Load().groups.Groups[0].ReadBarrier(ctx) },
 	})
 	if err != nil {
@@ -244,6 +245,13 @@ func (n *network) leave() {
 	if err := n.gossip.SetMeta(func(meta *membership.Meta) { meta.Draining = true }); err != nil {
 		n.logger.Warn("others are not told that this node stops", telemetry.KeyError, err)
 	}
+}
+
+// leaving reports whether a node has said that it is about to stop, and still runs.
+func (n *network) leaving(node uint64) bool {
+	return slices.ContainsFunc(n.gossip.Members(), func(m membership.Member) bool {
+		return m.NodeID == node && m.State == membership.Alive && m.Draining
+	})
 }
 
 // close ends everything, gossip last: it tells the others that this node leaves.

@@ -14,7 +14,8 @@
 //
 // A node is alive as long as it answers, silent when it has not for SilentAfter, and lost after
 // Grace, counted from the last answer, or from the beginning of this leadership. Gossip has no
-// say in it.
+// say in it, except that a node that says that it is about to stop is silent from then on: else
+// nodes that stop together would be given each other's leaderships.
 //
 // # Goroutines
 //
@@ -81,6 +82,9 @@ type Config struct {
 	// Confirm returns nil if this node leads group 0 at some moment after it was called. Nil: it
 	// is taken for granted.
 	Confirm func(ctx context.Context) error
+	// Leaving reports whether a node says that it is about to stop: it is treated as silent at once.
+	// Nil: none does.
+	Leaving func(node uint64) bool
 	// SilentAfter is after how long without an answer nothing is moved to a node or from it.
 	// Defaults to 5 s.
 	SilentAfter time.Duration
@@ -340,6 +344,8 @@ func (l *leadership) health(id uint64) placement.Health {
 	switch since := time.Since(last); {
 	case since > l.config.Grace:
 		return placement.Lost
+	case l.config.Leaving != nil && l.config.Leaving(id):
+		return placement.Silent // it hands over what it leads, and must be given nothing meanwhile
 	case since > l.config.SilentAfter || n == nil || n.answered.IsZero():
 		return placement.Silent
 	}

@@ -299,3 +299,25 @@ func TestConfigProblems(t *testing.T) {
 		}
 	}
 }
+
+// TestLeaving: a node that is about to stop is given nothing, though it still answers.
+func TestLeaving(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, 6, 1, 2, 3)
+		var leaving atomic.Uint64
+		leaving.Store(2)
+		b := w.run(func(c *Config) { c.Leaving = func(node uint64) bool { return node == leaving.Load() } })
+		pass(time.Minute)
+		if w.on(2) != 0 || w.leads()[2] != 0 || w.leads()[3] == 0 {
+			t.Errorf("while it leaves it has %d copies and leads %d", w.on(2), w.leads()[2])
+		}
+		if node := b.Report().Nodes[1]; node.Health != placement.Silent || node.Failure != nil {
+			t.Errorf("%+v", node)
+		}
+		leaving.Store(0)
+		pass(time.Minute)
+		if w.on(2) != 7 || w.leads()[2] != 2 {
+			t.Errorf("after it came back it has %d copies and leads %d", w.on(2), w.leads()[2])
+		}
+	})
+}
