@@ -92,7 +92,7 @@ demo: ## Kill a bank in the middle of transfers and prove its books
 	$(GO) run ./examples/bank/demo
 
 .PHONY: bench
-bench: ## Measure Perdure, Restate beside it, and the floor of this machine (20 minutes; BENCHFLAGS=-transactions: transactions, 10 minutes)
+bench: ## Measure Perdure, Restate beside it, and the floor of this machine (20 minutes; BENCHFLAGS=-transactions: transactions, 10 minutes; -cluster: clusters, 15)
 	$(GO) run ./bench/cmd/bench $(BENCHFLAGS)
 
 .PHONY: microbench

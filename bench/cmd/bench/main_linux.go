@@ -3,6 +3,7 @@
 //	go run ./bench/cmd/bench                  about 20 minutes
 //	go run ./bench/cmd/bench -quick           about 3 minutes, coarser
 //	go run ./bench/cmd/bench -transactions    about 10 minutes: SmallBank and mixes of several keys, Perdure alone
+//	go run ./bench/cmd/bench -cluster         about 15 minutes: one node against three, failover, idle partitions
 //
 // It needs Go. Restate is fetched with npm, once, into a cache directory; without npm the tables have no Restate. All
 // servers listen on the loopback device only, run on throw-away directories, and are gone when it ends, however it ends.
@@ -38,7 +39,8 @@ const floorServer = "serve-http-floor"
 type options struct {
 	quick          bool
 	transactions   bool
-	rounds         int
+	cluster        bool
+	rounds, kills  int
 	window, warmup time.Duration
 	timeout        time.Duration
 	systems        string
@@ -60,6 +62,8 @@ func main() {
 	var o options
 	flag.BoolVar(&o.quick, "quick", false, "about 3 minutes: fewer and shorter windows, one server for all of a round")
 	flag.BoolVar(&o.transactions, "transactions", false, "measure transactions across objects on Perdure instead (SmallBank, and mixes of 2 to 8 keys): about 10 minutes, or 90 seconds with -quick")
+	flag.BoolVar(&o.cluster, "cluster", false, "measure clusters of nodes on this machine instead: about 15 minutes, or 10 with -quick")
+	flag.IntVar(&o.kills, "kills", 0, "how many nodes are killed with -cluster; 0: 50, or with -quick as many as there is time for in 6 minutes, at most 50")
 	flag.IntVar(&o.rounds, "rounds", 0, "how often each system has its turn, and is killed; 0: 3 rounds, or with -quick 2 rounds and 1 kill, or with -quick -transactions 1 round")
 	flag.DurationVar(&o.window, "window", 0, "length of each window; 0: 4s, or 1.2s with -quick; with -transactions 2s or 800ms")
 	flag.DurationVar(&o.warmup, "warmup", 0, "calls before each window that do not count; 0: 1.5s, or 500ms with -quick; with -transactions 500ms or 200ms")
@@ -128,6 +132,9 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 
+	if o.cluster {
+		return runCluster(ctx, o, scratch)
+	}
 	if o.raw == "" {
 		o.raw = filepath.Join(cache, "bench.jsonl")
 	}
