@@ -344,7 +344,7 @@ func (n *network) welcome(ctx context.Context, view *registry.View, members []me
 		err := n.registry.Admit(trying, wanted)
 		cancel()
 		if err != nil {
-			n.logger.Warn("a node could not be admitted", telemetry.KeyTo, member.NodeID, telemetry.KeyError, err)
+			n.logger.Warn("a node could not be admitted", telemetry.KeyTo, fmt.Sprintf("%016x", member.NodeID), telemetry.KeyError, err)
 			again = time.After(time.Second)
 			continue
 		}

@@ -118,7 +118,7 @@ func (l *loop) sendSnapshot(g *Group, m *pb.Message) {
 	}
 	l.snapshots++
 	header := wire.Header{Life: ls.past.life, Applied: s.applied.appendEncoded(nil), Message: message, Number: l.snapshots}
-	h.cfg.Logger.Info("sending a snapshot", "partition", uint32(g.id), "to", to, "index", s.applied.index)
+	h.cfg.Logger.Info("sending a snapshot", "partition", uint32(g.id), "to", fmt.Sprintf("%016x", to), "index", s.applied.index)
 	term, index := m.GetTerm(), s.applied.index
 	sending := &stream.Sending{
 		Lanes: &h.lanes, Most: h.cfg.MaxSnapshots, Header: header, Ended: h.ended,
