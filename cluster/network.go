@@ -226,12 +226,7 @@ func (n *network) call(ctx context.Context, to uint64, method string, request []
 // connect lets in what arrives for the node, and begins to follow the others.
 func (n *network) connect(ctx context.Context, to receivers) {
 	n.ready.Store(&to)
-	n.mu.Lock()
-	earlier := maps.Clone(n.mu.leaders)
-	n.mu.Unlock()
-	for from, value := range earlier {
-		n.believe(&to, from, value)
-	}
+	n.believeAgain(&to)
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.stop = stop
 	n.running.Go(func() { n.fail(n.carrier.Run(running)) })
@@ -286,6 +281,8 @@ func (n *network) failure() error {
 
 // follow does what has to be done when gossip or group 0 says something new, until ctx ends.
 func (n *network) follow(ctx context.Context) {
+	tick := time.NewTicker(believeAgainAfter)
+	defer tick.Stop()
 	for {
 		moved := n.gossip.Changed()
 		view, changed := n.registry.Changed()
@@ -318,6 +315,8 @@ func (n *network) follow(ctx context.Context) {
 		case <-again:
 		case <-n.led:
 			n.boast(n.ready.Load().leads())
+		case <-tick.C:
+			n.believeAgain(n.ready.Load())
 		case <-ctx.Done():
 			return
 		}
@@ -466,6 +465,19 @@ func (n *network) heard(from uint64, key string, value []byte) {
 	n.mu.leaders[from] = value
 	n.mu.Unlock()
 	if to := n.ready.Load(); to != nil { // else connect will look
+		n.believe(to, from, value)
+	}
+}
+
+// believeAgainAfter is how often what others said last is believed again. A request can be told that a
+// node does not lead any more after that node said that it does again, and nobody would repeat that.
+const believeAgainAfter = time.Second
+
+func (n *network) believeAgain(to *receivers) {
+	n.mu.Lock()
+	said := maps.Clone(n.mu.leaders)
+	n.mu.Unlock()
+	for from, value := range said {
 		n.believe(to, from, value)
 	}
 }

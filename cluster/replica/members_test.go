@@ -142,6 +142,9 @@ func TestRemovedNode(t *testing.T) {
 					s := r.groups[1].Status()
 					return s.Term > 0 && !s.Replica && w.clean()
 				})
+				if known := r.listeners[1].leader(); known != w.waitLeader(1).node.id {
+					t.Errorf("who has no replica any more believes that node %d leads", known)
+				}
 				log, err := openRaftLog(w.node(gone).log, 1)
 				if err != nil || log.last != 0 || log.hard.GetTerm() == 0 || log.past.life != 1 {
 					t.Errorf("kept is %+v, life %d, %d entries, %v", log.hard, log.past.life, log.last, err)

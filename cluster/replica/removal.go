@@ -115,13 +115,13 @@ func (l *loop) judged(g *Group, o wire.Opinion) {
 	case ls.appending > 0 || ls.dirty || ls.install != nil || len(ls.settling) > 0 || ls.receiving:
 		// It asks again.
 	default:
-		l.remove(g)
+		l.remove(g, o)
 	}
 }
 
-// remove ends the replica: first in the log, in one append, and then in the store. In the other order
-// a crash in between would leave a log whose beginning is in no store.
-func (l *loop) remove(g *Group) {
+// remove ends the replica on a leader's word: first in the log, in one append, and then in the store. In
+// the other order a crash in between would leave a log whose beginning is in no store.
+func (l *loop) remove(g *Group, o wire.Opinion) {
 	ls := &g.loopState
 	l.stepDown(g, errors.New("this node is not a member any more"))
 	if !ls.log.belowFloor(ls.past) {
@@ -140,10 +140,12 @@ func (l *loop) remove(g *Group) {
 	ls.marks, ls.retained = nil, 0
 	ls.sendable.release()
 	ls.sendable = nil
-	if ls.lead != 0 {
-		ls.lead = 0
-		g.listener.LeaderChanged(0, ls.leadTerm)
+	// Nobody is left here who would hear of the next leader: to say that there is none would make this
+	// node's requests wait for the next term.
+	if o.Leader != 0 && (ls.lead != o.Leader || ls.leadTerm != o.Term) && ls.leadTerm <= o.Term {
+		g.listener.LeaderChanged(o.Leader, o.Term)
 	}
+	ls.lead, ls.leadTerm = 0, max(ls.leadTerm, o.Term)
 	l.writeDrop(g)
 	l.host.cfg.Logger.Info("the replica is dropped: this node is not a member any more", "partition", uint32(g.id))
 }

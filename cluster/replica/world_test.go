@@ -309,6 +309,12 @@ func (l *worldListener) LeaderChanged(leader, term uint64) {
 	})
 }
 
+func (l *worldListener) leader() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.leader
+}
+
 // propose proposes the next record if the node leads.
 func (l *worldListener) propose() bool {
 	l.mu.Lock()
