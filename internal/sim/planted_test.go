@@ -42,18 +42,22 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 		{"due", due}, {"due", firing}, {"due", whole},
 		{"decision", worlds}, {"unlock", worlds}, {"prepared", worlds}, {"wound", worlds},
 		{"decision", whole}, {"unlock", whole}, {"prepared", whole}, {"wound", whole},
-		{"outbox", four}, {"majority", four}, {"stale", four},
+		{"outbox", four}, {"majority", four},
 	} {
 		t.Run(bug.tag+" "+strings.Fields(bug.suites)[0], func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 			defer cancel()
-			args := append([]string{"test", "-tags", "perdure_bug_" + bug.tag, "-timeout", "90s"}, strings.Fields(bug.suites)...)
+			args := append([]string{"test", "-tags", "perdure_bug_" + bug.tag, "-timeout", "4m"}, strings.Fields(bug.suites)...)
 			out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput()
 			switch {
 			case err == nil:
 				t.Errorf("go %s passes: the bug is not noticed", strings.Join(args, " "))
 			case strings.Contains(string(out), "[build failed]"):
 				t.Errorf("go %s does not build:\n%s", strings.Join(args, " "), out)
+			case ctx.Err() != nil, strings.Contains(string(out), "panic: test timed out"):
+				t.Errorf("go %s found nothing in its time, which a slow machine can do without a bug", strings.Join(args, " "))
+			case !strings.Contains(string(out), "--- FAIL: "):
+				t.Errorf("go %s fails for another reason than a test that noticed:\n%s", strings.Join(args, " "), out)
 			}
 		})
 	}
