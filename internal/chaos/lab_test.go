@@ -82,9 +82,10 @@ func (l *lab) wire(count int) {
 	if _, err := exec.LookPath("ip"); err != nil {
 		l.t.Skip("ip (of iproute2) is not installed: links can't be cut")
 	}
-	// Names of links have 15 bytes at most, and other tests may run beside this one.
-	number := os.Getpid()*8 + int(labs.Add(1))
-	mark := fmt.Sprintf("pd%x", number%0x1000000)
+	sweepOnce.Do(sweep)
+	lab := int(labs.Add(1))
+	number := os.Getpid()*labsPerProcess + lab // other tests may run beside this one
+	mark := mark(os.Getpid(), lab)
 	third := 1 + number%250
 	l.bridge = mark + "b"
 	l.t.Cleanup(func() {
