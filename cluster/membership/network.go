@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -16,7 +17,9 @@ import (
 // of it have a Bind with an IP address and a port, which mean nothing outside of it.
 type Network struct {
 	cut func(from, to string) bool
-	mu  struct {
+	// packets, packetBytes and streamBytes were sent.
+	packets, packetBytes, streamBytes atomic.Uint64
+	mu                                struct {
 		sync.Mutex
 		wires map[string]*wire
 	}
@@ -31,6 +34,12 @@ func NewNetwork(cut func(from, to string) bool) *Network {
 	n := &Network{cut: cut}
 	n.mu.wires = map[string]*wire{}
 	return n
+}
+
+// Traffic is what all nodes have sent: packets with the bytes in them, and bytes in streams.
+// Headers of a real network come on top.
+func (n *Network) Traffic() (packets, packetBytes, streamBytes uint64) {
+	return n.packets.Load(), n.packetBytes.Load(), n.streamBytes.Load()
 }
 
 // Crash makes the node at an address silent, as if it had lost its power.
@@ -78,6 +87,8 @@ func (w *wire) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 
 func (w *wire) WriteTo(packet []byte, to string) (time.Time, error) {
 	now := time.Now()
+	w.network.packets.Add(1)
+	w.network.packetBytes.Add(uint64(len(packet)))
 	if there := w.network.reach(w, to); there != nil {
 		select {
 		case there.packets <- &memberlist.Packet{Buf: slices.Clone(packet), From: net.UDPAddrFromAddrPort(w.at), Timestamp: now}:
@@ -98,8 +109,8 @@ func (w *wire) DialTimeout(to string, timeout time.Duration) (net.Conn, error) {
 	}
 	ours, theirs := net.Pipe()
 	select {
-	case there.streams <- addressed{theirs, w.at}:
-		return addressed{ours, there.at}, nil
+	case there.streams <- addressed{theirs, w.at, w.network}:
+		return addressed{ours, there.at, w.network}, nil
 	default:
 		return nil, fmt.Errorf("dial %s: refused", to)
 	}
@@ -119,7 +130,14 @@ func (w *wire) Shutdown() error {
 // addressed is a connection that knows whom it leads to.
 type addressed struct {
 	net.Conn
-	to netip.AddrPort
+	to      netip.AddrPort
+	network *Network
+}
+
+func (a addressed) Write(data []byte) (int, error) {
+	n, err := a.Conn.Write(data)
+	a.network.streamBytes.Add(uint64(n))
+	return n, err
 }
 
 func (a addressed) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(a.to) }
