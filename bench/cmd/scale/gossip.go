@@ -37,7 +37,7 @@ func measureGossip(nodes, partitions int, lasts time.Duration) (scale.Gossip, er
 			NodeID: uint64(id), Bind: address(id), Seeds: []string{address(1)}, Network: network, Timing: gossipTiming(), Logger: quiet(),
 			Meta: membership.Meta{
 				ClusterID: "01890a5d-ac96-774b-bcce-b302099a8057", Partitions: uint32(partitions), Version: "v1.0.0",
-				Transport: "10.100.100.100:7375", Ingress: "http://10.100.100.100:7373",
+				Transport: "192.0.2.100:7375", Ingress: "http://10.100.100.100:7373",
 			},
 		})
 		if err != nil {
