@@ -30,14 +30,14 @@ func measureGossip(nodes, partitions int, lasts time.Duration) (scale.Gossip, er
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
-	address := func(id int) string { return fmt.Sprintf("10.0.%d.%d:7374", id/250, id%250+1) }
+	address := func(id int) string { return fmt.Sprintf("192.0.2.%d:7374", id) }
 	var all []*membership.Membership
 	for id := 1; id <= nodes; id++ {
 		m, err := membership.New(membership.Config{
 			NodeID: uint64(id), Bind: address(id), Seeds: []string{address(1)}, Network: network, Timing: gossipTiming(), Logger: quiet(),
 			Meta: membership.Meta{
 				ClusterID: "01890a5d-ac96-774b-bcce-b302099a8057", Partitions: uint32(partitions), Version: "v1.0.0",
-				Transport: "192.0.2.100:7375", Ingress: "http://10.100.100.100:7373",
+				Transport: "192.0.2.100:7375", Ingress: "http://192.0.2.100:7373",
 			},
 		})
 		if err != nil {
