@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"strconv"
 	"time"
@@ -85,9 +86,13 @@ func splitAddress(address string) (host string, port int, err error) {
 
 // problems are all that is wrong with p.
 func (p Peers) problems() []error {
-	p = p.withDefaults()
 	var problems []error
 	reject := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	p = p.withDefaults()
+	if host, port, err := splitAddress(p.Listen); err == nil && port == math.MaxUint16 && p.TransportListen == net.JoinHostPort(host, strconv.Itoa(port+1)) {
+		reject("peers' listen address %q has the last port there is, and the transport would listen on the one after: choose another, or set the transport's address", p.Listen)
+		p.TransportListen = p.Listen // it was reported
+	}
 	for _, given := range []struct{ name, address string }{
 		{"peers' listen address", p.Listen}, {"peers' advertised address", p.Advertise},
 		{"transport's listen address", p.TransportListen}, {"transport's advertised address", p.TransportAdvertise},
@@ -106,6 +111,9 @@ func (p Peers) problems() []error {
 	}
 	if p.FoundAfter < 0 {
 		reject("found after is %s; it must not be negative", p.FoundAfter)
+	}
+	if p.FoundAfter > 0 && len(p.Join) == 0 {
+		reject("found after is %s, and there is nobody to join: a node founds at once then; say whom to look for first, or leave it out", p.FoundAfter)
 	}
 	if len(p.Zone) > maxZoneBytes {
 		reject("zone has %d bytes; it must have at most %d", len(p.Zone), maxZoneBytes)

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/perdure/perdure/cluster"
 )
@@ -37,5 +38,38 @@ func TestPeersThatCanNotBe(t *testing.T) {
 			}
 			startNode(t, newNode(t, dir))
 		})
+	}
+}
+
+// TestPeersProblems: all that is wrong with the peers is in one error.
+func TestPeersProblems(t *testing.T) {
+	for _, test := range []struct {
+		peers cluster.Peers
+		want  []string
+	}{
+		{cluster.Peers{}, nil},
+		{cluster.Peers{Listen: "127.0.0.1:65535", TransportListen: "127.0.0.1:1"}, nil},
+		{cluster.Peers{Listen: "127.0.0.1:65535", FoundAfter: time.Second}, []string{
+			`listen address "127.0.0.1:65535" has the last port there is`, "found after is 1s, and there is nobody to join",
+		}},
+		{cluster.Peers{Listen: "here", Advertise: "there", Join: []string{"node-1"}, FoundAfter: -time.Second, Zone: strings.Repeat("z", 64), TLS: &cluster.PeerTLS{CertFile: "c"}}, []string{
+			`listen address "here" is not host:port`, `advertised address "there" is not host:port`, `"node-1" can't be joined`,
+			"found after is -1s", "zone has 64 bytes; it must have at most 63", "must all be set",
+		}},
+	} {
+		err := cluster.Config{Peers: &test.peers}.Validate()
+		var lines []string
+		if err != nil {
+			lines = strings.Split(err.Error(), "\n")
+		}
+		if len(lines) != len(test.want) {
+			t.Errorf("%+v: %d problems, want %d:\n%v", test.peers, len(lines), len(test.want), err)
+			continue
+		}
+		for i, want := range test.want {
+			if !strings.Contains(lines[i], want) {
+				t.Errorf("%+v: %q lacks %q", test.peers, lines[i], want)
+			}
+		}
 	}
 }

@@ -49,15 +49,19 @@ func (f *four) Describe(context.Context) (*adminv1.GetClusterResponse, error) {
 	one := &adminv1.ClusterPartition{Id: 1, Leader: nodeA2, Voters: []string{nodeA1, nodeA2, nodeB3}, Lagging: []string{nodeB3}}
 	two := &adminv1.ClusterPartition{Id: 2, Leader: nodeA1, Voters: []string{nodeA1, nodeB3}, Outgoing: []string{nodeA1}, Learners: []string{nodeA2}}
 	three := &adminv1.ClusterPartition{Id: 3, Voters: []string{nodeB3}, WaitsFor: "it has no leader that\x1b is known"}
-	if f.states[nodeA2] == adminv1.NodeState_NODE_STATE_DRAINING {
+	known := f.states[nodeA2]
+	if known == adminv1.NodeState_NODE_STATE_DRAINING {
 		f.looks++
-		if f.looks > 1 {
-			one.Leader = nodeA1
+		if f.looks == 1 { // which a node answers that has not heard of it yet
+			known = adminv1.NodeState_NODE_STATE_ACTIVE
 		}
 		if f.looks > 2 {
-			one.Voters = []string{nodeA1, nodeB3}
+			one.Leader = nodeA1
 		}
 		if f.looks > 3 {
+			one.Voters = []string{nodeA1, nodeB3}
+		}
+		if f.looks > 4 {
 			two.Learners = nil
 		}
 	}
@@ -65,7 +69,7 @@ func (f *four) Describe(context.Context) (*adminv1.GetClusterResponse, error) {
 		ClusterId: "9a7c", FoundedAt: at(0), PartitionCount: 3, ReplicationFactor: f.replicas, FeatureLevel: 2, FeatureLevelLimit: 2, Leader: nodeA1,
 		Nodes: []*adminv1.ClusterNode{
 			{Id: nodeA1, State: f.states[nodeA1], Health: 1, TransportAddress: "one:7374", IngressAddress: "one:7373", Zone: "east", Version: "v0.2.0", Leads: 1, Votes: 2, Copies: 2},
-			{Id: nodeA2, State: f.states[nodeA2], Health: 1, TransportAddress: "two:7374", Version: "v0.2.0", Leads: 1, Votes: 1, Copies: 2},
+			{Id: nodeA2, State: known, Health: 1, TransportAddress: "two:7374", Version: "v0.2.0", Leads: 1, Votes: 1, Copies: 2},
 			{Id: nodeB3, State: f.states[nodeB3], Health: 2, TransportAddress: "three:7374", Version: "v0.1.0", Votes: 3, Copies: 3, Failure: "connection\x1b refused"},
 			{Id: nodeC4, State: f.states[nodeC4], TransportAddress: "four:7374", Version: "v0.1.0"},
 		},

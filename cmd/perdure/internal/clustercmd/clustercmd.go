@@ -351,9 +351,12 @@ func (c command) done(response proto.Message, format string, args ...any) error 
 	return nil
 }
 
+// viewPatience is how much longer the node that is asked may take to hear of a change than who made it.
+const viewPatience = 10 * time.Second
+
 // awaitDrained says what is left whenever that has changed.
 func (c command) awaitDrained(ctx context.Context, id string, every time.Duration) error {
-	said := ""
+	said, began, seen := "", time.Now(), false
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -361,17 +364,21 @@ func (c command) awaitDrained(ctx context.Context, id string, every time.Duratio
 		if err != nil {
 			return err
 		}
-		if node.GetState() != adminv1.NodeState_NODE_STATE_DRAINING {
-			return fmt.Errorf("node %s is %s now: somebody has ended the draining", id, word(node.GetState(), "NODE_STATE_"))
-		}
 		left, unknown := remaining(cluster, id), cluster.GetProblem() != ""
-		if left == "" && !unknown {
+		switch draining := node.GetState() == adminv1.NodeState_NODE_STATE_DRAINING; {
+		case draining && left == "" && !unknown:
 			return nil
+		case draining:
+			seen = true
+		case seen || time.Since(began) > viewPatience:
+			return fmt.Errorf("node %s is %s now: somebody has ended the draining", id, word(node.GetState(), "NODE_STATE_"))
+		default:
+			left = "" // what the node that is asked knows is older than the draining
 		}
 		if unknown {
 			left = cluster.GetProblem()
 		}
-		if left != said {
+		if left != said && left != "" {
 			c.Note("%s", left)
 			said = left
 		}
@@ -407,7 +414,7 @@ func remaining(cluster *adminv1.GetClusterResponse, id string) string {
 			leads++
 		}
 		if p.GetWaitsFor() != "" && stuck == "" {
-			stuck = fmt.Sprintf("; partition %d waits: %s", p.GetId(), p.GetWaitsFor())
+			stuck = fmt.Sprintf("; partition %d waits, and so does this, while Ctrl-C leaves the node draining: %s", p.GetId(), p.GetWaitsFor())
 		}
 	}
 	if copies == 0 {
