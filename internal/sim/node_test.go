@@ -59,9 +59,6 @@ func (c *chance) between(low, high time.Duration) time.Duration {
 type slowDisk struct {
 	vfs.FS
 	chance *chance
-	// still makes syncs take no time. On a full disk the log's upkeep waits for the append in
-	// progress on a mutex, which a fake clock does not see as waiting: time would stand still.
-	still *atomic.Bool
 	// drag is what each sync takes in addition, in nanoseconds.
 	drag *atomic.Int64
 }
@@ -82,9 +79,7 @@ func (d slowDisk) slow(file vfs.File, err error) (vfs.File, error) {
 }
 
 func (f slowFile) Sync() error {
-	if !f.disk.still.Load() {
-		time.Sleep(f.disk.chance.between(50*time.Microsecond, 4*time.Millisecond) + time.Duration(f.disk.drag.Load()))
-	}
+	time.Sleep(f.disk.chance.between(50*time.Microsecond, 4*time.Millisecond) + time.Duration(f.disk.drag.Load()))
 	return f.File.Sync()
 }
 
@@ -121,7 +116,6 @@ type node struct {
 	log    *nodelog.Log
 	// dead is set in the instant of the crash: whatever the process still says is not heard.
 	dead   atomic.Bool
-	still  atomic.Bool   // see slowDisk
 	drag   atomic.Int64  // see slowDisk
 	ended  chan struct{} // the host's Run returned
 	cancel context.CancelFunc
@@ -165,7 +159,7 @@ func (w *world) open(number int, at disks, net *network) (*node, error) {
 	n.runner = &runner{node: n}
 	var err error
 	n.log, err = nodelog.Open(nodelog.Options{
-		Dir: "log", FS: slowDisk{at.log, w.disk, &n.still, &n.drag}, SegmentBytes: 32 << 10, MinFreeBytes: -1, CarryAfterSegments: 3, Logger: logger(),
+		Dir: "log", FS: slowDisk{at.log, w.disk, &n.drag}, SegmentBytes: 32 << 10, MinFreeBytes: -1, CarryAfterSegments: 3, Logger: logger(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)

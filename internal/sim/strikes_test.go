@@ -158,12 +158,9 @@ func (m *members) strike(s strike) {
 		n.disks.store.FailCommit(1+fine.intn(3), memstore.Outcome(1+fine.intn(3)))
 	case 15:
 		w.trace("the log's disk of node %d is full", name)
-		n.still.Store(true)
-		time.Sleep(10 * time.Millisecond) // until no sync takes time any more
 		n.disks.log.SetCapacity(1)
 		m.later(n, fine.between(10*time.Millisecond, 3*time.Second), func() {
 			n.disks.log.SetCapacity(-1)
-			n.still.Store(false)
 			w.trace("the log's disk of node %d has space again", name)
 		})
 	case 16:

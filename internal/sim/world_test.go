@@ -411,8 +411,6 @@ func (w *world) strike(n *node, done <-chan struct{}) (disks, error) {
 			n.disks.store.FailCommit(1+w.plan.intn(3), memstore.Outcome(1+w.plan.intn(3)))
 		case 8:
 			w.trace("the log's disk is full")
-			n.still.Store(true)
-			time.Sleep(10 * time.Millisecond)
 			n.disks.log.SetCapacity(1)
 			w.pause(n)
 			n.disks.log.SetCapacity(-1)

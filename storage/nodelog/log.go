@@ -109,6 +109,25 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
+// writeLock is a mutex that is held over writes and syncs. It is a channel, because a fake clock
+// (testing/synctest) goes on while somebody waits for one, and stands still while somebody waits for a
+// sync.Mutex that who sleeps in a simulated sync holds. Beside a sync it costs nothing.
+type writeLock chan struct{}
+
+func newWriteLock() writeLock { return make(writeLock, 1) }
+
+func (l writeLock) Lock()   { l <- struct{}{} }
+func (l writeLock) Unlock() { <-l }
+
+func (l writeLock) TryLock() bool {
+	select {
+	case l <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 // Log is an open log. Append, Reset and Remove wait for each other; everything else may be
 // called concurrently with them.
 type Log struct {
@@ -118,7 +137,7 @@ type Log struct {
 	logger *slog.Logger
 
 	// writeMu serialises everything that writes to segments. Taken before mu, never inside.
-	writeMu sync.Mutex
+	writeMu writeLock
 	// The following are guarded by writeMu.
 	current  *segment // the last of mu.segments
 	sequence uint64   // of the last frame
@@ -166,7 +185,7 @@ func Open(opts Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nodelog: lock directory: %w", err)
 	}
-	l := &Log{opts: opts, lock: lock, logger: opts.Logger, firsts: make(map[uint32]uint64), lasts: make(map[uint32]uint64)}
+	l := &Log{opts: opts, lock: lock, writeMu: newWriteLock(), logger: opts.Logger, firsts: make(map[uint32]uint64), lasts: make(map[uint32]uint64)}
 	l.mu.groups = make(map[uint32]*group)
 	l.mu.truncated = make(map[uint32]struct{})
 	l.mu.cacheLimit = opts.CacheBytes
