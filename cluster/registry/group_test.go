@@ -118,6 +118,13 @@ func (m *member) Propose(epoch, sequence uint64, payload []byte) error {
 	return nil
 }
 
+// setBacklog makes Propose refuse what it could take later.
+func (c *cluster) setBacklog(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.backlog = on
+}
+
 // Snapshot implements Group.
 func (m *member) Snapshot() storage.Snapshot { return m.store.Snapshot() }
 

@@ -70,11 +70,11 @@ func randomLeaderships(t *rapid.T) {
 			synctest.Wait()
 			m.start(uint32(rapid.IntRange(1, 3).Draw(t, "level")))
 		case "backlog":
-			c.backlog = !c.backlog
+			c.setBacklog(!c.backlog)
 			pick().Applied(c.epoch, 0)
 		}
 	}
-	c.backlog = false
+	c.setBacklog(false)
 	for _, m := range c.members {
 		m.Applied(c.epoch, 0)
 	}

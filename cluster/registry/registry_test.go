@@ -226,10 +226,10 @@ func TestBacklog(t *testing.T) {
 		m := c.members[0]
 		c.elect(m)
 		c.settle()
-		c.backlog = true
+		c.setBacklog(true)
 		answer := begin(func() error { return m.SetSetting(context.Background(), SettingReplicationFactor, "5") })
 		lost := begin(func() error { return m.SetSetting(context.Background(), SettingReplicationFactor, "5") })
-		c.backlog = false
+		c.setBacklog(false)
 		if _, ok := answered(answer); ok {
 			t.Error("answered without room")
 		}
@@ -243,7 +243,7 @@ func TestBacklog(t *testing.T) {
 		if view := m.View(); view.Version != 2 || view.Settings.ReplicationFactor != 5 {
 			t.Errorf("%+v", view)
 		}
-		c.backlog = true
+		c.setBacklog(true)
 		answer = begin(func() error { return m.SetSetting(context.Background(), SettingReplicationFactor, "7") })
 		c.depose(0)
 		if err, ok := answered(answer); !errors.Is(err, ErrNotLeader) || !ok {

@@ -414,7 +414,7 @@ func remaining(cluster *adminv1.GetClusterResponse, id string) string {
 			leads++
 		}
 		if p.GetWaitsFor() != "" && stuck == "" {
-			stuck = fmt.Sprintf("; partition %d waits, and so does this, while Ctrl-C leaves the node draining: %s", p.GetId(), p.GetWaitsFor())
+			stuck = fmt.Sprintf("; partition %d waits: %s (Ctrl-C ends this command, and the node goes on draining)", p.GetId(), p.GetWaitsFor())
 		}
 	}
 	if copies == 0 {
