@@ -133,7 +133,7 @@ type Host interface {
 	Finish(attempt *Attempt, outcome *Outcome)
 }
 
-// Outcome is how an attempt ended. Exactly one of Result, ContinueAsNew, Retry, Suspended and Lost is
+// Outcome is how an attempt ended. Exactly one of Result, ContinueAsNew, Retry and Suspended is
 // set.
 type Outcome struct {
 	// Result ends the invocation: a response, or a terminal error.
@@ -166,9 +166,6 @@ type Outcome struct {
 	WaitingUntil *recordv1.Condition
 	// WakeAt, unless zero, wakes it too.
 	WakeAt time.Time
-	// Lost: the node that ran it is lost. The partition starts another at once, which is no failure of
-	// the handler's.
-	Lost bool
 }
 
 // Tables reads the tables of one object. Its methods are safe for concurrent use.

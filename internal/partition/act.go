@@ -328,8 +328,6 @@ func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
 			o.Result = &recordv1.Result{Error: refused}
 		}
 		event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: o.Result, Entries: o.Entries, Entry: o.Entry}
-	case o.Lost:
-		event = &engine.Restart{ID: a.ID, Attempt: a.Number}
 	case o.ContinueAsNew != nil:
 		if refused := h.tooLarge(a, len(o.ContinueAsNew)); refused != nil {
 			event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: &recordv1.Result{Error: refused}}

@@ -30,7 +30,7 @@ func read(t *testing.T, run handle, change func(*invoker.Read)) string {
 	if change != nil {
 		change(request)
 	}
-	return text(t, &invoker.Outcome{Result: remotely(t, inv).Read(t.Context(), request)})
+	return text(t, &invoker.Outcome{Result: inv.Read(t.Context(), request)})
 }
 
 func TestReadSeesStateAndCallsReads(t *testing.T) {
