@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 
 	"github.com/perdure/perdure/cluster/replica/fault"
+	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/storage"
 )
 
@@ -102,7 +103,7 @@ func (a *applier) push(item applyItem, urgent bool) {
 }
 
 // threshold is how many queued bytes are worth a commit of their own.
-func (a *applier) threshold() int { return a.host.limits.batchBytes * 3 / 4 }
+func (a *applier) threshold() int { return a.host.limits.Bytes * 3 / 4 }
 
 // full reports whether the applier has as much as it should hold.
 func (a *applier) full() bool {
@@ -235,13 +236,13 @@ func (a *applier) merge() {
 	for _, g := range a.touched {
 		st := &g.applyState
 		if st.dropped {
-			a.batch.Delete(appliedKey(g.id))
+			a.batch.Delete(rows.Applied.Key(uint32(g.id)))
 		}
 		if st.dropped || len(st.installed) > 0 {
-			a.batch.Delete(stagedKey(g.id))
+			a.batch.Delete(rows.Staged.Key(uint32(g.id)))
 		}
 		if st.index > 0 {
-			a.batch.Put(appliedKey(g.id), st.appendEncoded(nil))
+			a.batch.Put(rows.Applied.Key(uint32(g.id)), st.appendEncoded(nil))
 		}
 	}
 }
@@ -290,31 +291,31 @@ func (a *applier) apply(item *applyItem, entry *pb.Entry) (full bool, err error)
 		return false, nil
 	}
 	writes := 0
-	r, err := decodeRecord(entry.Data)
+	r, err := rows.DecodeRecord(entry.Data)
 	if err == nil {
-		err = storage.DecodeBatch(r.payload, func(storage.Op) { writes++ })
+		err = storage.DecodeBatch(r.Payload, func(storage.Op) { writes++ })
 	}
 	if err != nil {
 		return false, fmt.Errorf("apply: log index %d: %w", index, err)
 	}
-	bytes := len(r.payload) + prefixBytes*writes
-	if a.bytes > 0 && (a.bytes+bytes > a.host.limits.batchBytes || a.writes+writes > a.host.limits.batchWrites) {
+	bytes := len(r.Payload) + rows.PrefixBytes*writes
+	if a.bytes > 0 && (a.bytes+bytes > a.host.limits.Bytes || a.writes+writes > a.host.limits.Writes) {
 		return true, nil
 	}
 	a.bytes += bytes
 	a.writes += writes
 	st.enter(index, term)
-	if last := st.sequence; !st.next(term, r.epoch, r.sequence) {
+	if last := st.sequence; !st.next(term, r.Epoch, r.Sequence) {
 		st.voidTerm = term
 		st.void = fmt.Errorf("log index %d is void: it holds epoch %d sequence %d, due was epoch %d sequence %d",
-			index, r.epoch, r.sequence, term, last+1)
+			index, r.Epoch, r.Sequence, term, last+1)
 		a.host.cfg.Logger.Warn("void log entry", "partition", uint32(g.id), "index", index,
-			"epoch", r.epoch, "sequence", r.sequence, "due_epoch", term, "due_sequence", last+1)
+			"epoch", r.Epoch, "sequence", r.Sequence, "due_epoch", term, "due_sequence", last+1)
 		return false, nil
 	}
-	prefix := keyPrefix(g.id, st.generation)
+	prefix := rows.Prefix(uint32(g.id), st.generation)
 	once := a.host.cfg.Once
-	return false, storage.DecodeBatch(r.payload, func(op storage.Op) {
+	return false, storage.DecodeBatch(r.Payload, func(op storage.Op) {
 		short := op.Key
 		op.Key = a.key(prefix, op.Key)
 		// The map's keys alias the arena, which nobody writes to before the map is cleared.
@@ -333,9 +334,9 @@ func (a *applier) apply(item *applyItem, entry *pb.Entry) (full bool, err error)
 }
 
 // key returns the prefixed key, in the arena.
-func (a *applier) key(prefix [prefixBytes]byte, key []byte) []byte {
+func (a *applier) key(prefix [rows.PrefixBytes]byte, key []byte) []byte {
 	const chunkBytes = 64 << 10
-	if need := prefixBytes + len(key); cap(a.arena)-len(a.arena) < need {
+	if need := rows.PrefixBytes + len(key); cap(a.arena)-len(a.arena) < need {
 		a.arena = make([]byte, 0, max(need, chunkBytes)) // keys so far keep the old one alive
 	}
 	from := len(a.arena)

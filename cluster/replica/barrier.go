@@ -81,23 +81,17 @@ func (l *loop) confirmed(g *Group, round []byte) {
 	if !ls.leading || len(round) != 8 || binary.BigEndian.Uint64(round) != ls.round || len(ls.flying) == 0 {
 		return
 	}
-	barriers := ls.barriers
-	ls.barriers = nil
-	l.confirm(g)
-	ls.barriers = barriers
+	ls.flying, ls.round = confirm(ls.flying), 0
 	l.beginRound(g)
 }
 
-// confirm says yes to all that wait.
-func (l *loop) confirm(g *Group) {
-	ls := &g.loopState
-	for _, waiting := range [][]*barrier{ls.flying, ls.barriers} {
-		for _, b := range waiting {
-			b.done <- nil
-		}
-		clear(waiting)
+// confirm says yes to all that wait, and returns their list without them.
+func confirm(waiting []*barrier) []*barrier {
+	for _, b := range waiting {
+		b.done <- nil
 	}
-	ls.flying, ls.barriers, ls.round = ls.flying[:0], ls.barriers[:0], 0
+	clear(waiting)
+	return waiting[:0]
 }
 
 // abandon tells those who wait for something of a leader that it leads no more.

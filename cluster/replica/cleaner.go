@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/storage"
 )
 
@@ -52,11 +53,11 @@ func (c *cleaner) find() error {
 	for _, g := range c.host.order {
 		used := uint8(g.generation.Load())
 		for generation, more := 0, true; more && generation <= 255; {
-			from := keyPrefix(g.id, uint8(generation))
-			upper := keyPrefix(g.id+1, 0)
+			from := rows.Prefix(uint32(g.id), uint8(generation))
+			upper := rows.Prefix(uint32(g.id+1), 0)
 			more = false
 			if err := view.Scan(from[:], upper[:], func(key, _ []byte) bool {
-				generation, more = int(key[prefixBytes-1]), true
+				generation, more = int(key[rows.PrefixBytes-1]), true
 				return false
 			}); err != nil {
 				return fmt.Errorf("partition %d: look for what a crash left: %w", g.id, err)
@@ -185,16 +186,16 @@ func (c *cleaner) run() {
 // may be more.
 func (c *cleaner) clean(r rubbish) (more bool, err error) {
 	view := c.host.cfg.Store.Snapshot()
-	rows := newPartitionSnapshot(view, keyPrefix(r.group, r.generation))
+	there := rows.NewView(view, rows.Prefix(uint32(r.group), r.generation))
 	var batch storage.Batch
 	var last []byte
-	err = rows.Scan(c.from, nil, func(key, _ []byte) bool {
-		if batch.Bytes() >= cleanBytes || batch.Len() >= min(cleanRows, c.host.limits.batchWrites) {
+	err = there.Scan(c.from, nil, func(key, _ []byte) bool {
+		if batch.Bytes() >= cleanBytes || batch.Len() >= min(cleanRows, c.host.limits.Writes) {
 			more = true
 			return false
 		}
 		last = slices.Clone(key)
-		batch.Delete(append(rows.lower[:prefixBytes:prefixBytes], key...))
+		batch.Delete(there.Key(key))
 		return true
 	})
 	view.Release()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/badgerstore"
 )
@@ -18,7 +19,7 @@ func BenchmarkClean(b *testing.B) {
 		}
 		cfg := config(newMemLog(), store, 1)
 		cfg.Peers, cfg.Found = nobody{}, false
-		prefix := keyPrefix(1, 9)
+		prefix := rows.Prefix(1, 9)
 		var batch storage.Batch
 		for i := range uint32(200_000) {
 			batch.Put(binary.BigEndian.AppendUint32(prefix[:len(prefix):len(prefix)], i), make([]byte, 100))

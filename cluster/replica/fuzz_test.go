@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/storage"
 )
 
@@ -14,28 +15,28 @@ func FuzzDecodeRecord(f *testing.F) {
 	batch := new(storage.Batch)
 	batch.Put([]byte("key"), []byte("value"))
 	batch.Delete([]byte("other"))
-	f.Add(encodeRecord(3, 4, batch.AppendEncoded(nil)))
-	f.Add(encodeRecord(1<<63, ^uint64(0), nil))
-	f.Add([]byte{recordFormat, 0x80})
-	f.Add([]byte{recordFormat + 1, 1, 1})
-	bounds := limits{batchBytes: 1 << 10, batchWrites: 8}
+	f.Add(rows.EncodeRecord(3, 4, batch.AppendEncoded(nil)))
+	f.Add(rows.EncodeRecord(1<<63, ^uint64(0), nil))
+	f.Add([]byte{rows.RecordFormat, 0x80})
+	f.Add([]byte{rows.RecordFormat + 1, 1, 1})
+	bounds := rows.Limits{Bytes: 1 << 10, Writes: 8}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		rec, err := decodeRecord(data)
+		rec, err := rows.DecodeRecord(data)
 		if err != nil {
 			if !errors.Is(err, errMalformed) && !errors.Is(err, ErrNewerFormat) {
 				t.Errorf("decodeRecord: %v", err)
 			}
 			return
 		}
-		again, err := decodeRecord(encodeRecord(rec.epoch, rec.sequence, rec.payload))
-		if err != nil || again.epoch != rec.epoch || again.sequence != rec.sequence || !bytes.Equal(again.payload, rec.payload) {
+		again, err := rows.DecodeRecord(rows.EncodeRecord(rec.Epoch, rec.Sequence, rec.Payload))
+		if err != nil || again.Epoch != rec.Epoch || again.Sequence != rec.Sequence || !bytes.Equal(again.Payload, rec.Payload) {
 			t.Errorf("encoded again: %+v, %v; want %+v", again, err, rec)
 		}
 		writes := 0
-		if err := bounds.checkPayload(rec.payload); err != nil {
+		if err := bounds.Check(rec.Payload); err != nil {
 			return
 		}
-		if err := storage.DecodeBatch(rec.payload, func(storage.Op) { writes++ }); err != nil || writes > bounds.batchWrites {
+		if err := storage.DecodeBatch(rec.Payload, func(storage.Op) { writes++ }); err != nil || writes > bounds.Writes {
 			t.Errorf("a payload passed with %d writes, %v", writes, err)
 		}
 	})
@@ -46,9 +47,9 @@ func FuzzDecodeApplied(f *testing.F) {
 	whole := applied{index: 9, term: 3, epoch: 3, sequence: 5, generation: 1, conf: []byte{0x0a, 1, 1}}
 	f.Add(whole.appendEncoded(nil))
 	f.Add([]byte{appliedFormat, 0, 0x80})
-	f.Add(appliedKey(7))
+	f.Add(rows.Applied.Key(7))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if group, ok := groupOfOwnKey(appliedPrefix, data); ok && len(data) != len(appliedKey(group)) {
+		if group, ok := rows.Applied.Group(data); ok && len(data) != len(rows.Applied.Key(group)) {
 			t.Errorf("a key of %d bytes names group %d", len(data), group)
 		}
 		a, err := decodeApplied(data)

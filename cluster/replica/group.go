@@ -7,6 +7,7 @@ import (
 	raft "go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/storage"
 )
 
@@ -128,10 +129,10 @@ func (g *Group) ID() GroupID { return g.id }
 // makes the group step down. Nil means that the record will be committed or the group steps down.
 // Errors: ErrNotLeader, ErrBacklog, ErrTooLarge, ErrSequence, storage.ErrMalformed.
 func (g *Group) Propose(epoch, sequence uint64, payload []byte) error {
-	if err := g.host.limits.checkPayload(payload); err != nil {
+	if err := g.host.limits.Check(payload); err != nil {
 		return fmt.Errorf("partition %d: propose: %w", g.id, err)
 	}
-	data := encodeRecord(epoch, sequence, payload)
+	data := rows.EncodeRecord(epoch, sequence, payload)
 	in := &g.host.intake
 	in.mu.Lock()
 	switch {
@@ -173,7 +174,7 @@ func (g *Group) Snapshot() storage.Snapshot {
 		snapshot := g.host.cfg.Store.Snapshot()
 		// A generation is deleted only after the next one is in use, so that this one is whole.
 		if g.generation.Load() == generation {
-			return newPartitionSnapshot(snapshot, keyPrefix(g.id, uint8(generation)))
+			return rows.NewView(snapshot, rows.Prefix(uint32(g.id), uint8(generation)))
 		}
 		snapshot.Release()
 	}

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/memstore"
 )
@@ -296,7 +297,7 @@ func storedAt(t testing.TB, store storage.Store, id GroupID) applied {
 	t.Helper()
 	s := store.Snapshot()
 	defer s.Release()
-	value, ok, err := s.Get(appliedKey(id))
+	value, ok, err := s.Get(rows.Applied.Key(uint32(id)))
 	if err != nil {
 		t.Fatal(err)
 	}

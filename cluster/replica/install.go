@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/cluster/replica/stream"
 	"github.com/perdure/perdure/cluster/replica/wire"
 	"github.com/perdure/perdure/storage"
@@ -114,7 +115,7 @@ func (h *Host) receiveSnapshot(ctx context.Context, g *Group, from uint64, heade
 		return nil, err // whoever opens the store next knows what became of it
 	}
 	var batch storage.Batch
-	batch.Delete(stagedKey(g.id))
+	batch.Delete(rows.Staged.Key(uint32(g.id)))
 	err = errors.Join(err, h.write(&batch))
 	h.cleaner.enqueue(g, at.generation)
 	return nil, err
@@ -160,7 +161,7 @@ func (h *Host) stage(ctx context.Context, g *Group, p *stream.Partial, at applie
 	}()
 	totals := wire.Totals{Position: p.At()}
 	var batch storage.Batch
-	prefix := keyPrefix(g.id, at.generation)
+	prefix := rows.Prefix(uint32(g.id), at.generation)
 	for {
 		if ctx.Err() != nil {
 			keep = true
@@ -176,7 +177,7 @@ func (h *Host) stage(ctx context.Context, g *Group, p *stream.Partial, at applie
 		}
 		batch.Reset()
 		if err := totals.Read(chunk, func(key, value []byte) {
-			batch.Put(append(prefix[:prefixBytes:prefixBytes], key...), value)
+			batch.Put(append(prefix[:rows.PrefixBytes:rows.PrefixBytes], key...), value)
 		}); err != nil {
 			return false, err
 		}
@@ -187,12 +188,12 @@ func (h *Host) stage(ctx context.Context, g *Group, p *stream.Partial, at applie
 			continue
 		}
 		row := p.Row(totals.Position)
-		parts := h.limits.split(&batch)
+		parts := h.limits.Split(&batch)
 		if bugResume {
 			parts = append([]*storage.Batch{{}}, parts...)
-			parts[0].Put(partialKey(g.id), row)
+			parts[0].Put(rows.Partial.Key(uint32(g.id)), row)
 		} else {
-			parts[len(parts)-1].Put(partialKey(g.id), row)
+			parts[len(parts)-1].Put(rows.Partial.Key(uint32(g.id)), row)
 		}
 		for _, part := range parts {
 			if err := h.writeWaiting(ctx, part); err != nil {
@@ -206,8 +207,8 @@ func (h *Host) stage(ctx context.Context, g *Group, p *stream.Partial, at applie
 		return false, fmt.Errorf("%w: it ends after %d rows", wire.ErrMalformed, totals.Rows)
 	}
 	batch.Reset()
-	batch.Put(stagedKey(g.id), at.appendEncoded(nil))
-	batch.Delete(partialKey(g.id))
+	batch.Put(rows.Staged.Key(uint32(g.id)), at.appendEncoded(nil))
+	batch.Delete(rows.Partial.Key(uint32(g.id)))
 	if err := h.writeWaiting(ctx, &batch); err != nil {
 		keep = true
 		return false, err
@@ -224,14 +225,13 @@ func (h *Host) loadPartials() error {
 	view := h.cfg.Store.Snapshot()
 	defer view.Release()
 	var useless storage.Batch
-	upper := []byte{partialPrefix[0], partialPrefix[1], partialPrefix[2] + 1}
-	err := view.Scan(partialPrefix, upper, func(key, value []byte) bool {
-		id, ok := groupOfOwnKey(partialPrefix, key)
-		g, p := h.groups[id], stream.DecodePartial(value)
+	err := rows.Partial.Scan(view, func(key, value []byte) bool {
+		id, ok := rows.Partial.Group(key)
+		g, p := h.groups[GroupID(id)], stream.DecodePartial(value)
 		if !ok || g == nil || p == nil || h.cfg.Peers == nil || g.applyState.index > 0 && g.applyState.generation == p.Generation() {
 			useless.Delete(append([]byte(nil), key...))
 		} else {
-			ps.Add(uint32(id), p)
+			ps.Add(id, p)
 		}
 		return true
 	})
@@ -246,7 +246,7 @@ func (h *Host) loadPartials() error {
 
 func (h *Host) deletePartial(id uint32, generation uint8) error {
 	var batch storage.Batch
-	batch.Delete(partialKey(GroupID(id)))
+	batch.Delete(rows.Partial.Key(id))
 	err := h.write(&batch)
 	switch {
 	case err == nil:
@@ -255,22 +255,6 @@ func (h *Host) deletePartial(id uint32, generation uint8) error {
 		h.intake.fail(fmt.Errorf("commit to the store: %w", err))
 	}
 	return err
-}
-
-// split cuts a batch into what the store takes at once.
-func (l limits) split(batch *storage.Batch) []*storage.Batch {
-	if batch.Bytes() <= l.batchBytes && batch.Len() <= l.batchWrites {
-		return []*storage.Batch{batch}
-	}
-	var parts []*storage.Batch
-	part := &storage.Batch{}
-	for _, op := range batch.Ops() {
-		if size := len(op.Key) + len(op.Value); part.Len() > 0 && (part.Bytes()+size > l.batchBytes || part.Len() >= l.batchWrites) {
-			parts, part = append(parts, part), &storage.Batch{}
-		}
-		part.Put(op.Key, op.Value)
-	}
-	return append(parts, part)
 }
 
 // write commits a batch. The applier, receivers and the cleaner take turns.

@@ -217,10 +217,10 @@ func (l *loop) step(g *Group, m *pb.Message) (err error) {
 		}
 	}()
 	defer raftlog.Recover(&err, &ls.log.err)
-	if wakes(m) {
-		l.mark(g)
+	if m.GetType() == pb.MsgHeartbeatResp {
+		l.touch(g) // those that were sent before a leader sleeps are answered after
 	} else {
-		l.touch(g)
+		l.mark(g)
 	}
 	return ls.node.Step(m)
 }

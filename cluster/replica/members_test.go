@@ -14,6 +14,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/cluster/replica/stream"
 	"github.com/perdure/perdure/cluster/replica/wire"
 	"github.com/perdure/perdure/storage/memstore"
@@ -490,7 +491,7 @@ func TestSnapshotPowerCuts(t *testing.T) {
 		stages := map[string]int{}
 		for i, im := range images {
 			what := ""
-			if _, ok, _ := im.store.Snapshot().Get(stagedKey(1)); ok {
+			if _, ok, _ := im.store.Snapshot().Get(rows.Staged.Key(1)); ok {
 				what += "staged "
 			}
 			first, last := im.log.Bounds(1)

@@ -259,8 +259,8 @@ func (l *loop) watchMembers(g *Group) {
 	in.mu.Lock()
 	g.mu.solo = solo
 	in.mu.Unlock()
-	if solo && ls.leading && len(ls.flying)+len(ls.barriers) > 0 {
-		l.confirm(g) // nobody else is left who could answer, or be elected
+	if solo && ls.leading { // nobody else is left who could answer, or be elected
+		ls.flying, ls.barriers, ls.round = confirm(ls.flying), confirm(ls.barriers), 0
 	}
 }
 

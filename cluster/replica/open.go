@@ -10,17 +10,18 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/cluster/replica/raftlog"
+	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/nodelog"
 )
 
 // load reads all groups from the log and the store.
 func (h *Host) load() error {
-	stored, err := h.loadRows(appliedPrefix, "applied index")
+	stored, err := h.loadRows(rows.Applied, "applied index")
 	if err != nil {
 		return err
 	}
-	staged, err := h.loadRows(stagedPrefix, "snapshot")
+	staged, err := h.loadRows(rows.Staged, "snapshot")
 	if err != nil {
 		return err
 	}
@@ -90,15 +91,13 @@ func joinFew(problems []error) error {
 }
 
 // loadRows reads the host's own records of a kind, per group.
-func (h *Host) loadRows(prefix []byte, what string) (map[GroupID]applied, error) {
+func (h *Host) loadRows(kind rows.Own, what string) (map[GroupID]applied, error) {
 	snapshot := h.cfg.Store.Snapshot()
 	defer snapshot.Release()
 	stored := make(map[GroupID]applied)
 	var problem error
-	upper := slices.Clone(prefix)
-	upper[len(upper)-1]++
-	err := snapshot.Scan(prefix, upper, func(key, value []byte) bool {
-		id, ok := groupOfOwnKey(prefix, key)
+	err := kind.Scan(snapshot, func(key, value []byte) bool {
+		id, ok := kind.Group(key)
 		if !ok {
 			problem = fmt.Errorf("%s: malformed key %x", what, key)
 			return false
@@ -108,7 +107,7 @@ func (h *Host) loadRows(prefix []byte, what string) (map[GroupID]applied, error)
 			problem = fmt.Errorf("partition %d: %s: %w", id, what, err)
 			return false
 		}
-		stored[id] = at
+		stored[GroupID(id)] = at
 		return true
 	})
 	if err == nil {
@@ -195,14 +194,14 @@ func (g *Group) load(at, staged applied) error {
 // not started anew for is rubbish.
 func (g *Group) settle(log *raftLog, at, staged applied) (applied, error) {
 	var batch storage.Batch
-	batch.Delete(stagedKey(g.id))
+	batch.Delete(rows.Staged.Key(uint32(g.id)))
 	switch {
 	case log.past.dropped:
 		at = applied{}
-		batch.Delete(appliedKey(g.id))
+		batch.Delete(rows.Applied.Key(uint32(g.id)))
 	case staged.index > at.index && staged.index == log.first-1 && staged.term == log.firstTerm:
 		at = staged
-		batch.Put(appliedKey(g.id), at.appendEncoded(nil))
+		batch.Put(rows.Applied.Key(uint32(g.id)), at.appendEncoded(nil))
 	}
 	if err := g.host.write(&batch); err != nil {
 		return at, fmt.Errorf("finish what a crash interrupted: %w", err)

@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	raft "go.etcd.io/raft/v3"
-	pb "go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/perdure/perdure/cluster/replica/wire"
@@ -182,7 +181,3 @@ func (l *loop) echoed(from uint64, e wire.Echo) {
 		}
 	}
 }
-
-// wakes is whether a message of another node means that something happens. What answers heartbeats does not:
-// those that were sent before a leader sleeps are answered after.
-func wakes(m *pb.Message) bool { return m.GetType() != pb.MsgHeartbeatResp }

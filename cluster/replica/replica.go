@@ -11,6 +11,7 @@ import (
 	raft "go.etcd.io/raft/v3"
 
 	"github.com/perdure/perdure/cluster/replica/fault"
+	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/cluster/replica/stream"
 	"github.com/perdure/perdure/storage"
 )
@@ -26,7 +27,7 @@ var (
 	ErrBacklog = errors.New("replica: the store is too far behind the log; retry after the next Applied")
 	// ErrTooLarge is returned by Propose for a payload that the store could not take. Nothing
 	// was proposed and the sequence is still free.
-	ErrTooLarge = errors.New("replica: record too large")
+	ErrTooLarge = rows.ErrTooLarge
 	// ErrSequence is the cause of a StepDown after Propose was called with a sequence that is
 	// not the next one, and what that Propose returns.
 	ErrSequence = errors.New("replica: sequence is not the next one")
@@ -34,7 +35,7 @@ var (
 	// are in neither, or the log lacks what the store says it had.
 	ErrDataLoss = errors.New("replica: data loss")
 	// ErrNewerFormat says that data was written by a build newer than this one.
-	ErrNewerFormat = errors.New("replica: format version is newer than this build")
+	ErrNewerFormat = rows.ErrNewerFormat
 	// ErrChanged is returned by Reconfigure if the configuration is not the expected one, or is
 	// about to change. Nothing was proposed.
 	ErrChanged = errors.New("replica: the configuration is another one")
@@ -136,8 +137,8 @@ func (c Config) validated() (Config, error) {
 	c.Groups = slices.Clone(c.Groups)
 	slices.Sort(c.Groups)
 	for i, id := range c.Groups {
-		if id > maxGroup {
-			reject("Groups contains %d, at most %d", id, maxGroup)
+		if id > rows.MaxGroup {
+			reject("Groups contains %d, at most %d", id, rows.MaxGroup)
 		}
 		if i > 0 && c.Groups[i-1] == id {
 			reject("Groups contains %d twice", id)
@@ -177,22 +178,6 @@ func defaultTo[T int | time.Duration](field *T, value T, name string, reject fun
 	}
 }
 
-// limitsOf leaves room in a store batch for every group's applied record.
-func limitsOf(cfg Config) (limits, error) {
-	const appliedRecordBytes = 512
-	bounds := limits{batchBytes: cfg.MaxApplyBytes, batchWrites: 30_000}
-	if store, ok := cfg.Store.(interface{ MaxBatchBytes() int }); ok {
-		bounds.batchBytes = min(bounds.batchBytes, store.MaxBatchBytes()-appliedRecordBytes*len(cfg.Groups))
-	}
-	if store, ok := cfg.Store.(interface{ MaxBatchOps() int }); ok {
-		bounds.batchWrites = min(bounds.batchWrites, store.MaxBatchOps()-len(cfg.Groups))
-	}
-	if bounds.batchBytes <= 0 || bounds.batchWrites <= 0 {
-		return bounds, fmt.Errorf("replica: a batch of the store has no room for the state of %d groups; raise the store's memory budget", len(cfg.Groups))
-	}
-	return bounds, nil
-}
-
 // Listener is told what happens to a group. Its methods are called on the host's goroutines and
 // must not block, nor call the group's methods other than Propose and Snapshot. All but Applied are
 // called one after another; Applied may be called while one of them runs.
@@ -220,7 +205,7 @@ type Listener interface {
 // Host runs the groups. Its methods may be called concurrently.
 type Host struct {
 	cfg      Config
-	limits   limits
+	limits   rows.Limits
 	groups   map[GroupID]*Group
 	order    []*Group // ascending by id
 	intake   intake
@@ -242,7 +227,7 @@ func Open(cfg Config) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{cfg: cfg, groups: make(map[GroupID]*Group, len(cfg.Groups)), turn: make(chan struct{}, 1), ended: make(chan struct{})}
-	if h.limits, err = limitsOf(cfg); err != nil {
+	if h.limits, err = rows.LimitsOf(cfg.Store, cfg.MaxApplyBytes, len(cfg.Groups)); err != nil {
 		return nil, err
 	}
 	h.intake.wake, h.intake.gather = make(chan struct{}, 1), gatherProposals

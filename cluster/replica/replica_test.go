@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/storage"
 )
 
@@ -230,7 +231,7 @@ type writesOf struct {
 func (s *writesOf) Commit(batch *storage.Batch) error {
 	s.mu.Lock()
 	for _, op := range batch.Ops() {
-		s.keys[string(op.Key[prefixBytes:])]++
+		s.keys[string(op.Key[rows.PrefixBytes:])]++
 	}
 	s.mu.Unlock()
 	return s.Store.Commit(batch)

@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/cluster/replica/stream"
 	"github.com/perdure/perdure/cluster/replica/wire"
 	"github.com/perdure/perdure/storage"
@@ -65,7 +66,7 @@ func (g *Group) sendableSnapshot() (*pb.Snapshot, error) {
 }
 
 func readApplied(view storage.Snapshot, id GroupID) (applied, error) {
-	value, ok, err := view.Get(appliedKey(id))
+	value, ok, err := view.Get(rows.Applied.Key(uint32(id)))
 	if err != nil || !ok {
 		return applied{}, err
 	}
@@ -98,7 +99,7 @@ func (l *loop) sendSnapshot(g *Group, m *pb.Message) {
 			l.mark(g)
 		}
 	}
-	if s == nil || !isMemberOf(s.message, to) {
+	if s == nil || !isMember(s.message.GetMetadata().GetConfState(), to) {
 		// Its store has not got to where the node became a member, or another message took it.
 		s.release()
 		fail()
@@ -122,7 +123,7 @@ func (l *loop) sendSnapshot(g *Group, m *pb.Message) {
 	term, index := m.GetTerm(), s.applied.index
 	sending := &stream.Sending{
 		Lanes: &h.lanes, Most: h.cfg.MaxSnapshots, Header: header, Ended: h.ended,
-		Source: h.lanes.Open(newPartitionSnapshot(s.store, keyPrefix(g.id, s.applied.generation)),
+		Source: h.lanes.Open(rows.NewView(s.store, rows.Prefix(uint32(g.id), s.applied.generation)),
 			stream.Limits{ChunkBytes: h.cfg.snapshotChunkBytes, BytesPerSecond: h.cfg.SnapshotBytesPerSecond}, h.ended),
 		Start: func(header []byte, reader *stream.Reader, done func([]byte, error)) {
 			h.cfg.Peers.SendSnapshot(to, uint32(g.id), header, reader, done)
@@ -132,7 +133,7 @@ func (l *loop) sendSnapshot(g *Group, m *pb.Message) {
 			return wanted
 		},
 		Resumed: func(at wire.Position) {
-			h.cfg.Logger.Info("a snapshot goes on", "partition", uint32(g.id), "to", to, "index", index, "chunk", at.Chunks, "bytes", at.Bytes)
+			h.cfg.Logger.Info("a snapshot goes on", "partition", uint32(g.id), "to", fmt.Sprintf("%016x", to), "index", index, "chunk", at.Chunks, "bytes", at.Bytes)
 		},
 	}
 	go func() { report(sending.Run()) }()
@@ -149,8 +150,4 @@ func (g *Group) awaits(to, index uint64) (yes bool) {
 		}
 	})
 	return yes
-}
-
-func isMemberOf(s *pb.Snapshot, node uint64) bool {
-	return isMember(s.GetMetadata().GetConfState(), node)
 }

@@ -29,7 +29,7 @@ var roomier = map[string]int{
 	"internal/partition": 4000,
 	// One goroutine owns all raft nodes, and elections, members, snapshots, barriers and sleep are what it
 	// does to them; what of it is bytes, streams, logs or lists of faults is in packages below it.
-	"cluster/replica": 5200,
+	"cluster/replica": 5000,
 	// What runs DURABLE handlers, transactions and READ handlers shares the pool and its goroutines'
 	// rules; each part implements all of actor.Runtime.
 	"internal/invoker/inprocess": 5000,
