@@ -299,7 +299,7 @@ func (e *partitions) openDisk(config Config, at *layout) error {
 	return nil
 }
 
-// errHalted ends the wait for partitions that are not going to lead.
+// What ends the wait for partitions that are not going to lead, or not soon.
 var (
 	errHalted     = errors.New("the other partitions are halted")
 	errLeaderless = errors.New("the other partitions have no leader yet")
@@ -315,11 +315,10 @@ const leaderPatience = 10 * time.Second
 func (e *partitions) ready(ctx context.Context) error {
 	waiting, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var late <-chan time.Time
 	if e.peers != nil {
-		timer := time.NewTimer(leaderPatience)
-		defer timer.Stop()
-		late = timer.C
+		var stop context.CancelFunc
+		waiting, stop = context.WithTimeoutCause(waiting, leaderPatience, errLeaderless)
+		defer stop()
 	}
 	watching := make(chan struct{})
 	go func() {
@@ -336,9 +335,6 @@ func (e *partitions) ready(ctx context.Context) error {
 				if halted := e.host.Halted(); len(halted) > 0 && e.peers == nil && e.local.Leading()+len(e.Failures()) >= len(e.led) {
 					cancel(errHalted)
 				}
-			case <-late:
-				cancel(errLeaderless)
-				return
 			case <-waiting.Done():
 				return
 			}

@@ -86,9 +86,9 @@ func splitAddress(address string) (host string, port int, err error) {
 
 // problems are all that is wrong with p.
 func (p Peers) problems() []error {
+	p = p.withDefaults()
 	var problems []error
 	reject := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	p = p.withDefaults()
 	if host, port, err := splitAddress(p.Listen); err == nil && port == math.MaxUint16 && p.TransportListen == net.JoinHostPort(host, strconv.Itoa(port+1)) {
 		reject("peers' listen address %q has the last port there is, and the transport would listen on the one after: choose another, or set the transport's address", p.Listen)
 		p.TransportListen = p.Listen // it was reported

@@ -95,7 +95,7 @@ func runWorld(t *testing.T, seed uint64) {
 		w.proposing(id, 5)
 	}
 	w.agree()
-	time.Sleep(stream.ReceiverPatience) // until then parts of snapshots are kept, and looking is expensive
+	time.Sleep(stream.ReceiverPatience) // on the fake clock: until then parts of snapshots are kept, and looking is expensive
 	w.until("rubbish to be deleted", time.Minute, w.clean)
 	if testing.Verbose() {
 		t.Logf("seed %d: %d and %d records, %d snapshots, %d epochs", seed, w.history.count(0), w.history.count(1), w.snapshots(), len(w.history.mu.leaders))

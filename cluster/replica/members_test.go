@@ -335,12 +335,12 @@ func TestSlowDiskStops(t *testing.T) {
 		slow := w.node(r.node.id%3 + 1)
 		gate := slow.log.gate
 		slow.log.setGate(func(written bool) error {
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond) // what a write of the slow disk takes, on the fake clock
 			return gate(written)
 		})
 		for range 20 { // it is never without something to append
 			r.listeners[1].propose()
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // of the fake clock: faster than the slow disk
 		}
 		stopped := make(chan time.Duration)
 		go func() {
@@ -511,7 +511,7 @@ func TestSnapshotPowerCuts(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			result := make(chan error, 1)
 			go func() { result <- host.Run(ctx) }()
-			time.Sleep(stream.ReceiverPatience + time.Second) // for who sent what there is of a snapshot
+			time.Sleep(stream.ReceiverPatience + time.Second) // on the fake clock: for who sent what there is of a snapshot
 			at = storedAt(t, im.store, 1)
 			rows := rowsOf(t, g.Snapshot())
 			if n := len(rows); n > 0 && n-1 != int(at.sequence) || n == 0 && at.index > 2 {

@@ -64,7 +64,7 @@ func TestIdleGroupsSleep(t *testing.T) {
 		w.net.change(func() {
 			w.net.mu.seen = func(item wire.Item) { kinds[item.Kind]++ }
 		})
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of the fake clock, in which nothing happens
 		w.net.change(func() { w.net.mu.seen = nil })
 		if kinds[wire.KindRaft] > 0 || kinds[wire.KindBeat] == 0 || kinds[wire.KindEcho] == 0 {
 			t.Errorf("in a minute of nothing: %v", kinds)

@@ -30,7 +30,7 @@ func (w *world) finish() {
 	w.grow(1, 1, 2)
 	w.proposing(1, 5)
 	w.agree()
-	time.Sleep(stream.ReceiverPatience)
+	time.Sleep(stream.ReceiverPatience) // on the fake clock: until then parts of snapshots are kept
 	w.until("rubbish to be deleted", time.Minute, w.clean)
 }
 
@@ -127,7 +127,7 @@ func TestReceiverLosesPower(t *testing.T) {
 						close(down)
 					}()
 					for !r.isDead() {
-						time.Sleep(time.Millisecond)
+						time.Sleep(time.Millisecond) // of the fake clock: how often to look
 					}
 				}
 				w.observe.Store(&observe)

@@ -37,7 +37,7 @@ func TestRefusedSnapshotLeavesTheMembers(t *testing.T) {
 		}
 		go w.grow(1, 1, 2)
 		<-refused
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // of the fake clock: whatever it does about it is done then
 		if s := w.current(2).groups[1].Status(); s.Applied != 0 || len(s.Voters)+len(s.Learners) != 0 {
 			t.Errorf("after a snapshot that was not written: %+v", s)
 		}
@@ -101,7 +101,7 @@ func TestReadBarrierOfWhoIsLeftAlone(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // of the fake clock: rounds are under way
 		if err := g.Reconfigure(t.Context(), Change{Expect: g.Status().Members, Remove: []uint64{2}}); err != nil {
 			t.Error(err)
 		}

@@ -24,6 +24,9 @@ const (
 func (s *Service) resumeInvocation(ctx context.Context, request *adminv1.ResumeInvocationRequest) (*adminv1.ResumeInvocationResponse, error) {
 	id, err := parseID(request.GetInvocationId())
 	if err == nil {
+		err = s.canRun(request.GetDeployment())
+	}
+	if err == nil {
 		err = s.resume(ctx, id, request.GetDeployment())
 	}
 	if err != nil {
@@ -32,11 +35,8 @@ func (s *Service) resumeInvocation(ctx context.Context, request *adminv1.ResumeI
 	return &adminv1.ResumeInvocationResponse{Status: s.statusOf(ctx, id)}, nil
 }
 
-// resume lets an invocation go on, if it can go on with the deployment that is asked for.
+// resume lets an invocation go on, if it can go on with the deployment that is asked for, which canRun.
 func (s *Service) resume(ctx context.Context, id invocation.ID, wanted string) error {
-	if err := s.canRun(wanted); err != nil {
-		return err
-	}
 	if wanted != "" && wanted != deploymentKeep {
 		detail, err := s.config.Router.Journal(ctx, id, 0, 0)
 		if err != nil {

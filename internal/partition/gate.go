@@ -78,29 +78,22 @@ func (p *Partition) gate(l *leadership, effect engine.Effect, lazy bool) {
 
 // roomFor gives a list that has no memory that of another, which is no longer needed.
 func (l *leadership) roomFor(effects []engine.Effect) []engine.Effect {
-	if cap(effects) > 0 {
+	last := len(l.spare) - 1
+	if cap(effects) > 0 || last < 0 {
 		return effects
 	}
-	for i, spare := range l.spare {
-		if cap(spare) > 0 {
-			l.spare[i] = nil
-			return spare
-		}
-	}
-	return nil
+	effects, l.spare = l.spare[last], l.spare[:last]
+	return effects
 }
+
+// maxSpare lists are kept: each record in flight has two.
+const maxSpare = 2 * maxInFlight
 
 // spares keeps the memory of a list for roomFor, unless it is large.
 func (l *leadership) spares(effects []engine.Effect) {
-	if cap(effects) == 0 || cap(effects) > 256 {
-		return
-	}
-	for i, spare := range l.spare {
-		if cap(spare) == 0 {
-			clear(effects)
-			l.spare[i] = effects[:0]
-			return
-		}
+	if cap(effects) > 0 && cap(effects) <= 256 && len(l.spare) < maxSpare {
+		clear(effects)
+		l.spare = append(l.spare, effects[:0])
 	}
 }
 

@@ -122,8 +122,8 @@ type leadership struct {
 	sealed []record
 	// inFlight are the records proposed and not durable, oldest first.
 	inFlight []record
-	// spare is the memory of the effects of records that are durable, for the next ones.
-	spare [2 * maxInFlight][]engine.Effect
+	// spare is the memory of the effects of records that are durable, for the next ones: maxSpare at most.
+	spare [][]engine.Effect
 	// resigned: the StepDown is in the mailbox, and nothing before it counts any more.
 	resigned bool
 	// ctx ends with the leadership.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/perdure/perdure/bench/internal/scale"
@@ -32,9 +33,11 @@ func measureGossip(nodes, partitions int, lasts time.Duration) (scale.Gossip, er
 	defer cancel()
 	address := func(id int) string { return fmt.Sprintf("192.0.2.%d:7374", id) }
 	var all []*membership.Membership
+	var heard atomic.Int64 // what others lead, by each node
 	for id := 1; id <= nodes; id++ {
 		m, err := membership.New(membership.Config{
 			NodeID: uint64(id), Bind: address(id), Seeds: []string{address(1)}, Network: network, Timing: gossipTiming(), Logger: quiet(),
+			OnShared: func(uint64, string, []byte) { heard.Add(1) },
 			Meta: membership.Meta{
 				ClusterID: "01890a5d-ac96-774b-bcce-b302099a8057", Partitions: uint32(partitions), Version: "v1.0.0",
 				Transport: "192.0.2.100:7375", Ingress: "http://192.0.2.100:7373",
@@ -74,7 +77,9 @@ func measureGossip(nodes, partitions int, lasts time.Duration) (scale.Gossip, er
 		return out, err
 	}
 	out.AgreedInSeconds = time.Since(began).Seconds() * faster
-	time.Sleep(2 * time.Second) // news that are still on their way
+	if err := until("all nodes to hear what each leads", func() bool { return heard.Load() >= int64(nodes*(nodes-1)) }); err != nil {
+		return out, err
+	}
 	packets, packetBytes, streamBytes := network.Traffic()
 	used := processor()
 	began = time.Now()

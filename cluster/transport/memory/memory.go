@@ -239,9 +239,9 @@ func (t *Transport) Send(to uint64, kind uint8, frame []byte) {
 // check is the callee's side of a hello.
 func (t *Transport) check(caller *Transport, to uint64, method string) (uint32, *transport.Refused) {
 	caller.mu.Lock()
-	clusterIDOfCaller := caller.mu.clusterID
+	callersCluster := caller.mu.clusterID
 	caller.mu.Unlock()
-	hello := caller.config.Hello(clusterIDOfCaller, to)
+	hello := caller.config.Hello(callersCluster, to)
 	t.mu.Lock()
 	clusterID, stopping := t.mu.clusterID, t.mu.stopping
 	t.mu.Unlock()
