@@ -1,8 +1,6 @@
 package cluster_test
 
 import (
-	"bytes"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -21,19 +19,11 @@ func refusedCall(t *testing.T, node *cluster.Node, name string, in proto.Message
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := http.Post(node.URL()+"/perdure.admin.v1.AdminService/"+name, "application/json", bytes.NewReader(body)) //nolint:noctx // ends with the node
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if response.StatusCode == http.StatusOK {
+	status, text := request(t, node.URL()+"/perdure.admin.v1.AdminService/"+name, string(body))
+	if status == http.StatusOK {
 		return ""
 	}
-	return string(text)
+	return text
 }
 
 // TestResumeOnAnotherDeployment: a paused invocation goes on with a build that runs and can read its
