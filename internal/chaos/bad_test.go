@@ -96,7 +96,7 @@ var badCalls = []badCall{
 	{name: "step from a foreign goroutine", path: accountPath + "CloseOut", body: closeOut("foreign", "foreign"), code: "failed_precondition", want: []string{"goroutine"}, key: "foreign"},
 	{name: "step in a closure", path: accountPath + "CloseOut", body: closeOut("in-run", "in-run"), code: "failed_precondition", want: []string{"inside the closure"}, key: "in-run"},
 	{name: "TRANSACTION too large for a record", path: accountPath + "Deposit", body: deposit("large-state/tx", 100), code: "resource_exhausted", want: []string{"bytes"}, key: "large-state/tx"},
-	{name: "TRANSACTION of too many rows", path: accountPath + "Deposit", body: deposit("many-rows", 100_000), code: "resource_exhausted", want: []string{"many-rows"}, key: "many-rows"},
+	{name: "TRANSACTION of too many rows", path: accountPath + "Deposit", body: deposit("many-rows", 20_000), code: "resource_exhausted", want: []string{"many-rows"}, key: "many-rows"},
 	{name: "Run result too large", path: accountPath + "CloseOut", body: closeOut("large-run", "large-run"), code: "resource_exhausted", want: []string{"bytes"}, key: "large-run"},
 	{name: "DURABLE response too large", path: accountPath + "CloseOut", body: closeOut("large-response", "large-response"), code: "resource_exhausted", want: []string{"bytes"}, key: "large-response"},
 	{name: "DURABLE state of many large rows", path: accountPath + "CloseOut", body: closeOut("large-state/durable", "large-state"), key: "large-state/durable"},

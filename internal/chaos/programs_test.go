@@ -133,6 +133,7 @@ func compare(ctx context.Context, client *actor.Client, expected counts) (missin
 // TestProgramsInMemory runs the same programs on nodes in memory and under fake time: with a crash
 // at every entry, with a suspension at every wait, and with both. Seeds that failed once come first.
 func TestProgramsInMemory(t *testing.T) {
+	t.Parallel() // with those that mostly wait: its own clock is fake
 	for _, variant := range []struct {
 		name    string
 		options []cluster.Option
