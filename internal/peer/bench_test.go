@@ -2,6 +2,8 @@ package peer
 
 import (
 	"context"
+	"math"
+	"runtime"
 	"testing"
 
 	"github.com/perdure/perdure/internal/invocation"
@@ -33,19 +35,29 @@ func TestLocalAllocations(t *testing.T) {
 	w := newWorld(t, 2, 2, 1)
 	n := w.at(1, true)
 	for name, ask := range local(w, n) {
+		// Means, not their whole parts, as testing.AllocsPerRun has them: with the race detector
+		// a sync.Pool drops what it holds at random, and what lies between two means is then a few
+		// hundredths where it is 1 for another allocation.
 		count := func(r routing.Router) float64 {
-			least := testing.AllocsPerRun(50, func() {
-				if err := ask(t.Context(), r); err != nil {
-					t.Error(err)
+			const runs = 150
+			least := math.Inf(1)
+			for range 2 { // Others allocate too, but not less than nothing.
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				for range runs {
+					if err := ask(t.Context(), r); err != nil {
+						t.Fatal(err)
+					}
 				}
-			})
-			for range 3 { // Others allocate too, but not less than nothing.
-				least = min(least, testing.AllocsPerRun(50, func() { _ = ask(t.Context(), r) }))
+				runtime.ReadMemStats(&after)
+				least = min(least, float64(after.Mallocs-before.Mallocs)/runs)
 			}
 			return least
 		}
-		if direct, through := count(n.local), count(n); through > direct {
-			t.Errorf("%s: %v allocations, %v without other nodes", name, through, direct)
+		if direct, through := count(n.local), count(n); through > direct+0.5 {
+			t.Errorf("%s: %.2f allocations, %.2f without other nodes", name, through, direct)
+		} else {
+			t.Logf("%s: %.2f allocations, %.2f without other nodes", name, through, direct)
 		}
 	}
 }
