@@ -151,7 +151,10 @@ func mergeSchedules(pages []*routing.SchedulesPage, limit int) *routing.Schedule
 func (r *Router) Transactions(ctx context.Context) ([]routing.Transaction, error) {
 	ids := r.all()
 	if r.hereAll(ids) {
-		return r.local().Transactions(ctx)
+		found, err := r.local().Transactions(ctx)
+		if !r.lost(err) {
+			return found, err
+		}
 	}
 	lists, err := gather(ctx, r, ids, func(some []uint32) (func(context.Context, *partition.Router) ([]routing.Transaction, error), *peerv1.Request) {
 		return func(ctx context.Context, local *partition.Router) ([]routing.Transaction, error) {
@@ -172,7 +175,10 @@ func (r *Router) Transactions(ctx context.Context) ([]routing.Transaction, error
 func (r *Router) Limits(ctx context.Context, query routing.LimitQuery) ([]routing.Limit, error) {
 	ids := r.all()
 	if r.hereAll(ids) {
-		return r.local().Limits(ctx, query)
+		found, err := r.local().Limits(ctx, query)
+		if !r.lost(err) {
+			return found, err
+		}
 	}
 	lists, err := gather(ctx, r, ids, func(some []uint32) (func(context.Context, *partition.Router) ([]routing.Limit, error), *peerv1.Request) {
 		return func(ctx context.Context, local *partition.Router) ([]routing.Limit, error) {
