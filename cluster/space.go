@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 )
@@ -20,10 +21,19 @@ func (e *partitions) noSpace() error {
 		"this node's disk is full: it accepts no calls until space is freed; the call had no effect unless it was accepted before: call again with the same idempotency key")
 }
 
+// refuse is noSpace for what this node would have to write: what another node leads needs none here.
+func (e *partitions) refuse(in *recordv1.Invoke) error {
+	id, ok := invocation.IDFromBytes(in.GetInvocationId())
+	if ok && e.peers != nil && !e.local.Leads(id.Partition(e.layout.identity.Partitions)) {
+		return nil
+	}
+	return e.noSpace()
+}
+
 // explain says of a call that failed because the disk is full that it did.
-func (e *partitions) explain(err error) error {
+func (e *partitions) explain(in *recordv1.Invoke, err error) error {
 	if coded, ok := errors.AsType[*routing.Error](err); ok && coded.Code == routing.CodeUnavailable {
-		if full := e.noSpace(); full != nil {
+		if full := e.refuse(in); full != nil {
 			return full
 		}
 	}
@@ -32,25 +42,25 @@ func (e *partitions) explain(err error) error {
 
 // Call implements routing.Router.
 func (e *partitions) Call(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error) {
-	if err := e.noSpace(); err != nil {
+	if err := e.refuse(in); err != nil {
 		return nil, err
 	}
 	result, err := e.Router.Call(ctx, in)
-	return result, e.explain(err)
+	return result, e.explain(in, err)
 }
 
 // Send implements routing.Router.
 func (e *partitions) Send(ctx context.Context, in *recordv1.Invoke) (previously bool, err error) {
-	if err := e.noSpace(); err != nil {
+	if err := e.refuse(in); err != nil {
 		return false, err
 	}
 	previously, err = e.Router.Send(ctx, in)
-	return previously, e.explain(err)
+	return previously, e.explain(in, err)
 }
 
 // Read implements routing.Router. It needs no space, but it needs a leader, which a partition
 // with a full log may not have.
 func (e *partitions) Read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error) {
 	result, err := e.Router.Read(ctx, in)
-	return result, e.explain(err)
+	return result, e.explain(in, err)
 }
