@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/perdure/perdure/internal/routing"
@@ -190,5 +191,26 @@ func TestDrainInterrupted(t *testing.T) {
 	}
 	if !slices.Contains(looks, "/perdure.admin.v1.ClusterService/SetNodeState") {
 		t.Errorf("it asked for %q", looks)
+	}
+}
+
+// TestStatusWithoutLeader: what nobody knows is not shown as nothing.
+func TestStatusWithoutLeader(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		body, err := protojson.Marshal(&adminv1.GetClusterResponse{
+			ClusterId: "9a7c", PartitionCount: 3, ReplicationFactor: 3, Problem: "the cluster's own group has no leader that is known",
+			Nodes: []*adminv1.ClusterNode{{Id: nodeA1, State: adminv1.NodeState_NODE_STATE_ACTIVE, Version: "v0.2.0"}},
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(body)
+	}))
+	defer server.Close()
+	code, stdout, stderr := runCLI(t.Context(), "--addr", server.URL, "cluster", "status")
+	words := strings.Join(strings.Fields(stdout), " ")
+	if code != exitOK || !strings.Contains(words, "partitions 3, how they are is not known") || !strings.Contains(words, nodeA1+" active, not asked - - - ") {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
 	}
 }

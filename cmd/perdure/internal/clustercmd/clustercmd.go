@@ -177,7 +177,12 @@ func (c command) status(cluster *adminv1.GetClusterResponse) {
 	if limit := cluster.GetFeatureLevelLimit(); limit != 0 {
 		level += ", limited to " + number(limit)
 	}
-	partitions := fmt.Sprintf("%d, %d led, %d with all replicas", cluster.GetPartitionCount(), led, whole)
+	partitions := number(cluster.GetPartitionCount())
+	if len(cluster.GetPartitions()) == 0 {
+		partitions += ", how they are is not known"
+	} else {
+		partitions += fmt.Sprintf(", %d led, %d with all replicas", led, whole)
+	}
 	if moving > 0 {
 		partitions += fmt.Sprintf(", %d with learners", moving)
 	}
@@ -215,13 +220,19 @@ func (c command) status(cluster *adminv1.GetClusterResponse) {
 
 func (c command) nodes(cluster *adminv1.GetClusterResponse) {
 	var rows [][]string
+	count := func(n uint32) string {
+		if len(cluster.GetPartitions()) == 0 {
+			return "-" // nobody who knows has answered
+		}
+		return number(n)
+	}
 	for _, node := range cluster.GetNodes() {
 		id := node.GetId()
 		if id == cluster.GetLeader() {
 			id += " *"
 		}
 		rows = append(rows, []string{
-			id, condition(node), number(node.GetLeads()), number(node.GetVotes()), number(node.GetCopies()),
+			id, condition(node), count(node.GetLeads()), count(node.GetVotes()), count(node.GetCopies()),
 			node.GetZone(), node.GetVersion(), node.GetTransportAddress(), node.GetIngressAddress(), node.GetFailure(),
 		})
 	}
