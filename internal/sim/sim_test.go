@@ -19,7 +19,7 @@ import (
 var (
 	oneSeed = flag.Uint64("seed", 0, "run only this seed, and print its trace")
 	repeat  = flag.Int("sim.repeat", 1, "how often -seed is run")
-	simFor  = flag.Duration("sim.for", 30*time.Second, "how long TestSeed and TestCrowd together try new seeds, in real time")
+	simFor  = flag.Duration("sim.for", 16*time.Second, "how long TestSeed and TestCrowd together try new seeds, in real time")
 	from    = flag.Uint64("sim.from", 0, "the first new seed; 0 takes one from the clock")
 )
 
