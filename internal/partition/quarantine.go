@@ -136,6 +136,8 @@ func spokenFor(event engine.Event) (id invocation.ID, ok bool) {
 		return ev.ID, true
 	case *engine.TimeOut:
 		return ev.ID, true
+	case *engine.Restart:
+		return ev.ID, true
 	}
 	return id, false
 }
