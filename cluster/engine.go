@@ -235,7 +235,7 @@ func (e *partitions) replicas(config Config, at *layout) replica.Config {
 		Once:            func(group replica.GroupID, key []byte) bool { return group != 0 && table.Once(key) },
 	}
 	if e.peers != nil {
-		settings.Peers = replicas{e.peers}
+		settings.Peers, settings.WrittenLevel = replicas{e.peers}, e.peers.writtenLevel
 	}
 	return settings
 }
@@ -315,7 +315,9 @@ const leaderPatience = 10 * time.Second
 func (e *partitions) ready(ctx context.Context) error {
 	waiting, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	var parted <-chan struct{}
 	if e.peers != nil {
+		parted = e.peers.failed
 		var stop context.CancelFunc
 		waiting, stop = context.WithTimeoutCause(waiting, leaderPatience, errLeaderless)
 		defer stop()
@@ -330,6 +332,9 @@ func (e *partitions) ready(ctx context.Context) error {
 			select {
 			case <-e.failed:
 				cancel(fmt.Errorf("the log or the store failed: %w", e.host.Health()))
+				return
+			case <-parted:
+				cancel(fmt.Errorf("the node can't take part in its cluster: %w", e.peers.failure()))
 				return
 			case <-tick.C:
 				if halted := e.host.Halted(); len(halted) > 0 && e.peers == nil && e.local.Leading()+len(e.Failures()) >= len(e.led) {

@@ -52,12 +52,6 @@ import (
 	"github.com/perdure/perdure/storage"
 )
 
-// FeatureLevel is the level of records that this version of perdure reads, all lower ones
-// included.
-//
-//	1  all records up to the first version with several nodes
-const FeatureLevel = 1
-
 // DefaultReplicationFactor is how many replicas a partition gets, once there are as many nodes.
 const DefaultReplicationFactor = 3
 

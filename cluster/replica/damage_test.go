@@ -42,7 +42,7 @@ func adding(kind pb.EntryType, records ...func(term uint64) []byte) func(*memGro
 func TestVoidRecordsHaveNoEffect(t *testing.T) {
 	at := func(epochOffset int64, sequence uint64, pairs ...string) func(uint64) []byte {
 		return func(term uint64) []byte {
-			return rows.EncodeRecord(uint64(int64(term)+epochOffset), sequence, put(pairs...))
+			return rows.EncodeRecord(1, uint64(int64(term)+epochOffset), sequence, put(pairs...))
 		}
 	}
 	log, store := damaged(t, adding(pb.EntryNormal,
@@ -69,7 +69,7 @@ func TestVoidRecordsHaveNoEffect(t *testing.T) {
 
 func TestMalformedEntryHaltsOnlyItsPartition(t *testing.T) {
 	fixed := func(data ...byte) func(uint64) []byte { return func(uint64) []byte { return data } }
-	good := func(term uint64) []byte { return rows.EncodeRecord(term, 2, put("b", "2")) }
+	good := func(term uint64) []byte { return rows.EncodeRecord(1, term, 2, put("b", "2")) }
 	for name, test := range map[string]struct {
 		kind   pb.EntryType
 		record func(uint64) []byte
@@ -78,7 +78,7 @@ func TestMalformedEntryHaltsOnlyItsPartition(t *testing.T) {
 		"cut header":     {pb.EntryNormal, fixed(rows.RecordFormat, 0x80), "malformed"},
 		"format 0":       {pb.EntryNormal, fixed(0, 1, 1), "malformed"},
 		"newer format":   {pb.EntryNormal, fixed(rows.RecordFormat+1, 1, 1), "newer than this build"},
-		"payload":        {pb.EntryNormal, func(term uint64) []byte { return rows.EncodeRecord(term, 3, []byte{200}) }, "malformed"},
+		"payload":        {pb.EntryNormal, func(term uint64) []byte { return rows.EncodeRecord(1, term, 3, []byte{200}) }, "malformed"},
 		"kind":           {pb.EntryType(9), good, "entry kind 9"},
 		"conf change":    {pb.EntryConfChange, fixed(0xff, 0xff), "membership change"},
 		"conf change v2": {pb.EntryConfChangeV2, fixed(0xff, 0xff), "membership change"},
@@ -211,7 +211,7 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 
 func TestUnreadableLogHaltsThePartition(t *testing.T) {
 	log, store := damaged(t, func(g *memGroup, term uint64) {
-		adding(pb.EntryNormal, func(term uint64) []byte { return rows.EncodeRecord(term, 2, put("b", "2")) })(g, term)
+		adding(pb.EntryNormal, func(term uint64) []byte { return rows.EncodeRecord(1, term, 2, put("b", "2")) })(g, term)
 	})
 	n := start(t, config(&unreadable{memLog: log, group: 1}, store, 1, 2))
 	other := n.watchers[2]

@@ -15,8 +15,8 @@ func FuzzDecodeRecord(f *testing.F) {
 	batch := new(storage.Batch)
 	batch.Put([]byte("key"), []byte("value"))
 	batch.Delete([]byte("other"))
-	f.Add(rows.EncodeRecord(3, 4, batch.AppendEncoded(nil)))
-	f.Add(rows.EncodeRecord(1<<63, ^uint64(0), nil))
+	f.Add(rows.EncodeRecord(1, 3, 4, batch.AppendEncoded(nil)))
+	f.Add(rows.EncodeRecord(1, 1<<63, ^uint64(0), nil))
 	f.Add([]byte{rows.RecordFormat, 0x80})
 	f.Add([]byte{rows.RecordFormat + 1, 1, 1})
 	bounds := rows.Limits{Bytes: 1 << 10, Writes: 8}
@@ -28,7 +28,7 @@ func FuzzDecodeRecord(f *testing.F) {
 			}
 			return
 		}
-		again, err := rows.DecodeRecord(rows.EncodeRecord(rec.Epoch, rec.Sequence, rec.Payload))
+		again, err := rows.DecodeRecord(rows.EncodeRecord(1, rec.Epoch, rec.Sequence, rec.Payload))
 		if err != nil || again.Epoch != rec.Epoch || again.Sequence != rec.Sequence || !bytes.Equal(again.Payload, rec.Payload) {
 			t.Errorf("encoded again: %+v, %v; want %+v", again, err, rec)
 		}

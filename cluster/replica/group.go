@@ -132,7 +132,7 @@ func (g *Group) Propose(epoch, sequence uint64, payload []byte) error {
 	if err := g.host.limits.Check(payload); err != nil {
 		return fmt.Errorf("partition %d: propose: %w", g.id, err)
 	}
-	data := rows.EncodeRecord(epoch, sequence, payload)
+	data := rows.EncodeRecord(g.host.cfg.WrittenLevel(), epoch, sequence, payload)
 	in := &g.host.intake
 	in.mu.Lock()
 	switch {

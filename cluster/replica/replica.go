@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"time"
 
@@ -112,6 +113,9 @@ type Config struct {
 	// and deleted within one store batch leaves nothing there, not even the mark of a deletion. It
 	// is called on the host's goroutines.
 	Once func(group GroupID, key []byte) bool
+	// WrittenLevel says up to which feature level records may be written now: see package registry. It
+	// must not block, nor go down. Nil is for a node that is alone: as high as this build knows.
+	WrittenLevel func() uint32
 	// OnAppend and OnCommit, if set, are told how long each append to the log and each commit
 	// of the store took, failed ones too. They are called on the host's goroutines and must
 	// not block.
@@ -146,6 +150,9 @@ func (c Config) validated() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.WrittenLevel == nil {
+		c.WrittenLevel = func() uint32 { return math.MaxUint32 }
 	}
 	defaultTo(&c.MaxApplyDelay, 100*time.Millisecond, "MaxApplyDelay", reject)
 	defaultTo(&c.MaxApplyBytes, 4<<20, "MaxApplyBytes", reject)

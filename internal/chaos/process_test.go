@@ -27,6 +27,8 @@ type node struct {
 	settings nodeSettings
 	address  string
 	url      string
+	// program is what launch starts: this one, or another build of it.
+	program string
 	// prefix begins the command line, and flags end it. Both may be empty.
 	prefix, flags []string
 
@@ -46,7 +48,7 @@ func newNode(t *testing.T, dir string, settings nodeSettings) *node {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, dir: dir, settings: settings, address: address, url: "http://" + address, said: &output{}}
+	n := &node{t: t, dir: dir, settings: settings, address: address, url: "http://" + address, program: os.Args[0], said: &output{}}
 	t.Cleanup(func() {
 		n.kill()
 		if t.Failed() {
@@ -63,7 +65,7 @@ func (n *node) launch() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	line := slices.Concat(n.prefix, []string{os.Args[0], "--listen", n.address, "--data", n.dir, "--log-level", "info"}, n.flags)
+	line := slices.Concat(n.prefix, []string{n.program, "--listen", n.address, "--data", n.dir, "--log-level", "info"}, n.flags)
 	n.command = exec.Command(line[0], line[1:]...)
 	n.command.Env = append(os.Environ(), nodeEnvironment+"="+string(settings))
 	n.command.Stdout, n.command.Stderr = n.said, n.said

@@ -32,12 +32,13 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 		votes  = "../../cluster/replica -run TestElections -failfast -world.runs 100"
 		peers  = "../peer -run TestStaleLeader|TestUnanswered"
 		whole  = ". -run TestSeed|TestCrowd -sim.from 1 -sim.for 20s"
+		roll   = "../chaos -run TestRollingUpgrade"
 		four   = ". -run TestCluster$ -sim.from 1 -sim.for 100s"
 	)
 	for _, bug := range []struct{ tag, suites string }{
 		{"dedup", model}, {"idempotency", model}, {"attempt", model}, {"timer", model}, {"limit", model},
 		{"epoch", faults}, {"gate", faults}, {"applied", crash},
-		{"majority", nodes}, {"snapshot", behind}, {"stale", nodes}, {"vote", votes}, {"resume", cuts},
+		{"majority", nodes}, {"snapshot", behind}, {"stale", nodes}, {"vote", votes}, {"resume", cuts}, {"level", roll},
 		{"confirm", peers}, {"again", peers},
 		// Not dedup: ids that follow from the caller's journal make a repeated message harmless to
 		// everything that the simulation's handlers do. A signal would count twice: see the model.

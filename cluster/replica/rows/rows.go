@@ -105,15 +105,25 @@ type Record struct {
 	Payload         []byte
 }
 
-// RecordFormat is the first byte of a record.
-const RecordFormat = 1
+// RecordFormat is the newest format that this build reads, with all before it. The first byte of a record
+// says its format.
+const RecordFormat = byte(len(formatLevels))
+
+// formatOf is the newest format that whoever reads records up to a feature level reads: see package registry.
+func formatOf(level uint32) byte {
+	format := byte(1)
+	for format < RecordFormat && (formatLevels[format] <= level || bugLevel) {
+		format++
+	}
+	return format
+}
 
 const recordHeaderBytes = 1 + 2*binary.MaxVarintLen64 // at most
 
-// EncodeRecord puts the header before the payload.
-func EncodeRecord(epoch, sequence uint64, payload []byte) []byte {
+// EncodeRecord puts the header before the payload, in the newest format that nodes of a feature level read.
+func EncodeRecord(level uint32, epoch, sequence uint64, payload []byte) []byte {
 	data := make([]byte, 0, recordHeaderBytes+len(payload))
-	data = append(data, RecordFormat)
+	data = append(data, formatOf(level))
 	data = binary.AppendUvarint(data, epoch)
 	data = binary.AppendUvarint(data, sequence)
 	return append(data, payload...)
@@ -124,7 +134,7 @@ func DecodeRecord(data []byte) (Record, error) {
 	if len(data) == 0 || data[0] == 0 {
 		return Record{}, ErrMalformed
 	}
-	if data[0] != RecordFormat {
+	if data[0] > RecordFormat {
 		return Record{}, fmt.Errorf("%w: %d, this build knows up to %d", ErrNewerFormat, data[0], RecordFormat)
 	}
 	epoch, n := binary.Uvarint(data[1:])

@@ -1,0 +1,5 @@
+//go:build !perdure_bug_level
+
+package rows
+
+const bugLevel = false
