@@ -1,5 +1,5 @@
 // Command restate serves the benchmark's handlers on the Restate Go SDK: the same work as the handlers of
-// bench/proto/bench/v1/bench.proto, so that both systems can be measured in one run.
+// bench/proto, so that both systems can be measured in one run.
 //
 // It lives in a module of its own, so that nobody who uses Perdure downloads Restate's SDK.
 package main
@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	restate "github.com/restatedev/sdk-go"
@@ -173,6 +174,9 @@ func main() {
 			Handler("Transfer", restate.NewServiceHandler(transfer))).
 		Bind(restate.NewService("FanOutService").
 			Handler("AddAll", restate.NewServiceHandler(addAll)))
+	for _, service := range slices.Concat(smallBank(), ycsb()) {
+		endpoint = endpoint.Bind(service)
+	}
 	if err := endpoint.Start(ctx, *listen); err != nil {
 		fmt.Fprintln(os.Stderr, "restate service:", err)
 		os.Exit(1)

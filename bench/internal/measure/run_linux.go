@@ -142,7 +142,11 @@ func (r *Run) cells(ctx context.Context, s system.System, instance *system.Insta
 		r.Records.Windows = append(r.Records.Windows, record(r, w))
 		r.progress("round %d  %-28s %4d callers  %-16s %9.0f calls/s  p50 %8.2f ms  p99 %8.2f ms  others %.2f cores", round+1,
 			cell.Name, cell.Callers, s.Name(), w.PerSecond, w.P50MS, w.P99MS, w.OtherCores)
-		if !w.Clean() {
+		switch {
+		case w.Clean():
+		case w.Calls+w.Errors == 0:
+			r.note("%s: %s with %d callers: no call ended within the window, which is left out", s.Name(), cell.Name, cell.Callers)
+		default:
 			r.note("%s: %s with %d callers: %d of %d calls failed, the window is left out: %s",
 				s.Name(), cell.Name, cell.Callers, w.Errors, w.Calls+w.Errors, w.FirstError)
 		}

@@ -113,7 +113,7 @@ func TestTransfersAndFanOutsAreJudged(t *testing.T) {
 	}
 }
 
-func TestTransactionsStandBesideTheSameWorkOneByOne(t *testing.T) {
+func TestTransactionsStandBesideTheSameWorkWithoutAtomicity(t *testing.T) {
 	records := &measure.Records{Transactions: true}
 	name := workload.MixName(4, workload.Choice{Zipf: 0.9})
 	for round := range 2 {
@@ -122,16 +122,29 @@ func TestTransactionsStandBesideTheSameWorkOneByOne(t *testing.T) {
 			measure.Window{System: perdure, Workload: name, Callers: 64, Round: round, Calls: 1000, PerSecond: rate,
 				Transactions: &measure.Transactions{Committed: 900, RolledBack: 100, Retries: map[string]float64{"wound": 300, "new": 100}}},
 			measure.Window{System: perdure, Workload: name + workload.OneByOne, Callers: 64, Round: round, Calls: 1000, PerSecond: 2 * rate},
+			measure.Window{System: restateBest, Workload: name, Callers: 64, Round: round, Calls: 1000, PerSecond: rate / 4, P50MS: 7, P99MS: 80, CPUPerCallUS: 5000},
 			measure.Window{System: perdure, Workload: name, Callers: 1, Round: round, Calls: 1000, PerSecond: rate})
 	}
 	tables := transactionTables(records)
-	if len(tables) != 1 || tables[0].title != "YCSB-T, 4 keys" || len(tables[0].rows) != 2 {
-		t.Fatalf("tables %+v, want one of two rows", tables)
+	if len(tables) != 2 || tables[0].title != "YCSB-T, 4 keys" || len(tables[0].rows) != 2 || len(tables[1].rows) != 1 {
+		t.Fatalf("tables %+v, want one of two rows, and one of the row that has anything beside it", tables)
+	}
+	for column, want := range map[string]string{
+		"keys": "zipfian 0.9", "transactions/s": "1,500", "one by one/s": "3,000", "× one by one": "0.50 ×", "× Restate default": "–",
+		"Restate best/s": "375", "× Restate best": "4.00 ×",
+	} {
+		at := slices.Index(tables[1].header, column)
+		if got := tables[1].rows[0][at]; got != want {
+			t.Errorf("%s: %q, want %q", column, got, want)
+		}
+		if column == "Restate best/s" && tables[1].rows[0][at+1] != "7.00 / 80.0" {
+			t.Errorf("Restate's latencies are %q", tables[1].rows[0][at+1])
+		}
 	}
 	for callers, want := range map[string]map[string]string{
 		"64": {"keys": "zipfian 0.9", "transactions/s": "1,500", "retries each": "0.400", "wound / blocked / lost / other %": "75 / 0 / 0 / 25",
-			"rolled back %": "10.0", "one by one/s": "3,000", "transactions are": "0.50 ×"},
-		"1": {"retries each": "–", "rolled back %": "–", "one by one/s": "–", "transactions are": "–"},
+			"rolled back %": "10.0"},
+		"1": {"retries each": "–", "rolled back %": "–"},
 	} {
 		for _, row := range tables[0].rows {
 			if row[1] != callers {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -64,6 +65,8 @@ type Instance struct {
 	// register is done once, between the first ready and the first call; nil when nothing is needed.
 	register func(ctx context.Context) error
 	request  func(op Op, keys []string) (path, body string)
+	// keyInPath: this system wants an object's key in the path; see Handler.
+	keyInPath bool
 	// metrics is the path of its Prometheus metrics; empty when it serves none.
 	metrics string
 }
@@ -86,8 +89,15 @@ func (i *Instance) Add(key, idempotencyKey string) []byte {
 	return load.Post(i.Addr.String(), path, body, load.KeyHeader, idempotencyKey)
 }
 
-// Post is the HTTP request for a call that only this system has.
-func (i *Instance) Post(path, body string) []byte { return load.Post(i.Addr.String(), path, body) }
+// Handler is the HTTP request for a call of a handler that all systems name alike. key is the object's, and "" for a
+// service; the body has it too.
+func (i *Instance) Handler(service, key, handler, body string) []byte {
+	path := "/" + service
+	if i.keyInPath && key != "" {
+		path += "/" + url.PathEscape(key)
+	}
+	return load.Post(i.Addr.String(), path+"/"+handler, body)
+}
 
 // start runs the server and waits until it has answered a call.
 func (i *Instance) start(ctx context.Context) (err error) {

@@ -189,8 +189,9 @@ func (r Restate) Start(ctx context.Context, dir string) (*Instance, error) {
 		return nil, err
 	}
 	i := &Instance{
-		Addr:    ingress,
-		request: restateRequest,
+		Addr:      ingress,
+		request:   restateRequest,
+		keyInPath: true,
 		ready: func(ctx context.Context) error {
 			_, err := get(ctx, "http://"+ingress.String()+"/restate/health")
 			return err

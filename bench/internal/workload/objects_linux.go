@@ -96,7 +96,7 @@ func FanOut() Workload {
 // FanOutAtomic does the same as one transaction.
 func FanOutAtomic() Workload {
 	return Workload{Name: NameFanOutAtomic, System: Perdure, Ledger: fannedOutAtomic, Change: field("change"), Calls: fanOuts("g", func(instance *system.Instance, keys []string) []byte {
-		return instance.Post("/bench.v1.FanOutService/AddAllOrNone", system.Names(keys))
+		return instance.Handler("bench.v1.FanOutService", "", "AddAllOrNone", system.Names(keys))
 	})}
 }
 

@@ -18,29 +18,30 @@ const (
 	checkCents   = 500
 	paymentCents = 500
 
-	// declined is how Connect's JSON says that an account has too little.
-	declined = `"failed_precondition"`
+	// declined is how an answer says that an account has too little: Connect's code, and on Restate a word of the message.
+	declined = "failed_precondition"
 )
 
-// SmallBank is the mix of the six transactions on customers drawn by choice.
+// SmallBank is the mix of the six transactions on customers drawn by choice. On Restate each is one call of a durable
+// handler, which is not atomic, and takes back what it has done when an account declines.
 func SmallBank(choice Choice) Workload {
-	return smallBank(SmallBankName(choice), choice, atOnce)
+	return smallBank(SmallBankName(choice), "", choice, atOnce)
 }
 
 // SmallBankOneByOne is the same work by calls of single accounts.
 func SmallBankOneByOne(choice Choice) Workload {
-	return smallBank(SmallBankName(choice)+OneByOne, choice, oneByOne)
+	return smallBank(SmallBankName(choice)+OneByOne, Perdure, choice, oneByOne)
 }
 
-func smallBank(name string, choice Choice, ways transactions) Workload {
+func smallBank(name, only string, choice Choice, ways transactions) Workload {
 	return Workload{
-		Name: name, System: Perdure, Refusal: declined, Ledger: bankMoney, Change: field("change"),
+		Name: name, System: only, Refusal: declined, Ledger: bankMoney, Change: field("change"),
 		Calls: func(instance *system.Instance, random *rand.Rand) []load.Call {
 			keys := Keys{Count: Customers, Choice: choice, Random: random}
 			calls := make([]load.Call, drawn)
 			for i := range calls {
 				for _, r := range ways.draw(random, &keys) {
-					calls[i] = append(calls[i], instance.Post(r.path, r.body))
+					calls[i] = append(calls[i], r.of(instance))
 				}
 			}
 			return calls
@@ -60,37 +61,44 @@ func bankAccounts(instance *system.Instance, phrase func(account string) request
 	var calls []load.Call
 	for _, customer := range names("c", Customers) {
 		for _, account := range []string{checking(customer), savings(customer)} {
-			r := phrase(account)
-			calls = append(calls, load.Call{instance.Post(r.path, r.body)})
+			calls = append(calls, load.Call{phrase(account).of(instance)})
 		}
 	}
 	return calls
 }
 
-// request is one call of the bank.
-type request struct{ path, body string }
+// request is one call of the bank, or of an account if it has one.
+type request struct{ account, handler, body string }
 
-func phrase(method, format string, args ...any) request {
-	return request{"/smallbank.v1." + method, fmt.Sprintf(format, args...)}
+func phrase(handler, format string, args ...any) request {
+	return request{"", handler, fmt.Sprintf(format, args...)}
+}
+
+func (r request) of(instance *system.Instance) []byte {
+	service := "smallbank.v1.BankService"
+	if r.account != "" {
+		service = "smallbank.v1.AccountService"
+	}
+	return instance.Handler(service, r.account, r.handler, r.body)
 }
 
 func checking(customer string) string { return "checking/" + customer }
 func savings(customer string) string  { return "savings/" + customer }
 
 func read(account string) request {
-	return phrase("AccountService/Read", `{"account":%q}`, account)
+	return request{account, "Read", fmt.Sprintf(`{"account":%q}`, account)}
 }
 
 func move(account string, cents int) request {
-	return phrase("AccountService/Move", `{"account":%q,"amount":"%d"}`, account, cents)
+	return request{account, "Move", fmt.Sprintf(`{"account":%q,"amount":"%d"}`, account, cents)}
 }
 
 func empty(account string) request {
-	return phrase("AccountService/Empty", `{"account":%q}`, account)
+	return request{account, "Empty", fmt.Sprintf(`{"account":%q}`, account)}
 }
 
 func cash(account string, cents int) request {
-	return phrase("AccountService/Cash", `{"account":%q,"amount":"%d"}`, account, cents)
+	return request{account, "Cash", fmt.Sprintf(`{"account":%q,"amount":"%d"}`, account, cents)}
 }
 
 // transactions phrases the six transactions as requests.
@@ -126,22 +134,22 @@ func (t transactions) draw(random *rand.Rand, keys *Keys) []request {
 // atOnce makes each transaction one call of the bank.
 var atOnce = transactions{
 	balance: func(customer string) []request {
-		return []request{phrase("BankService/Balance", `{"customer":%q}`, customer)}
+		return []request{phrase("Balance", `{"customer":%q}`, customer)}
 	},
 	depositChecking: func(customer string, cents int) []request {
-		return []request{phrase("BankService/DepositChecking", `{"customer":%q,"amount":"%d"}`, customer, cents)}
+		return []request{phrase("DepositChecking", `{"customer":%q,"amount":"%d"}`, customer, cents)}
 	},
 	transactSavings: func(customer string, cents int) []request {
-		return []request{phrase("BankService/TransactSavings", `{"customer":%q,"amount":"%d"}`, customer, cents)}
+		return []request{phrase("TransactSavings", `{"customer":%q,"amount":"%d"}`, customer, cents)}
 	},
 	amalgamate: func(from, to string) []request {
-		return []request{phrase("BankService/Amalgamate", `{"from":%q,"to":%q}`, from, to)}
+		return []request{phrase("Amalgamate", `{"from":%q,"to":%q}`, from, to)}
 	},
 	writeCheck: func(customer string, cents int) []request {
-		return []request{phrase("BankService/WriteCheck", `{"customer":%q,"amount":"%d"}`, customer, cents)}
+		return []request{phrase("WriteCheck", `{"customer":%q,"amount":"%d"}`, customer, cents)}
 	},
 	sendPayment: func(from, to string, cents int) []request {
-		return []request{phrase("BankService/SendPayment", `{"from":%q,"to":%q,"amount":"%d"}`, from, to, cents)}
+		return []request{phrase("SendPayment", `{"from":%q,"to":%q,"amount":"%d"}`, from, to, cents)}
 	},
 }
 

@@ -15,32 +15,33 @@ const valueBytes = 100
 // written is what every update writes; that it changed shows in the entry's version.
 var written = strings.Repeat("v", valueBytes)
 
-// Mix is a transaction over count entries drawn by choice, each read or, as often, read and written.
+// Mix is a transaction over count entries drawn by choice, each read or, as often, read and written. On Restate it is one
+// call of a durable handler, which is not atomic.
 func Mix(count int, choice Choice) Workload {
-	return mixes(count, choice, "", func(instance *system.Instance, operations []operation) load.Call {
+	return mixes(count, choice, "", "", func(instance *system.Instance, operations []operation) load.Call {
 		phrased := make([]string, len(operations))
 		for i, o := range operations {
 			phrased[i] = o.body()
 		}
-		return load.Call{instance.Post("/ycsb.v1.MixService/Mix", `{"operations":[`+strings.Join(phrased, ",")+`]}`)}
+		return load.Call{instance.Handler("ycsb.v1.MixService", "", "Mix", `{"operations":[`+strings.Join(phrased, ",")+`]}`)}
 	})
 }
 
 // MixOneByOne is the same work by calls of single entries.
 func MixOneByOne(count int, choice Choice) Workload {
-	return mixes(count, choice, OneByOne, func(instance *system.Instance, operations []operation) load.Call {
+	return mixes(count, choice, OneByOne, Perdure, func(instance *system.Instance, operations []operation) load.Call {
 		var call load.Call
 		for _, o := range operations {
-			call = append(call, instance.Post(o.path(), o.body()))
+			call = append(call, o.request(instance))
 		}
 		return call
 	})
 }
 
-func mixes(count int, choice Choice, suffix string, phrase func(*system.Instance, []operation) load.Call) Workload {
+func mixes(count int, choice Choice, suffix, only string, phrase func(*system.Instance, []operation) load.Call) Workload {
 	return Workload{
 		Name:   MixName(count, choice) + suffix,
-		System: Perdure, Ledger: versions, Change: field("change"),
+		System: only, Ledger: versions, Change: field("change"),
 		Calls: func(instance *system.Instance, random *rand.Rand) []load.Call {
 			keys := Keys{Count: Entries, Choice: choice, Random: random}
 			calls := make([]load.Call, drawn)
@@ -66,7 +67,7 @@ func entries(instance *system.Instance, write bool) []load.Call {
 	calls := make([]load.Call, 0, Entries)
 	for _, key := range names("e", Entries) {
 		o := operation{key: key, write: write}
-		calls = append(calls, load.Call{instance.Post(o.path(), o.body())})
+		calls = append(calls, load.Call{o.request(instance)})
 	}
 	return calls
 }
@@ -77,11 +78,12 @@ type operation struct {
 	write bool
 }
 
-func (o operation) path() string {
+func (o operation) request(instance *system.Instance) []byte {
+	handler := "Read"
 	if o.write {
-		return "/ycsb.v1.EntryService/Update"
+		handler = "Update"
 	}
-	return "/ycsb.v1.EntryService/Read"
+	return instance.Handler("ycsb.v1.EntryService", o.key, handler, o.body())
 }
 
 // body is the same as part of a mix and as request of its own.
