@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,10 +18,18 @@ import (
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
 
-// blob is so many bytes that follow from a seed.
+// blobs are made once: handlers that are crashed make them again and again.
+var blobs sync.Map
+
+// blob is so many bytes that follow from a seed. Nobody may change them.
 func blob(seed uint64, size int) []byte {
+	name := [2]uint64{seed, uint64(size)}
+	if made, ok := blobs.Load(name); ok {
+		return made.([]byte)
+	}
 	data := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{byte(seed)}).Read(data) // It does not fail.
+	blobs.Store(name, data)
 	return data
 }
 
@@ -135,5 +144,95 @@ func TestLargeResultOnDisk(t *testing.T) {
 	refused := s.admin("ExportJournal", &adminv1.ExportJournalRequest{InvocationId: flow.ID()}, &adminv1.ExportJournalResponse{})
 	if !strings.Contains(refused, "has a result of 24.0 MiB") {
 		t.Errorf("the export says %q", refused)
+	}
+}
+
+// TestRestartWithLargeResults: a restart keeps entries whose results are larger than a record. They are
+// not made again, are the same, and go with the invocation that they were copied to.
+func TestRestartWithLargeResults(t *testing.T) {
+	const size = 2<<20 + 7
+	eachLife(t, func(s *stage) {
+		var broken atomic.Bool
+		broken.Store(true)
+		name := s.on("large", func(ctx actor.Context) (string, error) {
+			large, err := actor.Run(ctx, "large", produce(1, size))
+			if err := sameBlob(large, err, 1, size); err != nil {
+				return "", err
+			}
+			number, err := actor.Run(ctx, "number", func(context.Context) (int64, error) { return int64(rand.Uint32()), nil })
+			if err == nil && broken.Load() {
+				err = actor.Errorf(actor.FailedPrecondition, "no stock")
+			}
+			return fmt.Sprint(number), err
+		})
+		old, err := s.send(s.t.Context(), s.things.Methods[keep], "k", name)
+		s.must(nil, err)
+		_, err = s.attach(old)
+		s.refused(err, actor.FailedPrecondition)
+		broken.Store(false)
+		var response adminv1.RestartInvocationResponse
+		if failed := s.admin("RestartInvocation", &adminv1.RestartInvocationRequest{InvocationId: old.ID(), From: 2}, &response); failed != "" {
+			s.t.Fatal(failed)
+		}
+		// The old one is not needed any more once the new one has begun.
+		found := s.settle(response.GetInvocationId(), "_SUCCEEDED")
+		if failed := s.admin("PurgeInvocation", &adminv1.PurgeInvocationRequest{InvocationId: old.ID()}, &adminv1.PurgeInvocationResponse{}); failed != "" {
+			s.t.Error(failed)
+		}
+		if found.GetRestartedEntries() != 2 || found.GetEntries() != 2 {
+			s.t.Error(found)
+		}
+		again := adminv1.RestartInvocationResponse{}
+		if failed := s.admin("RestartInvocation", &adminv1.RestartInvocationRequest{InvocationId: response.GetInvocationId(), From: 2}, &again); failed != "" {
+			s.t.Fatal(failed)
+		}
+		got, want := s.settle(again.GetInvocationId(), "_SUCCEEDED"), s.look(response.GetInvocationId()).GetResponse().GetJson()
+		if json := s.look(got.GetId()).GetResponse().GetJson(); json != want || json == "" {
+			s.t.Errorf("restarted twice, its handler got %s and %s", want, json)
+		}
+	})
+}
+
+// TestRestartGoesOn: a node that goes down while a journal is copied goes on copying it when it is back.
+func TestRestartGoesOn(t *testing.T) {
+	const size = 12 << 20
+	dir := t.TempDir()
+	var runs atomic.Int64
+	open := func(broken bool) *stage {
+		s := newStage(t, cluster.WithDataDir(dir), cluster.WithPartitions(1))
+		s.on("large", func(ctx actor.Context) (string, error) {
+			got, err := actor.Run(ctx, "download", func(ctx context.Context) (*wrapperspb.BytesValue, error) {
+				runs.Add(1)
+				return produce(1, size)(ctx)
+			})
+			if err == nil && broken {
+				err = actor.Errorf(actor.FailedPrecondition, "no stock")
+			}
+			return "done", sameBlob(got, err, 1, size)
+		})
+		return s
+	}
+	s := open(true)
+	old, err := s.send(t.Context(), s.things.Methods[keep], "k", "large")
+	s.must(nil, err)
+	_, err = s.attach(old)
+	s.refused(err, actor.FailedPrecondition)
+	var response adminv1.RestartInvocationResponse
+	if failed := s.admin("RestartInvocation", &adminv1.RestartInvocationRequest{InvocationId: old.ID(), From: 1}, &response); failed != "" {
+		t.Fatal(failed)
+	}
+	if status := response.GetStatus(); status != adminv1.InvocationStatus_INVOCATION_STATUS_SUSPENDED {
+		t.Errorf("with a slice of its journal it is %s", status)
+	}
+	if failed := s.admin("PurgeInvocation", &adminv1.PurgeInvocationRequest{InvocationId: old.ID()}, &adminv1.PurgeInvocationResponse{}); !strings.Contains(failed, "is being copied to "+response.GetInvocationId()) {
+		t.Errorf("the purge of what is copied says %q", failed)
+	}
+	stopNode(t, s.node)
+
+	s = open(false)
+	defer func() { stopNode(t, s.node) }()
+	renewed := actor.Attach[*mixin](s.client, response.GetInvocationId())
+	if got, err := renewed.Attach(t.Context()); got.GetRoot() != "done" || err != nil || runs.Load() != 1 {
+		t.Fatal(got, err, runs.Load())
 	}
 }

@@ -91,9 +91,10 @@ invocation stays as it is. With IDs --deployment is the same as --on; without, i
 		long: `Start a new invocation with the request of a DURABLE one that has ended.
 
 With --from N it begins with the first N entries of the journal: they are replayed and not
-done again. All of them must be complete. What the old one has written to its object after
-entry N is taken back, which fails if anybody else has changed it since; what it has called
-and sent is not. Of a workflow there is one run for each key: purge it, and run it again.`,
+done again, however large they are; a long journal is copied before the new one begins, and
+the old one can't be purged before that. All entries must be complete. What the old one has
+written to its object after entry N is taken back, which fails if anybody else has changed it
+since; what it has called and sent is not. Of a workflow there is one run for each key: purge it, and run it again.`,
 	}
 	restart.one = func(ctx context.Context, id string) (adminv1.InvocationStatus, string, error) {
 		response := &adminv1.RestartInvocationResponse{}

@@ -157,6 +157,9 @@ func waitingFor(inv *adminv1.Invocation) string {
 	if len(waits) == 0 || inv.GetStatus() != adminv1.InvocationStatus_INVOCATION_STATUS_SUSPENDED {
 		return ""
 	}
+	if inv.GetAttempt() == 0 { // One that was restarted and has not begun.
+		return "its journal, which is being copied"
+	}
 	var names []string
 	for _, index := range waits[:min(len(waits), 10)] {
 		names = append(names, strconv.Itoa(int(index)))

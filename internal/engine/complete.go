@@ -61,6 +61,10 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 		e.rollBack(l, now)
 	}
 	row := l.row
+	if at, copying := e.copies[l.id]; copying {
+		l.entries = at.Next - 1
+		e.endCopy(l.id)
+	}
 	if row.Flow != nil {
 		e.taken(l)
 		if err := e.giveBack(l, true, now); err != nil {

@@ -142,6 +142,10 @@ const (
 // ScheduleMoved says, for the metrics, what became of due times of a schedule.
 type ScheduleMoved struct{ schedule.Moved }
 
+// CopyOn asks for a CopyEntries: the slice before it is durable, so that however much there is to copy
+// takes a slice of memory at a time.
+type CopyOn struct{ CopyEntries }
+
 // ArmTimer says that a timer was written for that instant.
 type ArmTimer struct{ At int64 }
 
@@ -189,6 +193,9 @@ func (*TransactionRetried) Gated() bool { return false }
 
 // Gated is true: what a crash takes back happens again.
 func (*ScheduleMoved) Gated() bool { return true }
+
+// Gated is true: it waits for the slice before.
+func (*CopyOn) Gated() bool { return true }
 
 // Gated is false: a timer that fires too early finds nothing to do.
 func (*ArmTimer) Gated() bool { return false }

@@ -22,7 +22,8 @@
 //
 // # Files
 //
-// accept, start, finish, complete, retry, suspend, cancel, operate, restart and recover are the
+// accept, start, finish, complete, retry, suspend, cancel, operate, restart (with restart_copy, for
+// what takes several records) and recover are the
 // transitions of an invocation; entry_*.go is one kind of journal entry each; message.go is
 // traffic between partitions and timer.go what fires; schedule.go is what internal/schedule needs
 // of rows and timers; flow.go is how an invocation gets its permits, and flow_limit.go how a limit
@@ -41,6 +42,7 @@ import (
 	"github.com/perdure/perdure/internal/draft"
 	"github.com/perdure/perdure/internal/inbox"
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/journal/renew"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/schedule"
 	"github.com/perdure/perdure/internal/table"
@@ -132,6 +134,8 @@ type Engine struct {
 	waiters map[invocation.ID][]Token
 	// Sequence of the newest message to each partition, once it was needed.
 	sent map[uint32]uint64
+	// copies are the invocations that are being given the entries which they were restarted with.
+	copies renew.Copying
 	// acked is the newest message that each partition has made durable, as far as this leader
 	// knows: the outbox holds nothing before it.
 	acked map[uint32]uint64
@@ -224,6 +228,7 @@ func New(config Config, view View, epoch uint64) *Engine {
 		waiters:    map[invocation.ID][]Token{},
 		sent:       map[uint32]uint64{},
 		acked:      map[uint32]uint64{},
+		copies:     renew.Copying{},
 
 		committedWord: &recordv1.Peer_Committed{Committed: &recordv1.Committed{From: config.Partition}},
 		applied:       &live{row: &recordv1.Invocation{Mode: uint32(invocation.ModeTransaction)}},

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/journal/renew"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
@@ -62,12 +63,22 @@ type Purge struct {
 }
 
 // RestartAsNew starts the invocation New, of the same object, with the request of ID, which has
-// ended, and with its journal up to the entry From.
+// ended, and with its journal up to the entry From. Survey is of that journal, made in the leadership
+// of Epoch; nil if From is 0.
 type RestartAsNew struct {
-	ID    invocation.ID
-	New   invocation.ID
-	From  uint32
-	Token Token
+	ID     invocation.ID
+	New    invocation.ID
+	From   uint32
+	Survey *renew.Survey
+	Epoch  uint64
+	Token  Token
+}
+
+// CopyEntries goes on giving an invocation the entries that it was restarted with, from where At
+// stands.
+type CopyEntries struct {
+	ID invocation.ID
+	At table.Copy
 }
 
 // Append records an entry of a running attempt.

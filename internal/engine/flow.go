@@ -5,11 +5,11 @@ import (
 	"fmt"
 
 	"github.com/cespare/xxhash/v2"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/retry"
 	"github.com/perdure/perdure/internal/table"
 )
 
@@ -218,7 +218,7 @@ func (e *Engine) discard(l *live, p *recordv1.Permit, now int64) error {
 	if limit.MaxQueue < 0 {
 		waiting = fmt.Sprintf("its limit %s lets no more begin now, and none wait", limit.Name)
 	}
-	result := exhausted(p.RetryAfterMs, "%s is refused: %s; try again in %s", l.target, waiting, lasting(p.RetryAfterMs))
+	result := exhausted(p.RetryAfterMs, "%s is refused: %s; try again in %s", l.target, waiting, retry.Lasting(p.RetryAfterMs))
 	for _, token := range append(e.accepting[l.id], e.waiters[l.id]...) {
 		e.effect(&Reply{Token: token, Result: result, Refused: true})
 	}
@@ -251,28 +251,11 @@ func (e *Engine) discard(l *live, p *recordv1.Permit, now int64) error {
 // retryInbox is the hint, in milliseconds, for one who found a key's inbox full.
 const retryInbox = 1000
 
-// exhausted is a failure with the hint when to try again, which callers of any kind of client
-// read as a google.rpc.RetryInfo.
+// exhausted is a failure with the hint when to try again.
 func exhausted(retryAfter int64, format string, args ...any) *recordv1.Result {
 	result := failure(codeResourceExhausted, format, args...)
-	var delay []byte // a google.protobuf.Duration
-	if seconds := retryAfter / 1000; seconds > 0 {
-		delay = protowire.AppendVarint(protowire.AppendTag(delay, 1, protowire.VarintType), uint64(seconds))
-	}
-	if nanos := retryAfter % 1000 * 1_000_000; nanos > 0 {
-		delay = protowire.AppendVarint(protowire.AppendTag(delay, 2, protowire.VarintType), uint64(nanos))
-	}
-	info := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), delay)
-	result.Error.Details = []*anypb.Any{{TypeUrl: "type.googleapis.com/google.rpc.RetryInfo", Value: info}}
+	result.Error.Details = []*anypb.Any{retry.Info(retryAfter)}
 	return result
-}
-
-// lasting is a duration for a message.
-func lasting(ms int64) string {
-	if ms%1000 == 0 || ms >= 10_000 {
-		return fmt.Sprintf("%d s", (ms+999)/1000)
-	}
-	return fmt.Sprintf("%d ms", ms)
 }
 
 // maxInbox is how many may wait for the key of a request's object.

@@ -8,23 +8,6 @@ import (
 	"github.com/perdure/perdure/internal/limit"
 )
 
-// LimitStatus is what a partition knows of a limit that it owns, for people to look at.
-type LimitStatus struct {
-	Name     string
-	Settings limit.Settings
-	// UntilDone: permits are kept until the invocation ends.
-	UntilDone     bool
-	Held, Waiting int
-	// Tokens of the rate that are there.
-	Tokens int64
-	// Oldest is when the one asked who waits longest, 0 if nobody does.
-	Oldest int64
-	// Shares, Holders and Queue are set for one limit only.
-	Shares  []limit.Share
-	Holders []limit.Holder
-	Queue   []limit.Ask
-}
-
 // Limits is how many limits are in use here, how many permits are held and how many wait.
 func (e *Engine) Limits() (used, held, waiting int) {
 	for _, own := range e.limits.named {
@@ -36,7 +19,7 @@ func (e *Engine) Limits() (used, held, waiting int) {
 
 // LimitStatuses are the limits in use whose names begin with prefix, those with the most waiting
 // first, at most so many.
-func (e *Engine) LimitStatuses(prefix string, waiting bool, most int, now int64) []LimitStatus {
+func (e *Engine) LimitStatuses(prefix string, waiting bool, most int, now int64) []limit.Status {
 	var found []*ownedLimit
 	for name, own := range e.limits.named {
 		if strings.HasPrefix(name, prefix) && (!waiting || own.Waiting() > 0) {
@@ -46,26 +29,26 @@ func (e *Engine) LimitStatuses(prefix string, waiting bool, most int, now int64)
 	slices.SortFunc(found, func(a, b *ownedLimit) int {
 		return cmp.Or(cmp.Compare(b.Waiting(), a.Waiting()), cmp.Compare(a.name, b.name))
 	})
-	var all []LimitStatus
+	var all []limit.Status
 	for _, own := range found[:min(len(found), most)] {
 		all = append(all, own.status(now))
 	}
 	return all
 }
 
-func (own *ownedLimit) status(now int64) LimitStatus {
+func (own *ownedLimit) status(now int64) limit.Status {
 	// Tokens moves the bucket to now, which the next event would do too.
-	return LimitStatus{
+	return limit.Status{
 		Name: own.name, Settings: own.Settings(), UntilDone: own.record.GetUntilDone(),
 		Held: own.Held(), Waiting: own.Waiting(), Tokens: own.Tokens(now), Oldest: own.Oldest(),
 	}
 }
 
 // LimitStatus is one limit with at most so many tenants, holders and waiting ones.
-func (e *Engine) LimitStatus(name string, most int, now int64) (LimitStatus, bool) {
+func (e *Engine) LimitStatus(name string, most int, now int64) (limit.Status, bool) {
 	own := e.limits.named[name]
 	if own == nil {
-		return LimitStatus{}, false
+		return limit.Status{}, false
 	}
 	s := own.status(now)
 	s.Shares, s.Holders = own.Shares(most), own.Holders(most)

@@ -123,6 +123,9 @@ func (ev *Purge) evaluate(e *Engine, now int64) error {
 		if !completed(l.row.Status) {
 			return failure(codeFailedPrecondition, "%s has not ended: cancel or kill it before it is purged", l.target), nil
 		}
+		if to, copied := e.copies.Of(l.id); copied {
+			return failure(codeFailedPrecondition, "%s is being copied to %s, which it was restarted as: purge it once that has begun, or kill that first", l.target, to), nil
+		}
 		e.delete(table.Timer{At: l.row.CompletedAt + l.row.RetentionMs, Kind: table.TimerExpire, ID: l.id}.Key())
 		if l.row.JournalRetentionMs > 0 {
 			e.delete(table.Timer{At: l.row.CompletedAt + l.row.JournalRetentionMs, Kind: table.TimerExpireJournal, ID: l.id}.Key())

@@ -24,6 +24,9 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 	if err := e.recoverTransactions(); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
+	if err := e.recoverCopies(); err != nil {
+		return nil, fmt.Errorf("recover: %w", err)
+	}
 	if err := e.recoverLimits(now); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}

@@ -2,10 +2,10 @@ package engine
 
 import (
 	"cmp"
-	"fmt"
 
 	"github.com/perdure/perdure/internal/invocation"
-	"github.com/perdure/perdure/internal/journal/pages"
+	"github.com/perdure/perdure/internal/journal"
+	"github.com/perdure/perdure/internal/journal/renew"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
@@ -36,16 +36,15 @@ func (e *Engine) restartAsNew(l *live, ev *RestartAsNew, now int64) (refused *re
 		return failure(codeFailedPrecondition, "the journal of %s is not kept any more, and with it its request: call it again", l.target), nil
 	}
 	input := request.GetInput().GetValue()
-	kept := &pages.Kept{}
+	budget := e.sliceBytes() - len(input)
 	if ev.From > 0 {
-		if kept, refused = e.keepEntries(l, ev.From, len(input)); refused != nil {
-			return refused, nil
-		}
-		if refused, err = e.rewind(l, ev.From, len(input), kept); refused != nil || err != nil {
+		rewound, refused, err := e.keepEntries(l, ev)
+		if refused != nil || err != nil {
 			return refused, err
 		}
+		budget -= rewound
 	}
-	if err := e.copyJournal(ev.New, input, kept, now); err != nil {
+	if err := e.copyJournal(l, ev, request, budget, now); err != nil {
 		return nil, err
 	}
 	return nil, e.enter(e.renewed(l, ev, input, now), true, now)
@@ -55,20 +54,24 @@ func (e *Engine) damagedJournal(l *live, err error) *recordv1.Result {
 	return failure(codeDataLoss, "%s can't be restarted, its data is damaged: %v", l.target, err)
 }
 
-// keepEntries reads the first entries of a journal, up to from.
-func (e *Engine) keepEntries(l *live, from uint32, bytes int) (kept *pages.Kept, refused *recordv1.Result) {
-	kept, err := pages.Keep(&e.draft, l.id, l.row.JournalStart, from, e.config.MaxWriteBytes-bytes, e.config.MaxWrites/2)
-	switch err := err.(type) {
-	case nil:
-		return kept, nil
-	case *pages.KeepError:
-		if err.TooMany {
-			return nil, failure(codeResourceExhausted, "the entries up to %d are more than the %d bytes or the %d entries that a restart copies: keep fewer, or none",
-				from, e.config.MaxWriteBytes, e.config.MaxWrites/2)
-		}
-		return nil, failure(codeInvalidArgument, "%s can't be restarted from there: %v", l.target, err)
+// keepEntries refuses to keep the entries of an invocation that can't be kept, and takes back what it
+// wrote behind them, which are so many bytes.
+func (e *Engine) keepEntries(l *live, ev *RestartAsNew) (rewound int, refused *recordv1.Result, err error) {
+	found := ev.Survey
+	if found == nil || ev.Epoch != e.epoch || found.CreatedAt != l.row.CreatedAt || found.CompletedAt != l.row.CompletedAt {
+		return 0, failure(codeUnavailable, "%s changed while its journal was looked at: try again", l.target), nil
 	}
-	return nil, e.damagedJournal(l, err)
+	switch refusal := found.Refused.(type) {
+	case nil:
+		return e.rewind(l, ev.From, found.Writes)
+	case *renew.Refusal:
+		code := uint32(codeInvalidArgument)
+		if refusal.TooLarge {
+			code = codeResourceExhausted
+		}
+		return 0, failure(code, "%s can't be restarted from entry %d: %v", l.target, ev.From, refusal), nil
+	}
+	return 0, e.damagedJournal(l, found.Refused), nil
 }
 
 // renewed is the new invocation, with what its .proto said when the old one was accepted.
@@ -97,77 +100,28 @@ func (e *Engine) renewed(old *live, ev *RestartAsNew, input []byte, now int64) *
 	return l
 }
 
-// copyJournal gives the new invocation its request and the entries it keeps.
-func (e *Engine) copyJournal(to invocation.ID, input []byte, kept *pages.Kept, now int64) error {
-	request := &recordv1.Entry{At: now, Entry: &recordv1.Entry_Input{Input: &recordv1.Input{Value: input}}}
-	if err := e.putMessage(table.Journal(to, kept.Start), request); err != nil {
-		return err
-	}
-	for i, entry := range kept.Entries {
-		index := kept.Start + uint32(i) + 1
-		if err := e.putMessage(table.Journal(to, index), entry); err != nil {
-			return err
-		}
-		c := kept.Completions[index]
-		if sleep := entry.GetSleep(); sleep != nil && c == nil {
-			e.armTimer(table.Timer{At: sleep.Until, Kind: table.TimerSleep, ID: to, Entry: index})
-		}
-		if c != nil {
-			if err := e.putMessage(table.Completion(to, index), c); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // rewind takes the object back to where it was after entry from: what the handler makes of the
 // entries that it keeps depends on it. That can be done if nobody else has written since.
-func (e *Engine) rewind(l *live, from uint32, input int, kept *pages.Kept) (refused *recordv1.Result, err error) {
-	if l.row.JournalWrites == pages.WritesOf(false) {
-		return nil, nil
-	}
-	writes, bytes, err := kept.Rewind(&e.draft, l.id)
-	switch err := err.(type) {
-	case nil:
-	case *pages.KeepError:
-		return failure(codeResourceExhausted, "what %s wrote to its object behind entry %d is taken back, and there are %v: keep more entries, or none", l.target, from, err), nil
-	default:
-		return e.damagedJournal(l, err), nil
-	}
+func (e *Engine) rewind(l *live, from uint32, writes []journal.Write) (bytes int, refused *recordv1.Result, err error) {
 	if len(writes) == 0 {
-		return nil, nil
-	}
-	rows := len(writes) + len(kept.Entries)
-	if bytes += input + kept.Bytes; bytes > e.config.MaxWriteBytes || 2*rows > e.config.MaxWrites {
-		return failure(codeResourceExhausted, "to take back what %s wrote to its object behind entry %d, %d rows of %d bytes are written together with the entries, more than the %d rows or %d bytes that fit: restart from the beginning",
-			l.target, from, rows, bytes, e.config.MaxWrites/2, e.config.MaxWriteBytes), nil
+		return 0, nil, nil
 	}
 	o := l.target.Object()
 	if len(e.locks.Holders(o)) > 0 {
-		return failure(codeFailedPrecondition, "%s is busy: a restart that keeps entries takes its state back to where it was then, which must not be while another handler runs. Try again, or restart from the beginning", o), nil
+		return 0, failure(codeFailedPrecondition, "%s is busy: a restart that keeps entries takes its state back to where it was then, which must not be while another handler runs. Try again, or restart from the beginning", o), nil
+	}
+	if changed, err := renew.Changed(&e.draft, o, writes); changed != "" || err != nil {
+		return 0, failure(codeFailedPrecondition, "%s has changed since: %s is not what this invocation left, so it can't go on from entry %d. Restart from the beginning", o, changed, from), err
 	}
 	for _, w := range writes {
-		key, what := table.State(o), "its state"
-		if w.Table != "" {
-			key, what = table.Row(o, w.Table, w.Key), fmt.Sprintf("row %q of its table %s", w.Key, w.Table)
-		}
-		value, has, err := e.get(key)
-		if err != nil {
-			return nil, err
-		}
-		if !w.IsLeft(value, has) {
-			return failure(codeFailedPrecondition, "%s has changed since: %s is not what this invocation left, so it can't go on from entry %d. Restart from the beginning", o, what, from), nil
-		}
-	}
-	for _, w := range writes {
+		bytes += len(w.Then)
 		if w.Table == "" {
 			e.setState(l, &recordv1.SetState{Value: w.Then, Clear: !w.HasThen})
 			continue
 		}
 		if err := e.putRow(l, &recordv1.TablePut{Table: w.Table, Key: w.Key, Value: w.Then, Delete: !w.HasThen}); err != nil {
-			return nil, err
+			return 0, nil, err
 		}
 	}
-	return nil, nil
+	return bytes, nil, nil
 }

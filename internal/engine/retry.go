@@ -3,15 +3,8 @@ package engine
 import (
 	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/retry"
 	"github.com/perdure/perdure/internal/table"
-)
-
-// What a handler without a retry policy gets: half a minute of quick tries, then one a minute.
-const (
-	defaultInitialInterval = 100
-	defaultMaxInterval     = 60_000
-	defaultFactor          = 2
-	defaultMaxAttempts     = 30
 )
 
 func (ev *Fail) evaluate(e *Engine, now int64) error {
@@ -72,7 +65,7 @@ func (e *Engine) note(l *live, failed *recordv1.Failure) {
 func (e *Engine) backOff(l *live, cause *recordv1.Error, retryAfter, now int64) error {
 	l.row.Failures++
 	l.row.LastFailure = cause
-	policy := resolve(l.row.Retry)
+	policy := retry.Resolve(l.row.Retry)
 	if l.row.Failures >= policy.MaxAttempts {
 		if policy.PauseOnExhausted {
 			return e.park(l)
@@ -82,41 +75,10 @@ func (e *Engine) backOff(l *live, cause *recordv1.Error, retryAfter, now int64) 
 	}
 	wait := retryAfter
 	if wait <= 0 {
-		wait = interval(policy, l.row.Failures)
+		wait = retry.Interval(policy, l.row.Failures)
 	}
 	l.row.Status = recordv1.Status_STATUS_BACKING_OFF
 	l.row.RetryAt, l.row.Entries = now+wait, l.entries-min(l.row.JournalStart, l.entries)
 	e.armTimer(table.Timer{At: l.row.RetryAt, Kind: table.TimerRetry, ID: l.id})
 	return e.store(l)
-}
-
-func resolve(p *recordv1.RetryPolicy) *recordv1.RetryPolicy {
-	resolved := &recordv1.RetryPolicy{
-		InitialIntervalMs: p.GetInitialIntervalMs(), MaxIntervalMs: p.GetMaxIntervalMs(),
-		Factor: p.GetFactor(), MaxAttempts: p.GetMaxAttempts(), PauseOnExhausted: p.GetPauseOnExhausted(),
-	}
-	if resolved.InitialIntervalMs <= 0 {
-		resolved.InitialIntervalMs = defaultInitialInterval
-	}
-	if resolved.MaxIntervalMs <= 0 {
-		resolved.MaxIntervalMs = max(defaultMaxInterval, resolved.InitialIntervalMs)
-	}
-	if resolved.Factor < 1 {
-		resolved.Factor = defaultFactor
-	}
-	if resolved.MaxAttempts == 0 {
-		resolved.MaxAttempts = defaultMaxAttempts
-	}
-	return resolved
-}
-
-func interval(p *recordv1.RetryPolicy, failures uint32) int64 {
-	wait := float64(p.InitialIntervalMs)
-	for range failures - 1 {
-		wait *= p.Factor
-		if wait >= float64(p.MaxIntervalMs) {
-			return p.MaxIntervalMs
-		}
-	}
-	return int64(wait)
 }

@@ -200,7 +200,16 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 	case "purge":
 		return &Purge{ID: id, Token: token}
 	case "restart-as-new":
-		return &RestartAsNew{ID: id, New: s.id(a["new"]), From: uint32(a.number("from")), Token: token}
+		at := s.whereabouts(id)
+		ev := surveyed(s.engine(at), mapView(s.rows[at]), id, uint32(a.number("from")))
+		ev.New, ev.Token = s.id(a["new"]), token
+		if a["epoch"] != "" {
+			ev.Epoch = uint64(a.number("epoch"))
+		}
+		return ev
+	case "copy":
+		at, _ := table.ParseCopy(s.rows[s.whereabouts(id)][string(table.CopyKey(id))])
+		return &CopyEntries{ID: id, At: at}
 	case "append":
 		return &Append{ID: id, Attempt: attempt, Index: uint32(a.number("index")), Entry: s.entry(t, a)}
 	case "run-done":
@@ -453,6 +462,8 @@ func (s *script) effect(effect Effect) string {
 		return "refusal by " + e.Limit
 	case *ScheduleMoved:
 		return fmt.Sprintf("schedule: %d fired, late by %d ms, %d skipped, %d missed", e.Fired, e.Late, e.Skipped, e.Missed)
+	case *CopyOn:
+		return fmt.Sprintf("copy on to %s from entry %d, part %d", s.names[e.ID], e.At.Next, e.At.Part)
 	case *TransactionRetried:
 		return fmt.Sprintf("transaction retried, reason %d", e.Reason)
 	}
@@ -520,6 +531,9 @@ func (s *script) value(key, value []byte) string {
 		row := &recordv1.SignalInbox{}
 		_ = proto.Unmarshal(value, row)
 		return fmt.Sprintf("%d signals of %d bytes until %d", row.Count, row.Bytes, row.KeepUntil)
+	case 'e':
+		at, _ := table.ParseCopy(value)
+		return fmt.Sprintf("of %s up to %d, next %d, part %d", s.names[at.Source], at.Through, at.Next, at.Part)
 	case 'h', 'z':
 		return scheduleValue(key, value)
 	case 'x', 'y':

@@ -9,6 +9,9 @@ import (
 // start begins the next attempt of an invocation that holds its key, if it needs one.
 func (e *Engine) start(l *live, now int64) error {
 	e.changed = true
+	if _, copying := e.copies[l.id]; copying {
+		return e.awaitCopy(l)
+	}
 	if l.row.Flow != nil && l.call == nil {
 		if ok, err := e.admit(l, now); !ok || err != nil {
 			return err

@@ -30,6 +30,13 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 		}
 		return e.completion(timer.ID, &recordv1.Completion{Entry: timer.Entry, Result: &recordv1.Result{}, At: now}, now)
 	}
+	if timer.Kind == table.TimerExpire || timer.Kind == table.TimerExpireJournal {
+		if _, copied := e.copies.Of(timer.ID); copied { // What it was restarted as still needs it.
+			timer.At = now + 60_000
+			e.armTimer(timer)
+			return nil
+		}
+	}
 	l, err := e.loadLive(timer.ID)
 	if err != nil || l == nil {
 		return err
@@ -60,7 +67,7 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 		}
 	case table.TimerExpire:
 		e.out.Lazy = true
-		if completed(l.row.Status) {
+		if completed(l.row.Status) && (l.row.Purging || l.row.CompletedAt+l.row.RetentionMs <= now) {
 			next, err := e.purge(l, timer.Entry)
 			if err != nil || next == 0 {
 				return err

@@ -9,32 +9,6 @@ import (
 	"github.com/perdure/perdure/internal/transaction"
 )
 
-// TransactionStatus is what a partition knows of a transaction, for people to look at.
-type TransactionStatus struct {
-	ID          transaction.ID
-	Coordinator bool
-	Phase       transaction.Phase
-	// Target of the root; the coordinator's.
-	Target invocation.Target
-	// At is when the root was accepted, Since when the phase began, in milliseconds since 1970.
-	At    int64
-	Since int64
-	Try   uint32
-	// Members are the partitions that were called, or that still have to hear of the decision.
-	Members []uint32
-	Held    []LockStatus
-	Waiting []LockStatus
-	Reason  string
-}
-
-// LockStatus is a key that a transaction holds or waits for.
-type LockStatus struct {
-	Object invocation.Object
-	Shared bool
-	// By names those who hold it.
-	By []string
-}
-
 // Underway is how many transactions over several objects are coordinated here, and how many
 // this partition has promised to commit and not heard of yet.
 func (e *Engine) Underway() (coordinated, prepared int) {
@@ -48,11 +22,11 @@ func (e *Engine) Underway() (coordinated, prepared int) {
 
 // Transactions is what the leader knows of transactions over several objects: those under way,
 // and those of which somebody has to hear yet.
-func (e *Engine) Transactions() []TransactionStatus {
-	var all []TransactionStatus
+func (e *Engine) Transactions() []transaction.Status {
+	var all []transaction.Status
 	for _, l := range e.sortedRoots() {
 		c := l.root
-		s := TransactionStatus{
+		s := transaction.Status{
 			ID: c.ID, Coordinator: true, Phase: c.Phase, Target: l.target, At: c.Age.At, Since: c.Since, Try: max(l.row.Attempt, 1), Members: c.Members(),
 		}
 		switch {
@@ -72,14 +46,14 @@ func (e *Engine) Transactions() []TransactionStatus {
 		all = append(all, s)
 	}
 	for id, d := range e.decisions {
-		s := TransactionStatus{ID: id, Coordinator: true, Phase: transaction.Committed, At: d.at, Since: d.at, Reason: "waits until its participants have written their part"}
+		s := transaction.Status{ID: id, Coordinator: true, Phase: transaction.Committed, At: d.at, Since: d.at, Reason: "waits until its participants have written their part"}
 		s.Members = slices.Clone(d.waiting)
 		all = append(all, s)
 	}
 	for _, b := range e.sortedBranches() {
-		s := TransactionStatus{ID: b.ID, Phase: b.Phase, At: b.Age.At, Since: b.Since}
+		s := transaction.Status{ID: b.ID, Phase: b.Phase, At: b.Age.At, Since: b.Since}
 		for _, hold := range b.Holds {
-			lock := LockStatus{Object: hold.Request.Object, Shared: hold.Request.Shared}
+			lock := transaction.LockStatus{Object: hold.Request.Object, Shared: hold.Request.Shared}
 			switch {
 			case hold.Request.Held() || hold.Request.Object.Key == "":
 				s.Held = append(s.Held, lock)

@@ -1,7 +1,7 @@
 package journal
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"fmt"
 
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
@@ -18,29 +18,15 @@ func Completes(entry *recordv1.Entry) bool {
 	return true
 }
 
-// Keep says why the first entries of a journal, up to from, cannot begin the journal of another
-// invocation; nil if they can. The first entry has the index start+1.
-func Keep(start uint32, journal []*recordv1.Entry, completions map[uint32]*recordv1.Completion, from uint32) error {
-	switch last := start + uint32(len(journal)); {
-	case from == 0:
-		return nil
-	case from <= start:
-		return fmt.Errorf("entry %d is of a run before it continued as new: its journal begins after entry %d", from, start)
-	case from > last:
-		return fmt.Errorf("entry %d is behind the end of its journal, which is %d", from, last)
-	}
-	for i, entry := range journal[:from-start] {
-		index := start + uint32(i) + 1
-		switch wait := entry.GetWait(); {
-		case entry.GetSleep() != nil: // Its timer is set again.
-		case Completes(entry) && completions[index] == nil:
-			return fmt.Errorf("entry %d (%s) has no result, which a replay would need: keep the entries before it, up to %d", index, Describe(entry), index-1)
-		case completions[index].GetParts() != nil:
-			return fmt.Errorf("entry %d (%s) has a result of %d bytes, which is larger than a record and is not copied: keep the entries before it, up to %d",
-				index, Describe(entry), completions[index].GetParts().GetBytes(), index-1)
-		case wait.GetOutcome() == recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED || wait.GetCancelHeard():
-			return fmt.Errorf("with entry %d its handler heard that it was cancelled, and would again: keep the entries before it, up to %d", index, index-1)
-		}
+// Keep says why an entry cannot be in the journal that another invocation begins with; nil if it
+// can. has: it has its result.
+func Keep(index uint32, entry *recordv1.Entry, has bool) error {
+	switch wait := entry.GetWait(); {
+	case entry.GetSleep() != nil: // Its timer is set again.
+	case Completes(entry) && !has:
+		return fmt.Errorf("entry %d (%s) has no result, which a replay would need: keep the entries before it, up to %d", index, Describe(entry), index-1)
+	case wait.GetOutcome() == recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED || wait.GetCancelHeard():
+		return fmt.Errorf("with entry %d its handler heard that it was cancelled, and would again: keep the entries before it, up to %d", index, index-1)
 	}
 	return nil
 }
@@ -50,16 +36,17 @@ func Keep(start uint32, journal []*recordv1.Entry, completions map[uint32]*recor
 type Write struct {
 	// Table and Key are those of a row; Table is empty for the state.
 	Table, Key string
-	// Left is the value that the journal left behind.
-	Left    []byte
-	HasLeft bool
+	// left is the hash of the value that the journal left behind: values of all rows together may be
+	// more than memory holds.
+	left    [sha256.Size]byte
+	hasLeft bool
 	// Then is the value after the entry.
 	Then    []byte
 	HasThen bool
 }
 
-// Rewind finds what a journal has written, as it was after its entry from. It holds a value or two of
-// each row that was written, and no entry.
+// Rewind finds what a journal has written, as it was after its entry from. It holds a value of each
+// row that was written, and no entry.
 type Rewind struct {
 	from   uint32
 	writes []Write
@@ -91,18 +78,20 @@ func (r *Rewind) note(of rowName, index uint32, value []byte, has bool, previous
 		r.bytes += len(of.table) + len(of.key) + len(previous)
 	}
 	w := &r.writes[at]
-	w.Left, w.HasLeft = value, has
+	w.left, w.hasLeft = sha256.Sum256(value), has
 	if index <= r.from {
 		r.bytes += len(value) - len(w.Then)
 		w.Then, w.HasThen = value, has
 	}
 }
 
-// Writes is what it comes to, in the order of the first writes, and the bytes of all Then with the
-// names of their rows.
-func (r *Rewind) Writes() (writes []Write, bytes int) { return r.writes, r.bytes }
+// Writes is what it comes to, in the order of the first writes.
+func (r *Rewind) Writes() []Write { return r.writes }
+
+// Size is how many Writes there are, and the bytes of all Then with the names of their rows.
+func (r *Rewind) Size() (writes, bytes int) { return len(r.writes), r.bytes }
 
 // IsLeft reports whether a value is what the journal left behind.
 func (w Write) IsLeft(value []byte, has bool) bool {
-	return has == w.HasLeft && (!has || bytes.Equal(value, w.Left))
+	return has == w.hasLeft && (!has || sha256.Sum256(value) == w.left)
 }

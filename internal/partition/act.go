@@ -71,6 +71,8 @@ func (p *Partition) act(l *leadership, effect engine.Effect) {
 		for _, late := range e.Late {
 			p.meter.ScheduleFired(time.Duration(late) * time.Millisecond)
 		}
+	case *engine.CopyOn:
+		p.postEvent(&e.CopyEntries)
 	case *engine.ArmTimer:
 		l.nextTimer, l.timerFloor = min(l.nextTimer, e.At), min(l.timerFloor, e.At)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/journal/renew"
 	"github.com/perdure/perdure/internal/routing"
 )
 
@@ -37,14 +38,26 @@ func (r *Router) Purge(ctx context.Context, id invocation.ID) error {
 
 // RestartAsNew implements routing.Router.
 func (r *Router) RestartAsNew(ctx context.Context, id invocation.ID, from uint32, requestID string) (invocation.ID, error) {
-	renewed := renewedID(id, requestID)
+	restart := engine.RestartAsNew{ID: id, New: renewedID(id, requestID), From: from}
+	// The journal may be long: it is not the partition's goroutine that looks at it. If there is no
+	// leader here, or another one by then, the restart is refused below.
+	if l := r.of(id).leading.Load(); l != nil && from > 0 {
+		most := renew.Bounds{Bytes: r.config.MaxEntryBytes, Writes: r.config.MaxEntryWrites}
+		survey, err := renew.Of(l.view, id, from, most, ctx.Err)
+		if err != nil {
+			return invocation.ID{}, err
+		}
+		restart.Survey, restart.Epoch = survey, l.epoch
+	}
 	err := r.operate(ctx, id, func(token engine.Token) engine.Event {
-		return &engine.RestartAsNew{ID: id, New: renewed, From: from, Token: token}
+		asked := restart
+		asked.Token = token
+		return &asked
 	})
 	if err != nil {
 		return invocation.ID{}, err
 	}
-	return renewed, nil
+	return restart.New, nil
 }
 
 // renewedID is an id in the same object's partition: the same for the same request, or one that

@@ -16,6 +16,7 @@ var tableNames = map[byte]string{
 	tableLimit: "limit", tableWait: "wait",
 	tableTries:    "tries",
 	tableInbox:    "inbox",
+	tableCopy:     "copy",
 	tablePart:     "part of completion",
 	tablePrepared: "promise of transaction",
 	tableDecision: "decision of transaction",
@@ -60,7 +61,7 @@ func Describe(key []byte) string {
 		if len(rest) == 24 {
 			return fmt.Sprintf("%s %x", name, rest)
 		}
-	case tableActive, tableInbox, tableInvocation, tableJournal, tableCompletion, tableTries, tablePart:
+	case tableActive, tableCopy, tableInbox, tableInvocation, tableJournal, tableCompletion, tableTries, tablePart:
 		if id, err := ParseID(key[:min(len(key), 1+24)]); err == nil {
 			parts, rest = append(parts, id.String()), rest[24:]
 		}

@@ -64,6 +64,8 @@ func TestKeysAreFrozen(t *testing.T) {
 		{"tries", Tries(id, 5)},
 		{"part of completion", Part(id, 5, 1<<20)},
 		{"inbox", Inbox(id)},
+		{"copy", CopyKey(id)},
+		{"value of copy", Copy{Source: id, Through: 1 << 20, Next: 300, Part: 5}.Append(nil)},
 		{"timer inbox", Timer{At: 1, Kind: TimerInbox, ID: id}.Key()},
 	}
 	var got strings.Builder

@@ -22,7 +22,7 @@ func FuzzParse(f *testing.F) {
 		{tableRow, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, bytes.Repeat([]byte{tableChunk}, 100),
 		Active{Status: recordv1.Status_STATUS_QUEUED, Object: object, InboxSequence: 1 << 50}.Append(nil),
 		{1, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, AppendNumber(nil, 1<<63),
-		Limit("a.v1.S/x=y"), Permit("a.v1.S/x=y", id), Wait("a.v1.S/x=y", 101, 7, 1<<40),
+		Limit("a.v1.S/x=y"), Permit("a.v1.S/x=y", id), Wait("a.v1.S/x=y", 101, 7, 1<<40), Copy{Source: id, Through: 1 << 30, Next: 5}.Append(nil),
 	} {
 		f.Add(key)
 	}
@@ -80,6 +80,11 @@ func FuzzParse(f *testing.F) {
 		if active, err := ParseActive(data); err == nil {
 			if again, err := ParseActive(active.Append(nil)); err != nil || again != active {
 				t.Errorf("ParseActive of %x is %+v, made again %+v, %v", data, active, again, err)
+			}
+		}
+		if c, err := ParseCopy(data); err == nil {
+			if again, err := ParseCopy(c.Append(nil)); err != nil || again != c {
+				t.Errorf("ParseCopy of %x is %+v, made again %+v, %v", data, c, again, err)
 			}
 		}
 		if n, err := ParseNumber(data); err == nil {

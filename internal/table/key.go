@@ -19,6 +19,7 @@ const (
 	tableInbox      = 'b' // id of an object's signals → recordv1.SignalInbox: how many nobody has received
 	tableCompletion = 'c' // id, entry → recordv1.Completion
 	tableDelivered  = 'd' // source partition → sequence of the last message taken from it
+	tableCopy       = 'e' // id → Copy: how much it has of the journal that it was restarted with
 	tableSignal     = 'g' // object, name, sequence → request of a SIGNAL not yet received
 	tableSchedule   = 'h' // name → recordv1.Schedule
 	tableInvocation = 'i' // id → recordv1.Invocation
@@ -107,7 +108,7 @@ func ActiveKey(id invocation.ID) []byte { return byID(tableActive, id, 0) }
 // ActiveAll is the range of all Active keys.
 func ActiveAll() (lower, upper []byte) { return []byte{tableActive}, []byte{tableActive + 1} }
 
-// ParseID returns the id of an Invocation or Active key.
+// ParseID returns the id of an Invocation, Active or Copy key.
 func ParseID(key []byte) (invocation.ID, error) {
 	if len(key) != 1+invocation.IDBytes {
 		return invocation.ID{}, ErrMalformedKey

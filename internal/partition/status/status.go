@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/limit"
 	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/transaction"
 )
 
 // Transactions are what a partition's engine knows of transactions. They belong to the caller.
@@ -17,7 +19,7 @@ func Transactions(partition uint32, e *engine.Engine) []routing.Transaction {
 	return all
 }
 
-func transactionOf(partition uint32, status engine.TransactionStatus) routing.Transaction {
+func transactionOf(partition uint32, status transaction.Status) routing.Transaction {
 	return routing.Transaction{
 		Root: status.ID.Root, Sequence: status.ID.Sequence, Partition: partition, Coordinator: status.Coordinator,
 		// The numbers are the same, which a test makes sure of.
@@ -27,7 +29,7 @@ func transactionOf(partition uint32, status engine.TransactionStatus) routing.Tr
 	}
 }
 
-func transactionLocks(locks []engine.LockStatus) []routing.TransactionLock {
+func transactionLocks(locks []transaction.LockStatus) []routing.TransactionLock {
 	var all []routing.TransactionLock
 	for _, lock := range locks {
 		all = append(all, routing.TransactionLock{Object: lock.Object, Shared: lock.Shared, By: lock.By})
@@ -44,14 +46,14 @@ func Limits(partition uint32, e *engine.Engine, query routing.LimitQuery) []rout
 	return all
 }
 
-func statusesOf(e *engine.Engine, query routing.LimitQuery) []engine.LimitStatus {
+func statusesOf(e *engine.Engine, query routing.LimitQuery) []limit.Status {
 	now := time.Now().UnixMilli()
 	if query.Name != "" {
 		status, ok := e.LimitStatus(query.Name, routing.MaxLimitMembers, now)
 		if !ok {
 			return nil
 		}
-		return []engine.LimitStatus{status}
+		return []limit.Status{status}
 	}
 	prefix := ""
 	if query.Service != "" {
@@ -60,7 +62,7 @@ func statusesOf(e *engine.Engine, query routing.LimitQuery) []engine.LimitStatus
 	return e.LimitStatuses(prefix, query.Waiting, routing.MaxPage, now)
 }
 
-func limitOf(partition uint32, status engine.LimitStatus) routing.Limit {
+func limitOf(partition uint32, status limit.Status) routing.Limit {
 	settings := status.Settings
 	out := routing.Limit{
 		Name: status.Name, Partition: partition, Concurrency: settings.Concurrency, UntilDone: status.UntilDone, MaxQueue: settings.MaxQueue,
