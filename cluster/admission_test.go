@@ -2,11 +2,13 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/perdure/perdure/cluster/registry"
 	"github.com/perdure/perdure/cluster/transport"
 )
 
@@ -47,7 +49,7 @@ func TestTooOld(t *testing.T) {
 			case <-time.After(10 * time.Second):
 				t.Fatal("the node goes on")
 			}
-			for _, want := range []string{"too old for its cluster", "feature level 1", "level 9", "start it with the version that the other nodes have", "v9.9.9"} {
+			for _, want := range []string{"too old for its cluster", fmt.Sprint("feature level ", registry.FeatureLevel), "level 9", "start it with the version that the other nodes have", "v9.9.9"} {
 				if !strings.Contains(old.failure().Error(), want) {
 					t.Errorf("%q does not say %q", old.failure(), want)
 				}

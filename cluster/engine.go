@@ -199,8 +199,9 @@ func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) e
 	}
 	peers := peer.Config{Node: at.identity.raftID, Partitions: at.identity.Partitions}
 	var changed func()
+	var level func() uint32
 	if e.peers != nil {
-		peers.Network, changed = requests{e.peers}, e.peers.ledChanged
+		peers.Network, changed, level = requests{e.peers}, e.peers.ledChanged, e.peers.writtenLevel
 		e.groups[0] = e.host.Attach(0, e.peers.registry)
 		if err := e.peers.registry.Attach(e.groups[0]); err != nil {
 			return err
@@ -211,7 +212,7 @@ func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) e
 			Invoker: e.runner, Logger: config.Logger, Partitions: at.identity.Partitions, Node: at.identity.raftID, Elsewhere: elsewhere,
 			TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
 			Deployment: config.Deployment, CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes, MaxEntryWrites: e.maxEntryWrites(),
-			Tracer: tracer, Instruments: e.meters, HoldSchedules: true,
+			Tracer: tracer, Instruments: e.meters, HoldSchedules: true, WrittenLevel: level,
 		}, func(id uint32, p *partition.Partition) partition.Group {
 			listener := &led{Listener: p, changed: changed}
 			e.led = append(e.led, listener)

@@ -166,7 +166,7 @@ func TestDescribe(t *testing.T) {
 		w.mu.Unlock()
 		pass(10 * time.Second)
 		cluster := w.describeNow(t)
-		if cluster.ClusterId != "c" || cluster.PartitionCount != 2 || cluster.ReplicationFactor != 3 || cluster.FeatureLevel != 1 ||
+		if cluster.ClusterId != "c" || cluster.PartitionCount != 2 || cluster.ReplicationFactor != 3 || cluster.FeatureLevel != registry.FeatureLevel ||
 			cluster.Leader != "0000000000000001" || cluster.Problem != "" || cluster.FoundedAt == nil || cluster.AskedAt == nil {
 			t.Errorf("%v", cluster)
 		}

@@ -6,4 +6,5 @@ package registry
 // included.
 //
 //	1  all records up to the first version with several nodes
-const FeatureLevel = 1
+//	2  rules for limits: rows of the rule book, and messages that tell partitions of it
+const FeatureLevel = 2

@@ -3,4 +3,4 @@
 package registry
 
 // FeatureLevel is one more in the build that stands for the version to come: see package chaos.
-const FeatureLevel = 2
+const FeatureLevel = 3

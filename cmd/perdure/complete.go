@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
@@ -34,6 +35,18 @@ func completeContext(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 		ctx = context.Background()
 	}
 	return context.WithTimeout(ctx, completeTimeout)
+}
+
+// completeBy calls an rpc of AdminService for proposals; without an answer there are none.
+func (c *cli) completeBy(cmd *cobra.Command, rpc string, request, response proto.Message) {
+	if c.checkGlobals() != nil {
+		return
+	}
+	ctx, cancel := completeContext(cmd)
+	defer cancel()
+	if err := c.admin(ctx, rpc, request, response); err != nil {
+		cobra.CompDebugln(err.Error(), false)
+	}
 }
 
 // completeHandlers proposes SERVICE/METHOD.

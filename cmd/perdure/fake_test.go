@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -20,6 +22,7 @@ import (
 	"github.com/perdure/perdure/internal/admin"
 	"github.com/perdure/perdure/internal/deployment"
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/limit/rule"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/routing/routingtest"
@@ -70,7 +73,13 @@ func deploymentsOf(current []*actor.ServiceDesc) (*deployment.Catalog, error) {
 }
 
 // shopRouter has one order under way, one that failed, and one that waits to be tried again.
-type shopRouter struct{ routingtest.Fake }
+type shopRouter struct {
+	routingtest.Fake
+	rules struct {
+		sync.Mutex
+		book rule.Book
+	}
+}
 
 func id(n byte) invocation.ID { return invocation.NewID(uint64(n), [16]byte{n}) }
 
@@ -269,10 +278,18 @@ func (r *shopRouter) Transactions(context.Context) ([]routing.Transaction, error
 func (*shopRouter) Limits(_ context.Context, query routing.LimitQuery) ([]routing.Limit, error) {
 	at := func(milliseconds int64) time.Time { return time.UnixMilli(noon + milliseconds) }
 	workers := routing.Limit{
-		Name: bank.AccountServiceName + "/workers", Partition: 2, Concurrency: 2, RateCount: 10, RateBurst: 5, RatePer: time.Second, MaxQueue: 100,
-		Held: 2, Waiting: 3, Tokens: 4, Oldest: at(-61_000),
+		Name: bank.AccountServiceName + "/workers", Partition: 2,
+		LimitSettings: routing.LimitSettings{Concurrency: 2, RateCount: 10, RateBurst: 5, RatePer: time.Second, MaxQueue: 100},
+		Held:          2, Waiting: 3, Tokens: 4, Oldest: at(-61_000),
 	}
-	all := []routing.Limit{workers, {Name: shop.OrderServiceName + "/Run/customer=carla\x1b[31m", Partition: 1, Concurrency: 1, UntilDone: true, MaxQueue: -1, Held: 1}}
+	all := []routing.Limit{workers, {Name: shop.OrderServiceName + "/Run/customer=carla\x1b[31m", Partition: 1, LimitSettings: routing.LimitSettings{Concurrency: 1, MaxQueue: -1}, UntilDone: true, Held: 1}}
+	ruled := routing.Limit{
+		Name: "ruled.v1.Service/some", Partition: 1, Rule: "ruled.v1.Service/some", Held: 2,
+		LimitSettings: routing.LimitSettings{Concurrency: -1, RateCount: 1, RateBurst: 1, RatePer: time.Minute}, Declared: routing.LimitSettings{Concurrency: 3},
+	}
+	if strings.HasPrefix(ruled.Name, cmp.Or(query.Service, query.Name, "-")) {
+		return []routing.Limit{ruled}, nil
+	}
 	if query.Name == workers.Name {
 		workers.Tenants = []routing.LimitTenant{{Tenant: "team a", Held: 1, Waiting: 2}, {Held: 1, Waiting: 1}}
 		workers.Holders = []routing.LimitMember{{ID: id(1), Tenant: "team a", Since: at(-3000)}, {ID: id(2), Since: at(-2000)}}
@@ -282,6 +299,26 @@ func (*shopRouter) Limits(_ context.Context, query routing.LimitQuery) ([]routin
 	return slices.DeleteFunc(all, func(l routing.Limit) bool {
 		return query.Name != "" || query.Waiting && l.Waiting == 0 || query.Service != "" && !strings.HasPrefix(l.Name, query.Service+"/")
 	}), nil
+}
+
+// ChangeRules implements routing.Router, for one partition.
+func (r *shopRouter) ChangeRules(_ context.Context, asked *recordv1.Rules) (*recordv1.RulesReply, error) {
+	r.rules.Lock()
+	defer r.rules.Unlock()
+	change, err := r.rules.book.Change(asked, 1, noon-90_000)
+	if err != nil {
+		return nil, routing.Errorf(routing.CodeInvalidArgument, "%v", err)
+	}
+	return &recordv1.RulesReply{}, r.rules.book.Take(change)
+}
+
+// RulesPage implements routing.Router.
+func (r *shopRouter) RulesPage(_ context.Context, query routing.RuleQuery) (*recordv1.RulesReply, error) {
+	r.rules.Lock()
+	defer r.rules.Unlock()
+	reply := &recordv1.RulesReply{}
+	reply.Rules, reply.More = r.rules.book.Page(query.Prefix, query.After, query.Limit)
+	return reply, nil
 }
 
 // Call implements routing.Router.

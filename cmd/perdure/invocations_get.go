@@ -246,3 +246,18 @@ func outcome(entry *adminv1.JournalEntry, ended bool) string {
 	}
 	return strings.ToLower(fmt.Sprint(entry.GetOutcome()))
 }
+
+// waitsForLimit is empty for an invocation that waits for none.
+func waitsForLimit(inv *adminv1.Invocation) string {
+	if inv.GetWaitsForLimit() == "" {
+		return ""
+	}
+	return "limit " + inv.GetWaitsForLimit() + ", since " + precise(inv.GetWaitingSince())
+}
+
+func priorityText(priority int32) string {
+	if priority == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(priority))
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/perdure/perdure/cmd/perdure/internal/clustercmd"
+	"github.com/perdure/perdure/cmd/perdure/internal/limitscmd"
 	"github.com/perdure/perdure/cmd/perdure/internal/local"
 )
 
@@ -136,8 +138,13 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense.`,
 	dev := &cobra.Command{Use: "dev", Short: "Try things out on this machine"}
 	dev.AddCommand(local.Command(c.in, c.out, clusterStatus))
 	root.AddCommand(
-		c.callCommand(), c.sendCommand(), c.attachCommand(), c.invocationsCommand(), c.journalCommand(), c.transactionsCommand(), c.limitsCommand(),
+		c.callCommand(), c.sendCommand(), c.attachCommand(), c.invocationsCommand(), c.journalCommand(), c.transactionsCommand(),
 		c.schedulesCommand(), c.stateCommand(), c.servicesCommand(), c.deploymentsCommand(), c.nodeCommand(), c.protoCommand(), c.checkCommand(), dev, c.versionCommand(),
+		limitscmd.Command(limitscmd.Console{
+			Call: c.admin, Complete: c.completeBy, CompleteService: c.completeServiceFlag, Args: args, Usage: usagef,
+			JSON: func() bool { return c.output == "json" }, Print: c.printMessage, Table: c.tableWith, Fields: c.fields, Printf: c.printf, Strong: c.strong,
+			Note: c.note, Lasting: lasting, Between: between, Ago: ago,
+		}),
 		clustercmd.Command(clustercmd.Console{
 			Call: c.builtIn, JSON: func() bool { return c.output == "json" }, Terminal: c.bold,
 			Print: c.printMessage, Printf: c.printf, Note: c.note, Table: c.table, Fields: c.fields, Usage: usagef,
@@ -224,7 +231,7 @@ func args(names ...string) cobra.PositionalArgs {
 		case len(given) < len(names):
 			return usagef("%s is missing", strings.Join(names[len(given):], " and "))
 		case len(given) > len(names):
-			return usagef("%q is too much: it takes %s", given[len(names)], strings.Join(names, " "))
+			return usagef("%q is too much: it takes %s", given[len(names)], cmp.Or(strings.Join(names, " "), "no arguments"))
 		}
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cmd/perdure/internal/limitscmd"
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 	perdurev1 "github.com/perdure/perdure/proto/perdure/v1"
 )
@@ -149,7 +150,7 @@ func optionsText(method *adminv1.Method) string {
 		add("at most", strconv.Itoa(int(options.GetMaxInbox()))+" waiting for a key")
 	}
 	for _, limit := range options.GetLimits() {
-		add("limit", limit.GetName()+" ("+limitText(limit.GetBy(), limit.GetConcurrency(), limit.GetRate(), limit.MaxQueue, limit.GetUntilDone())+")")
+		add("limit", limit.GetName()+" ("+limitscmd.Text(limit, lasting)+")")
 	}
 	return strings.Join(parts, ", ")
 }

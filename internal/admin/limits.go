@@ -58,22 +58,33 @@ func (s *Service) getLimit(ctx context.Context, request *adminv1.GetLimitRequest
 	if err != nil {
 		return nil, err
 	}
+	response := &adminv1.GetLimitResponse{At: timestamppb.New(s.config.Now())}
 	if len(found) == 0 {
+		// Its own rule may be there: what counts apart is used under other names.
+		if r, err := s.rule(ctx, name); err != nil || r != nil {
+			response.Rule = r
+			response.Limit = &adminv1.Limit{Name: name, Rule: name, Declared: r.GetDeclared()}
+			return response, err
+		}
 		return nil, routing.Errorf(routing.CodeNotFound, "nobody uses the limit %s: nothing runs or waits under it, or there is none of that name; DescribeService has what is declared", name)
 	}
-	return &adminv1.GetLimitResponse{Limit: limitState(found[0]), At: timestamppb.New(s.config.Now())}, nil
+	response.Limit = limitState(found[0])
+	if found[0].Rule != "" {
+		response.Rule, err = s.rule(ctx, found[0].Rule)
+	}
+	return response, err
 }
 
 func limitState(l routing.Limit) *adminv1.Limit {
 	out := &adminv1.Limit{
-		Name: l.Name, Partition: l.Partition, Concurrency: uint32(l.Concurrency), UntilDone: l.UntilDone,
+		Name: l.Name, Partition: l.Partition, UntilDone: l.UntilDone, Rule: l.Rule,
 		Held: uint32(l.Held), Waiting: uint32(l.Waiting), Tokens: uint64(max(l.Tokens, 0)),
 	}
-	if l.RateCount > 0 {
-		out.Rate = &perdurev1.Rate{Count: uint32(l.RateCount), Per: durationpb.New(l.RatePer), Burst: uint32(l.RateBurst)}
-	}
-	if l.MaxQueue != 0 {
-		out.MaxQueue = proto.Uint32(uint32(max(l.MaxQueue, 0)))
+	out.Concurrency, out.Rate, out.MaxQueue = settings(l.LimitSettings)
+	out.Closed = l.Concurrency < 0
+	if l.Rule != "" {
+		out.Declared = &perdurev1.Limit{Name: l.Name, UntilDone: l.UntilDone}
+		out.Declared.Concurrency, out.Declared.Rate, out.Declared.MaxQueue = settings(l.Declared)
 	}
 	if !l.Oldest.IsZero() {
 		out.OldestWait = timestamppb.New(l.Oldest)
@@ -83,6 +94,16 @@ func limitState(l routing.Limit) *adminv1.Limit {
 	}
 	out.Holders, out.Queue = limitMembers(l.Holders), limitMembers(l.Queue)
 	return out
+}
+
+func settings(s routing.LimitSettings) (concurrency uint32, rate *perdurev1.Rate, maxQueue *uint32) {
+	if s.RateCount > 0 {
+		rate = &perdurev1.Rate{Count: uint32(s.RateCount), Per: durationpb.New(s.RatePer), Burst: uint32(s.RateBurst)}
+	}
+	if s.MaxQueue != 0 {
+		maxQueue = proto.Uint32(uint32(max(s.MaxQueue, 0)))
+	}
+	return uint32(max(s.Concurrency, 0)), rate, maxQueue
 }
 
 func limitMembers(members []routing.LimitMember) []*adminv1.LimitMember {

@@ -12,11 +12,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/perdure/perdure/cluster/registry"
 	"github.com/perdure/perdure/storage/nodelog"
 )
 
@@ -84,10 +86,10 @@ func TestRollingUpgrade(t *testing.T) {
 			l.swap(random, []string{old, n.program})
 		}
 		if i < 2 {
-			l.written(1)
+			l.written(registry.FeatureLevel)
 		}
 	}
-	l.written(2)
+	l.written(registry.FeatureLevel + 1)
 	stage("the level rose")
 	c.more(200)
 
@@ -107,7 +109,7 @@ func TestRollingUpgrade(t *testing.T) {
 		if code != 1 {
 			t.Errorf("%s ends with exit code %d", who, code)
 		}
-		for _, want := range []string{"program is too old for", "reads records up to feature level 1", "may write level 2", "start it with the version that the other nodes have"} {
+		for _, want := range []string{"program is too old for", fmt.Sprint("reads records up to feature level ", registry.FeatureLevel), fmt.Sprint("may write level ", registry.FeatureLevel+1), "start it with the version that the other nodes have"} {
 			if !strings.Contains(said, want) {
 				t.Errorf("%s does not say %q:\n%s", who, want, said)
 			}
@@ -123,7 +125,7 @@ func TestRollingUpgrade(t *testing.T) {
 // swap lets nodes have one program and then the other for a while, killed or stopped, with the level held.
 func (l *lab) swap(random *rand.Rand, programs []string) {
 	l.t.Helper()
-	l.set("feature-level-limit", "1")
+	l.set("feature-level-limit", strconv.Itoa(registry.FeatureLevel))
 	swaps := 0
 	for end := time.Now().Add(*chaosFor / 4); time.Now().Before(end); swaps++ {
 		n := l.nodes[random.IntN(len(l.nodes))]
@@ -149,7 +151,7 @@ func (l *lab) swap(random *rand.Rand, programs []string) {
 		}
 	}
 	l.settled(3)
-	l.written(1)
+	l.written(registry.FeatureLevel)
 	l.set("feature-level-limit", "0")
 	l.t.Logf("%d nodes were given one program or the other", swaps)
 }

@@ -86,9 +86,10 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay, repeatable boo
 	}
 	switch {
 	case token == 0:
-	case oneWay && l.mayBeRefused():
+	case oneWay && e.mayBeRefused(l):
 		e.accepts(l, token)
 	case oneWay:
+		l.promise()
 		e.effect(&Reply{Token: token})
 	default:
 		e.waiters[id] = append(e.waiters[id], token)
@@ -195,14 +196,15 @@ func (e *Engine) join(l *live, in *recordv1.Invoke, token Token, oneWay bool, no
 		}
 	}
 	switch {
-	case token == 0 && (in.Caller != nil || !l.mayBeRefused()):
+	case token == 0 && in.Caller != nil:
 	case token == 0:
-		l.row.Flow.Firm = true // This one was promised.
-		return e.store(l)
-	case oneWay && !done && l.mayBeRefused():
+		if !done && l.promise() { // This one was promised.
+			return e.store(l)
+		}
+	case oneWay && !done && e.mayBeRefused(l):
 		e.accepts(l, token)
 	case oneWay:
-		if !l.stored && !done {
+		if !done && (l.promise() || !l.stored) {
 			if err := e.store(l); err != nil {
 				return err
 			}

@@ -26,8 +26,9 @@
 // what takes several records) and recover are the
 // transitions of an invocation; entry_*.go is one kind of journal entry each; message.go is
 // traffic between partitions and timer.go what fires; schedule.go is what internal/schedule needs
-// of rows and timers; flow.go is how an invocation gets its permits, and flow_limit.go how a limit
-// gives them. transaction_*.go is what internal/transaction needs of rows, attempts and messages:
+// of rows and timers; flow.go is how an invocation gets its permits, flow_limit.go what
+// internal/limit/owner needs to give them, and rules.go how all partitions come to the same rules for
+// limits. transaction_*.go is what internal/transaction needs of rows, attempts and messages:
 // _root the side of the coordinator, _call a call that is part of a transaction, _commit how
 // one ends, _lock what becomes of those who wait for a key.
 package engine
@@ -43,6 +44,7 @@ import (
 	"github.com/perdure/perdure/internal/inbox"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal/renew"
+	"github.com/perdure/perdure/internal/limit/owner"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/schedule"
 	"github.com/perdure/perdure/internal/table"
@@ -141,9 +143,13 @@ type Engine struct {
 	acked map[uint32]uint64
 	// limits that this partition owns, and permits that it has answered itself with, for the event
 	// in progress, which came at now.
-	limits  limits
+	limits  *owner.Limits
 	permits []*recordv1.Permit
 	now     int64
+	// telling is the message by which a partition hears of the last change of the rules, for those that
+	// have not made it durable; toldAll waits until there are none.
+	telling map[uint32]uint64
+	toldAll []Token
 	// accepting are one-way requests that hear of their invocation once it is sure to be taken.
 	accepting map[invocation.ID][]Token
 	// draft is what the event in progress has written, over the view.
@@ -214,7 +220,7 @@ func New(config Config, view View, epoch uint64) *Engine {
 	}
 	config.JournalPage = cmp.Or(config.JournalPage, 64)
 	config.Patience = cmp.Or(config.Patience, 64)
-	return &Engine{
+	e := &Engine{
 		config:     config,
 		view:       view,
 		draft:      draft.New(view),
@@ -233,6 +239,8 @@ func New(config Config, view View, epoch uint64) *Engine {
 		committedWord: &recordv1.Peer_Committed{Committed: &recordv1.Committed{From: config.Partition}},
 		applied:       &live{row: &recordv1.Invocation{Mode: uint32(invocation.ModeTransaction)}},
 	}
+	e.limits = owner.New(giver{e}, &e.draft, config.Partition)
+	return e
 }
 
 // Evaluate decides about one event at an instant (milliseconds since 1970 UTC). An error means

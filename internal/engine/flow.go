@@ -17,7 +17,7 @@ import (
 // permit of each of its limits, asked for one after the other in the order of Flow.Limits; and
 // without an attempt there is no permit, but for limits that are until_done. So whoever waits
 // for a permit may hold its key, whoever holds a permit runs, and neither waits for the other:
-// decision 17. The owner's side is flow_limit.go.
+// decision 17. The owner's side is internal/limit/owner.
 
 // flowOf is the flow of a new invocation's row. The one in the request is shared: it may be in
 // a message that is sent again.
@@ -32,17 +32,31 @@ func flowOf(in *recordv1.Flow) *recordv1.Flow {
 func limited(in *recordv1.Invoke) bool { return len(in.Flow.GetLimits()) > 0 }
 
 // mayBeRefused reports whether an invocation may turn out not to be taken, because too many wait.
-func (l *live) mayBeRefused() bool {
+func (e *Engine) mayBeRefused(l *live) bool {
 	f := l.row.Flow
 	if f == nil || f.Firm {
 		return false
 	}
 	for _, limit := range f.Limits {
-		if limit.MaxQueue != 0 {
+		if e.mayRefuse(limit) {
 			return true
 		}
 	}
 	return false
+}
+
+// mayRefuse reports whether a limit refuses whoever finds too many waiting, as far as is known here.
+func (e *Engine) mayRefuse(limit *recordv1.Limit) bool {
+	return limit.MaxQueue != 0 || e.limits.MayRefuse(limit.Name)
+}
+
+// promise makes sure that an invocation is not refused any more, and reports whether that is news.
+func (l *live) promise() (changed bool) {
+	if l.row.Flow == nil || l.row.Flow.Firm {
+		return false
+	}
+	l.row.Flow.Firm = true
+	return true
 }
 
 // waitsForPermit reports whether a queued invocation has its key and waits for a limit.
@@ -109,12 +123,12 @@ func (e *Engine) permitted(l *live, now int64) (bool, error) {
 		f.Ask, f.AskedAt = e.nextSequence(), now
 		acquire := &recordv1.Acquire{
 			Limit: limit, InvocationId: l.id[:], Number: f.Ask, Tenant: f.Tenant, Priority: f.Priority,
-			Begun: begun, Firm: f.Firm, Tell: limit.MaxQueue != 0 && !f.Firm, CreatedAt: l.row.CreatedAt,
+			Begun: begun, Firm: f.Firm, Tell: !f.Firm && (e.mayRefuse(limit) || e.accepting[l.id] != nil), CreatedAt: l.row.CreatedAt,
 		}
 		if to := e.ownerOf(limit, l.id); to != e.config.Partition {
 			return false, e.send(to, &recordv1.Message{Message: &recordv1.Message_Acquire{Acquire: acquire}})
 		}
-		permit, err := e.acquire(acquire, e.config.Partition, now)
+		permit, err := e.limits.Acquire(acquire, e.config.Partition, now)
 		switch {
 		case err != nil:
 			return false, err
@@ -204,7 +218,7 @@ func (e *Engine) release(limit *recordv1.Limit, id invocation.ID, number uint64,
 	if to := e.ownerOf(limit, id); to != e.config.Partition {
 		return e.send(to, &recordv1.Message{Message: &recordv1.Message_Release{Release: r}})
 	}
-	return e.released(r, now)
+	return e.limits.Release(r, now)
 }
 
 // discard undoes that an invocation was accepted: too many wait for one of its limits. A caller
@@ -214,8 +228,9 @@ func (e *Engine) discard(l *live, p *recordv1.Permit, now int64) error {
 	row := l.row
 	limit := row.Flow.Limits[row.Flow.Held]
 	row.Flow.Ask = 0
-	waiting := fmt.Sprintf("%d calls wait for its limit %s, and no more than %d may", p.Waiting, limit.Name, limit.MaxQueue)
-	if limit.MaxQueue < 0 {
+	most := cmp.Or(p.MaxQueue, limit.MaxQueue)
+	waiting := fmt.Sprintf("%d calls wait for its limit %s, and no more than %d may", p.Waiting, limit.Name, most)
+	if most < 0 {
 		waiting = fmt.Sprintf("its limit %s lets no more begin now, and none wait", limit.Name)
 	}
 	result := exhausted(p.RetryAfterMs, "%s is refused: %s; try again in %s", l.target, waiting, retry.Lasting(p.RetryAfterMs))

@@ -71,15 +71,18 @@ func (ev *Deliver) evaluate(e *Engine, now int64) error {
 	case *recordv1.Message_Permit:
 		return e.permit(m.Permit, now)
 	case *recordv1.Message_Release:
-		return e.released(m.Release, now)
+		return e.limits.Release(m.Release, now)
 	case *recordv1.Message_ScheduledEnd:
 		return e.scheduledEnded(m.ScheduledEnd, now)
+	case *recordv1.Message_Rules:
+		return e.limits.ChangeRules(m.Rules, now)
 	}
 	return fmt.Errorf("message %d from partition %d is of a kind this version does not know", ev.Sequence, ev.From)
 }
 
 func (ev *Acked) evaluate(e *Engine, _ int64) error {
 	e.out.Lazy = true
+	e.rulesTold(ev.By, ev.Sequence)
 	// From where the last one ended: deleted rows leave traces that a scan from the start
 	// would pass again and again.
 	from := e.acked[ev.By] + 1

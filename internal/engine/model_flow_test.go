@@ -3,10 +3,15 @@ package engine
 import (
 	"fmt"
 	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/limit/rule"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
-	"pgregory.net/rapid"
+	"github.com/perdure/perdure/internal/table"
 )
 
 // Limits of the model, in the order in which permits are asked for. Their owners are in
@@ -46,14 +51,131 @@ func (w *world) drawFlow(p *program) {
 	}
 }
 
-// checkLimits holds after every event: no limit lets more run than it says, in all partitions
+// modelRules are the names of rules of the model: for a whole limit, for what it counts apart, and for
+// beginnings of that.
+var modelRules = []string{"Svc/whole", "Svc/slow", "Svc/slow=k", "Svc/slow=k*", "Svc/one", "Svc/two", "Svc/none", "Svc/key", "Svc/key=k1"}
+
+// rulesHome is the leader that decides about rules.
+func (w *world) rulesHome() *leader { return w.leaders[RulesHome(modelPartitions)-1] }
+
+// changeRules does what an operator does.
+func (w *world) changeRules() {
+	t := w.t
+	home := w.rulesHome()
+	change := &recordv1.Rules{}
+	for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom(modelRules), 1, 2, rapid.ID).Draw(t, "rules") {
+		if rapid.IntRange(0, 3).Draw(t, "remove") == 0 {
+			change.Remove = append(change.Remove, name)
+			continue
+		}
+		r := &recordv1.LimitRule{Name: name}
+		if rapid.Bool().Draw(t, "concurrency") {
+			r.Concurrency = &recordv1.Bound{Most: rapid.SampledFrom([]int32{-1, 0, 1, 2, 3}).Draw(t, "most")}
+		}
+		if rapid.IntRange(0, 2).Draw(t, "rate") == 0 {
+			r.Rate = rapid.SampledFrom([]*recordv1.Rate{{}, {Count: 1, PerMs: 100, Burst: 1}, {Count: 5, PerMs: 50, Burst: 5}}).Draw(t, "rate")
+		}
+		if r.Concurrency == nil && r.Rate == nil || rapid.IntRange(0, 2).Draw(t, "queue") == 0 {
+			r.MaxQueue = &recordv1.Bound{Most: rapid.SampledFrom([]int32{-1, 0, 1}).Draw(t, "queued")}
+		}
+		change.Set = append(change.Set, r)
+	}
+	w.putRules(home, change)
+	if rapid.Bool().Draw(t, "await") {
+		token := home.newToken(invocation.ID{})
+		w.awaited[token] = home.engine.Limits().Book().Version()
+		home.evaluate(&AwaitRules{Token: token})
+	}
+}
+
+func (w *world) putRules(home *leader, change *recordv1.Rules) {
+	// The book is noted before it is looked at: see checkRules.
+	book := home.engine.Limits().Book()
+	next, err := book.Change(change, modelPartitions, w.now)
+	if err != nil {
+		w.t.Fatalf("the rules %v are refused: %v", change, err)
+	}
+	if next != nil {
+		var after rule.Book
+		page, _ := book.Page("", "", 100)
+		for _, r := range page {
+			if err := after.Put(r); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		if err := after.Take(next); err != nil {
+			w.t.Fatal(err)
+		}
+		w.books[next.Version] = bookText(&after)
+	}
+	home.evaluate(&ChangeRules{Change: change, Token: home.newToken(invocation.ID{})})
+}
+
+func bookText(b *rule.Book) string {
+	var text strings.Builder
+	page, _ := b.Page("", "", 100)
+	for _, r := range page {
+		fmt.Fprintf(&text, "%s %v %v %v; ", r.Name, r.Concurrency, r.Rate, r.MaxQueue)
+	}
+	return text.String()
+}
+
+// removeRules removes what may keep invocations from ever running.
+func (w *world) removeRules() bool {
+	home := w.rulesHome()
+	change := &recordv1.Rules{}
+	page, _ := home.engine.Limits().Book().Page("", "", 100)
+	for _, r := range page {
+		change.Remove = append(change.Remove, r.Name)
+	}
+	if len(change.Remove) == 0 {
+		return false
+	}
+	w.putRules(home, change)
+	return true
+}
+
+// checkRules holds after every event: each partition has the book as it was after some change, the one
+// it says, and none that may still be taken back.
+func (w *world) checkRules(l *leader) {
+	book, home := l.engine.Limits().Book(), w.rulesHome()
+	if got, want := bookText(book), w.books[book.Version()]; got != want {
+		w.t.Fatalf("partition %d: the rules of version %d are %q, not %q", l.id, book.Version(), got, want)
+	}
+	if durable := home.durableRules(); l != home && book.Version() > durable {
+		w.t.Fatalf("partition %d has rules of version %d, and version %d is durable where they are decided", l.id, book.Version(), durable)
+	}
+}
+
+// durableRules is the version of the rules that a crash leaves.
+func (l *leader) durableRules() uint64 {
+	row := &recordv1.RuleBook{}
+	value, _ := l.durable.rows.Get(string(table.RuleBook()))
+	if err := proto.Unmarshal(value, row); err != nil {
+		l.world.t.Fatal(err)
+	}
+	return row.Version
+}
+
+// rulesReached is called when somebody hears that all partitions have the rules.
+func (w *world) rulesReached(token Token) {
+	version, ok := w.awaited[token]
+	for _, l := range w.leaders {
+		if ok && l.durableRules() < version {
+			w.t.Fatalf("partition %d has rules of version %d, and all were said to have version %d", l.id, l.durableRules(), version)
+		}
+	}
+}
+
+// checkLimits holds after every event: no limit lets one more run than it says, in all partitions
 // together, and what runs has been let.
 func (w *world) checkLimits() {
 	running := map[string]int{}
+	held := map[string]int{}
+	if len(w.leaders) < modelPartitions {
+		return // The first ones are just being made.
+	}
 	for _, l := range w.leaders {
-		if l == nil {
-			return // The first ones are just being made.
-		}
 		for id, a := range l.attempts {
 			lv := l.engine.live[id]
 			if a.program.flow == nil || lv == nil {
@@ -63,24 +185,36 @@ func (w *world) checkLimits() {
 				w.t.Fatalf("%s runs and has %d permits of %d", a.program.name, f.Held, len(f.Limits))
 			}
 			for _, limit := range a.program.flow.Limits {
-				running[limit.Name]++
-				if limit.Concurrency > 0 && running[limit.Name] > int(limit.Concurrency) {
-					w.t.Fatalf("%s and others run under %s: %d, more than %d", a.program.name, limit.Name, running[limit.Name], limit.Concurrency)
+				if limit.Concurrency > 0 {
+					running[limit.Name]++
 				}
 			}
 		}
-		for name, own := range l.engine.limits.named {
-			if most := own.Settings().Concurrency; most > 0 && own.Held() > most {
-				w.t.Fatalf("partition %d: %d permits of %s are held", l.id, own.Held(), name)
+		w.checkRules(l)
+		book := l.engine.Limits().Book()
+		for _, s := range l.engine.Limits().Statuses("", false, 1000, w.now) {
+			if want := rule.Apply(book.Of(s.Name), s.Declared); s.Settings != want {
+				w.t.Fatalf("partition %d: %s lets %+v, by its rules %+v", l.id, s.Name, s.Settings, want)
 			}
-			if own.Settings().Rate.Count > 0 {
+			held[s.Name] = s.Held
+			most := s.Settings.Concurrency
+			if most != 0 && s.Held > max(most, 0) && s.Held > w.held[s.Name] {
+				w.t.Fatalf("partition %d: one more permit of %s is held: %d, and it has %d", l.id, s.Name, s.Held, max(most, 0))
+			}
+			if s.Settings.Rate.Count > 0 {
 				continue // A token that has come is seen when the timer fires.
 			}
-			if n, ok := own.Next(w.now); ok {
-				w.t.Fatalf("partition %d: %s could begin under %s and nobody let it", l.id, n.ID, name)
+			if s.Waiting > 0 && (most == 0 || s.Held < most) {
+				w.t.Fatalf("partition %d: one that waits could begin under %s and nobody let it", l.id, s.Name)
 			}
 		}
 	}
+	for name, n := range running {
+		if n > held[name] {
+			w.t.Fatalf("%d run under %s, and %d permits are held", n, name, held[name])
+		}
+	}
+	w.held = held
 }
 
 // suspendAll unwinds the handlers that wait, as the invoker does with time.

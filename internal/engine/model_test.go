@@ -45,7 +45,7 @@ func (w *world) step() {
 	l := pick(t, "partition", w.leaders)
 	action := rapid.SampledFrom([]string{
 		"request", "request", "repeat", "advance", "advance", "advance", "advance", "advance", "flush", "flush", "deliver", "deliver", "deliver",
-		"drop", "duplicate", "resend", "crash", "time", "stale", "suspend", "suspend", "timeout", "restart", "cancel", "kill", "pause", "resume", "purge", "attach", "hangup", "awakeable", "promise",
+		"drop", "duplicate", "resend", "crash", "time", "stale", "suspend", "suspend", "timeout", "restart", "cancel", "kill", "pause", "resume", "purge", "attach", "hangup", "awakeable", "promise", "rules", "rules",
 	}).Draw(t, "action")
 	switch action {
 	case "request":
@@ -138,6 +138,8 @@ func (w *world) step() {
 				w.answered[token] = true // any answer from now on is one too many
 			}
 		}
+	case "rules":
+		w.changeRules()
 	case "awakeable":
 		w.completeAwakeables(1)
 	case "promise":
@@ -307,7 +309,7 @@ func (w *world) wake(round int) bool {
 		w.now = max(w.now, next)
 		return true
 	}
-	if w.completeAwakeables(1000) || w.suspendAll() {
+	if w.removeRules() || w.completeAwakeables(1000) || w.suspendAll() {
 		return true
 	}
 	woken := false
@@ -401,6 +403,9 @@ func (w *world) checkPromises() {
 		live, held := l.engine.Live()
 		if live != 0 || held != 0 || len(l.engine.waiters) != 0 || len(l.attempts) != 0 {
 			t.Fatalf("at rest, partition %d has %d waiters, %d attempts: %s", l.id, len(l.engine.waiters), len(l.attempts), w.describe())
+		}
+		if got, want := l.engine.Limits().Book().Version(), w.rulesHome().durableRules(); got != want {
+			t.Fatalf("at rest, partition %d has rules of version %d, not %d", l.id, got, want)
 		}
 		l.view.rows.Ascend("s", func(key string, value []byte) bool {
 			if key[0] != 's' {

@@ -84,14 +84,20 @@ type world struct {
 	results  map[invocation.ID]string
 	accepted map[string]bool // names that were acknowledged as durable
 	purged   map[string]bool
-	names    int
-	runs     int
+	// books are the rule books by their version, awaited what is to be everywhere when a token is
+	// answered, and held how many permits of each limit were held after the last event.
+	books   map[uint64]string
+	awaited map[Token]uint64
+	held    map[string]int
+	names   int
+	runs    int
 }
 
 func newWorld(t *rapid.T) *world {
 	w := &world{
 		t: t, now: 1000, programs: map[string]*program{}, answered: map[Token]bool{},
 		results: map[invocation.ID]string{}, accepted: map[string]bool{}, purged: map[string]bool{},
+		books: map[uint64]string{}, awaited: map[Token]uint64{},
 	}
 	for id := uint32(1); id <= modelPartitions; id++ {
 		l := &leader{world: w, id: id, view: &rowMap{}, durable: &rowMap{}}
@@ -255,6 +261,7 @@ func (l *leader) reply(e *Reply) {
 		w.t.Fatalf("partition %d: token %d was answered by a leadership that was not asked", l.id, e.Token)
 	}
 	delete(l.tokens, e.Token)
+	w.rulesReached(e.Token)
 	if e.Refused || id.IsZero() {
 		return
 	}
@@ -454,8 +461,8 @@ func (l *leader) state(key string) string {
 func (l *leader) leaked() string {
 	var rows []string
 	l.view.rows.Scan(func(key string, _ []byte) bool {
-		// State, its counters, sequences, and promises that nobody took stay.
-		if !strings.ContainsRune("smdp", rune(key[0])) {
+		// State, its counters, sequences, the version of the rules, and promises that nobody took stay.
+		if !strings.ContainsRune("smdpf", rune(key[0])) {
 			rows = append(rows, table.Describe([]byte(key)))
 		}
 		return true

@@ -27,12 +27,14 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 	if err := e.recoverCopies(); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
-	if err := e.recoverLimits(now); err != nil {
+	damaged, err := e.limits.Recover(now)
+	e.out.Damaged = append(e.out.Damaged, damaged...)
+	if err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
 	var loaded []*live
 	lower, upper := table.ActiveAll()
-	err := e.view.Scan(lower, upper, func(key, value []byte) bool {
+	err = e.view.Scan(lower, upper, func(key, value []byte) bool {
 		var active table.Active
 		id, err := table.ParseID(key)
 		if err == nil {
@@ -112,6 +114,9 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 		if err != nil {
 			e.out.Damaged = append(e.out.Damaged, fmt.Errorf("row %s: %w", table.Describe(key), err))
 			return true
+		}
+		if message.GetRules() != nil {
+			e.rulesTo(to, sequence)
 		}
 		e.effect(&SendMessage{To: to, Sequence: sequence, Message: message})
 		return true

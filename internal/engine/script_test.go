@@ -271,7 +271,11 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 		in.InvocationId = nil
 		return &Call{ID: id, Attempt: attempt, Index: uint32(a.number("index")), Invoke: in}
 	case "limit-timer":
-		return &Fire{Timer: table.Timer{At: a.number("at"), Kind: table.TimerLimit, ID: s.engine(1).limitTimer(a["id"])}}
+		return &Fire{Timer: table.Timer{At: a.number("at"), Kind: table.TimerLimit, ID: s.engine(1).limits.TimerID(a["id"])}}
+	case "rules":
+		return &ChangeRules{Change: ruleArgs(a), Token: token}
+	case "await-rules":
+		return &AwaitRules{Token: token}
 	case "tick":
 		return &Tick{}
 	case "acked":
@@ -540,6 +544,8 @@ func (s *script) value(key, value []byte) string {
 		return transactionValue(key, value)
 	case 'l':
 		return limitValue(key, value)
+	case 'f':
+		return ruleValue(key, value)
 	case 'q':
 		row := &recordv1.WaitRow{}
 		_ = proto.Unmarshal(value, row)

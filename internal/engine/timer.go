@@ -19,7 +19,9 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 	}
 	e.delete(timer.Key())
 	if timer.Kind == table.TimerLimit {
-		return e.fireLimit(timer, now)
+		found, err := e.limits.Fire(timer, now)
+		e.out.Lazy = !found
+		return err
 	}
 	if timer.Kind == table.TimerInbox {
 		return e.expireSignals(timer.ID, now)

@@ -34,6 +34,9 @@ import (
 // NoQueue as Settings.MaxQueue refuses whoever can't begin at once.
 const NoQueue = -1
 
+// None as Settings.Concurrency lets nobody run.
+const None = -1
+
 // MaxPriority is the highest priority, and -MaxPriority the lowest.
 const MaxPriority = 100
 
@@ -53,7 +56,7 @@ type Rate struct {
 
 // Settings of a limit. The zero value limits nothing.
 type Settings struct {
-	// Concurrency is how many permits there are, 0 for any number.
+	// Concurrency is how many permits there are, 0 for any number, None for none.
 	Concurrency int
 	Rate        Rate
 	// MaxQueue is how many may wait, 0 for any number, NoQueue for none.
@@ -330,7 +333,8 @@ func (l *Limit) may(a *Ask) bool {
 
 // full reports whether a needs a permit and there is none.
 func (l *Limit) full(a *Ask) bool {
-	return a.Holds && l.settings.Concurrency > 0 && len(l.held) >= l.settings.Concurrency
+	most := l.settings.Concurrency
+	return a.Holds && most != 0 && len(l.held) >= max(most, 0)
 }
 
 func (l *Limit) grant(a *Ask, now int64) {

@@ -4,6 +4,10 @@ package limit
 type Status struct {
 	Name     string
 	Settings Settings
+	// Rule is the name of the rule by which these are the settings, and Declared is what they would
+	// be without. Empty: there is no rule.
+	Rule     string
+	Declared Settings
 	// UntilDone: permits are kept until the invocation ends.
 	UntilDone     bool
 	Held, Waiting int

@@ -174,7 +174,7 @@ func (p *Partition) levels() telemetry.Levels {
 	}
 	coordinated, prepared := l.engine.Underway()
 	levels.Transactions, levels.PreparedTransactions = int64(coordinated), int64(prepared)
-	_, permits, waiting := l.engine.Limits()
+	_, permits, waiting := l.engine.Limits().Counts()
 	levels.PermitsHeld, levels.LimitsWaiting = int64(permits), int64(waiting)
 	for _, o := range l.outbox {
 		levels.OutboxMessages += int64(o.sent - min(o.acked, o.sent))

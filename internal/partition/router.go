@@ -62,6 +62,9 @@ type Config struct {
 	Node uint64
 	// Elsewhere reaches the partitions that other nodes lead. nil: there are no other nodes.
 	Elsewhere Elsewhere
+	// WrittenLevel is up to which feature level records may be written. It is called on any goroutine.
+	// nil: any.
+	WrittenLevel func() uint32
 	// Tracer and Instruments are nil if traces and metrics are off.
 	Tracer      *telemetry.Tracer
 	Instruments *telemetry.Instruments

@@ -106,6 +106,9 @@ func (s *Server) answer(ctx context.Context, asked *peerv1.Request) (*peerv1.Ans
 	case *peerv1.Request_ChangeSchedule:
 		reply, err := local.ChangeSchedule(ctx, ask.ChangeSchedule.Name, ask.ChangeSchedule.Change)
 		return &peerv1.Answer{Answer: &peerv1.Answer_Schedule{Schedule: reply}}, err
+	case *peerv1.Request_ChangeRules:
+		reply, err := local.ChangeRules(ctx, ask.ChangeRules)
+		return &peerv1.Answer{Answer: &peerv1.Answer_Rules{Rules: reply}}, err
 	}
 	return s.look(ctx, local, asked)
 }
@@ -152,6 +155,8 @@ func (s *Server) look(ctx context.Context, local *partition.Router, asked *peerv
 		query := routing.LimitQuery{Name: ask.Limits.Name, Service: ask.Limits.Service, Waiting: ask.Limits.Waiting}
 		all, err := local.LimitsOf(ctx, some, query)
 		return &peerv1.Answer{Answer: &peerv1.Answer_Limits{Limits: limitsOf(all)}}, err
+	case *peerv1.Request_Rules:
+		return answerRules(ctx, local, ask.Rules)
 	}
 	return nil, routing.Errorf(routing.CodeUnimplemented, "node %016x runs a version that does not know this request: upgrade it", s.router.node)
 }

@@ -211,6 +211,13 @@ func limitsOf(all []routing.Limit) *peerv1.Limits {
 			Name: l.Name, Partition: l.Partition, Concurrency: int64(l.Concurrency), UntilDone: l.UntilDone,
 			RateCount: l.RateCount, RateBurst: l.RateBurst, RatePerMs: l.RatePer.Milliseconds(), MaxQueue: int64(l.MaxQueue),
 			Held: int64(l.Held), Waiting: int64(l.Waiting), Tokens: l.Tokens, Holders: membersOf(l.Holders), Queue: membersOf(l.Queue),
+			Rule: l.Rule,
+		}
+		if l.Rule != "" {
+			d := l.Declared
+			limit.Declared = &peerv1.LimitSettings{
+				Concurrency: int64(d.Concurrency), RateCount: d.RateCount, RateBurst: d.RateBurst, RatePerMs: d.RatePer.Milliseconds(), MaxQueue: int64(d.MaxQueue),
+			}
 		}
 		if !l.Oldest.IsZero() {
 			limit.Oldest = l.Oldest.UnixMilli()
@@ -236,9 +243,18 @@ func limitsFrom(all *peerv1.Limits) []routing.Limit {
 	var out []routing.Limit
 	for _, l := range all.GetFound() {
 		limit := routing.Limit{
-			Name: l.Name, Partition: l.Partition, Concurrency: int(l.Concurrency), UntilDone: l.UntilDone,
-			RateCount: l.RateCount, RateBurst: l.RateBurst, RatePer: time.Duration(l.RatePerMs) * time.Millisecond, MaxQueue: int(l.MaxQueue),
+			Name: l.Name, Partition: l.Partition, UntilDone: l.UntilDone, Rule: l.Rule,
+			LimitSettings: routing.LimitSettings{
+				Concurrency: int(l.Concurrency), MaxQueue: int(l.MaxQueue),
+				RateCount: l.RateCount, RateBurst: l.RateBurst, RatePer: time.Duration(l.RatePerMs) * time.Millisecond,
+			},
 			Held: int(l.Held), Waiting: int(l.Waiting), Tokens: l.Tokens, Holders: membersFrom(l.Holders), Queue: membersFrom(l.Queue),
+		}
+		if d := l.Declared; d != nil {
+			limit.Declared = routing.LimitSettings{
+				Concurrency: int(d.Concurrency), MaxQueue: int(d.MaxQueue),
+				RateCount: d.RateCount, RateBurst: d.RateBurst, RatePer: time.Duration(d.RatePerMs) * time.Millisecond,
+			}
 		}
 		if l.Oldest != 0 {
 			limit.Oldest = time.UnixMilli(l.Oldest)

@@ -25,14 +25,12 @@ type Limit struct {
 	Name string
 	// Partition that owns it.
 	Partition uint32
-	// Concurrency is 0 without one.
-	Concurrency int
-	UntilDone   bool
-	// RateCount is 0 without a rate.
-	RateCount, RateBurst int64
-	RatePer              time.Duration
-	// MaxQueue is 0 for any number and -1 for none.
-	MaxQueue int
+	LimitSettings
+	UntilDone bool
+	// Rule is the name of the rule by which these are the settings, and Declared is what they would be
+	// without. Empty: there is none.
+	Rule     string
+	Declared LimitSettings
 	// Held permits, those that wait, and tokens that are there.
 	Held, Waiting int
 	Tokens        int64
@@ -41,6 +39,17 @@ type Limit struct {
 	Tenants []LimitTenant
 	Holders []LimitMember
 	Queue   []LimitMember
+}
+
+// LimitSettings is what a limit lets.
+type LimitSettings struct {
+	// Concurrency is 0 without one and -1 if nobody may run.
+	Concurrency int
+	// RateCount is 0 without a rate.
+	RateCount, RateBurst int64
+	RatePer              time.Duration
+	// MaxQueue is 0 for any number and -1 for none.
+	MaxQueue int
 }
 
 // LimitTenant is what one tenant has of a limit.

@@ -19,6 +19,7 @@ import (
 // on: an invocation belongs to the cluster, not to whoever asked for it.
 type Router interface {
 	Schedules
+	Rules
 	// Call starts an exclusive invocation, or puts a SIGNAL in its inbox, and returns the
 	// result once it is durable. An invocation that has this id already is waited for instead
 	// of started again. Fails with unavailable, resource_exhausted, or ctx's error.

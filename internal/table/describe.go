@@ -13,7 +13,7 @@ var tableNames = map[byte]string{
 	tableInvocation: "invocation", tableJournal: "journal", tableChunk: "part", tableSequence: "sent",
 	tableRowCount: "rows", tableOutbox: "outbox", tablePromise: "promise", tableReceive: "receive",
 	tableState: "state", tableRow: "row", tableTimer: "timer",
-	tableLimit: "limit", tableWait: "wait",
+	tableLimit: "limit", tableWait: "wait", tableRule: "rule",
 	tableTries:    "tries",
 	tableInbox:    "inbox",
 	tableCopy:     "copy",
@@ -55,7 +55,7 @@ func Describe(key []byte) string {
 		rest = rest[bytes:]
 	}
 	switch key[0] {
-	case tableSchedule:
+	case tableSchedule, tableRule:
 		return fmt.Sprintf("%s %q", name, rest)
 	case tableScheduling:
 		if len(rest) == 24 {

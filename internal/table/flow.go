@@ -71,6 +71,25 @@ func ParseWait(key []byte) (name string, band uint8, rank, sequence uint64, err 
 	return name, rest[0], binary.BigEndian.Uint64(rest[1:]), binary.BigEndian.Uint64(rest[9:]), nil
 }
 
+// Rule is the key of a rule for limits. Names sort as they are.
+func Rule(name string) []byte {
+	return append(append(make([]byte, 0, 1+len(name)), tableRule), name...)
+}
+
+// RuleBook is the key of what is known of all rules together; it comes before them.
+func RuleBook() []byte { return Rule("") }
+
+// RulesAll is the range of the rule book, with all rules.
+func RulesAll() (lower, upper []byte) { return []byte{tableRule}, []byte{tableRule + 1} }
+
+// ParseRule returns what Rule was given, and nothing for the RuleBook.
+func ParseRule(key []byte) (name string, err error) {
+	if len(key) == 0 || key[0] != tableRule {
+		return "", ErrMalformedKey
+	}
+	return string(key[1:]), nil
+}
+
 func parseNamed(table byte, key []byte) (name string, rest []byte, err error) {
 	if len(key) == 0 || key[0] != table {
 		return "", nil, ErrMalformedKey

@@ -67,6 +67,8 @@ func TestKeysAreFrozen(t *testing.T) {
 		{"copy", CopyKey(id)},
 		{"value of copy", Copy{Source: id, Through: 1 << 20, Next: 300, Part: 5}.Append(nil)},
 		{"timer inbox", Timer{At: 1, Kind: TimerInbox, ID: id}.Key()},
+		{"rule", Rule("bank.v1.Account/vip=al*")},
+		{"rule book", RuleBook()},
 	}
 	var got strings.Builder
 	for _, row := range rows {

@@ -23,6 +23,7 @@ func FuzzParse(f *testing.F) {
 		Active{Status: recordv1.Status_STATUS_QUEUED, Object: object, InboxSequence: 1 << 50}.Append(nil),
 		{1, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, AppendNumber(nil, 1<<63),
 		Limit("a.v1.S/x=y"), Permit("a.v1.S/x=y", id), Wait("a.v1.S/x=y", 101, 7, 1<<40), Copy{Source: id, Through: 1 << 30, Next: 5}.Append(nil),
+		Rule("a.v1.S/x=y*"), RuleBook(),
 	} {
 		f.Add(key)
 	}
@@ -71,6 +72,8 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("ParseLimit of %x is %q, %s", data, name, id)
 			}
 		}
+		rule, err := ParseRule(data)
+		parsed("ParseRule", Rule(rule), err)
 		if name, band, rank, sequence, err := ParseWait(data); err == nil {
 			again, bandAgain, rankAgain, sequenceAgain, err := ParseWait(Wait(name, band, rank, sequence))
 			if err != nil || again != name || bandAgain != band || rankAgain != rank || sequenceAgain != sequence {

@@ -20,6 +20,7 @@ const (
 	tableCompletion = 'c' // id, entry → recordv1.Completion
 	tableDelivered  = 'd' // source partition → sequence of the last message taken from it
 	tableCopy       = 'e' // id → Copy: how much it has of the journal that it was restarted with
+	tableRule       = 'f' // name → recordv1.LimitRule; nothing → recordv1.RuleBook
 	tableSignal     = 'g' // object, name, sequence → request of a SIGNAL not yet received
 	tableSchedule   = 'h' // name → recordv1.Schedule
 	tableInvocation = 'i' // id → recordv1.Invocation

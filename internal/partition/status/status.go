@@ -6,6 +6,7 @@ import (
 
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/limit"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/transaction"
 )
@@ -49,7 +50,7 @@ func Limits(partition uint32, e *engine.Engine, query routing.LimitQuery) []rout
 func statusesOf(e *engine.Engine, query routing.LimitQuery) []limit.Status {
 	now := time.Now().UnixMilli()
 	if query.Name != "" {
-		status, ok := e.LimitStatus(query.Name, routing.MaxLimitMembers, now)
+		status, ok := e.Limits().Status(query.Name, routing.MaxLimitMembers, now)
 		if !ok {
 			return nil
 		}
@@ -59,15 +60,23 @@ func statusesOf(e *engine.Engine, query routing.LimitQuery) []limit.Status {
 	if query.Service != "" {
 		prefix = query.Service + "/"
 	}
-	return e.LimitStatuses(prefix, query.Waiting, routing.MaxPage, now)
+	return e.Limits().Statuses(prefix, query.Waiting, routing.MaxPage, now)
+}
+
+func settingsOf(s limit.Settings) routing.LimitSettings {
+	return routing.LimitSettings{
+		Concurrency: s.Concurrency, MaxQueue: s.MaxQueue,
+		RateCount: s.Rate.Count, RateBurst: s.Rate.Burst, RatePer: time.Duration(s.Rate.Per) * time.Millisecond,
+	}
 }
 
 func limitOf(partition uint32, status limit.Status) routing.Limit {
-	settings := status.Settings
 	out := routing.Limit{
-		Name: status.Name, Partition: partition, Concurrency: settings.Concurrency, UntilDone: status.UntilDone, MaxQueue: settings.MaxQueue,
-		RateCount: settings.Rate.Count, RateBurst: settings.Rate.Burst, RatePer: time.Duration(settings.Rate.Per) * time.Millisecond,
+		Name: status.Name, Partition: partition, LimitSettings: settingsOf(status.Settings), UntilDone: status.UntilDone, Rule: status.Rule,
 		Held: status.Held, Waiting: status.Waiting, Tokens: status.Tokens,
+	}
+	if out.Rule != "" {
+		out.Declared = settingsOf(status.Declared)
 	}
 	if status.Oldest != 0 {
 		out.Oldest = time.UnixMilli(status.Oldest)
@@ -82,4 +91,17 @@ func limitOf(partition uint32, status limit.Status) routing.Limit {
 		out.Queue = append(out.Queue, routing.LimitMember{ID: a.ID, Tenant: a.Tenant, Since: time.UnixMilli(a.At), Priority: int(a.Priority), Begun: a.Begun})
 	}
 	return out
+}
+
+// Rules is a page of the rule book, as far as a partition's engine knows it. The rules are shared
+// and not to be changed.
+func Rules(e *engine.Engine, query routing.RuleQuery) *recordv1.RulesReply {
+	book := e.Limits().Book()
+	reply := &recordv1.RulesReply{Version: book.Version(), Missing: e.RulesMissing()}
+	most := query.Limit
+	if most <= 0 || most > routing.MaxPage {
+		most = routing.MaxPage
+	}
+	reply.Rules, reply.More = book.Page(query.Prefix, query.After, most)
+	return reply
 }

@@ -57,6 +57,8 @@ type Request struct {
 	//	*Request_Schedules
 	//	*Request_Transactions
 	//	*Request_Limits
+	//	*Request_ChangeRules
+	//	*Request_Rules
 	Ask           isRequest_Ask `protobuf_oneof:"ask"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -284,6 +286,24 @@ func (x *Request) GetLimits() *LimitsQuery {
 	return nil
 }
 
+func (x *Request) GetChangeRules() *v1.Rules {
+	if x != nil {
+		if x, ok := x.Ask.(*Request_ChangeRules); ok {
+			return x.ChangeRules
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetRules() *RulesQuery {
+	if x != nil {
+		if x, ok := x.Ask.(*Request_Rules); ok {
+			return x.Rules
+		}
+	}
+	return nil
+}
+
 type isRequest_Ask interface {
 	isRequest_Ask()
 }
@@ -364,6 +384,14 @@ type Request_Limits struct {
 	Limits *LimitsQuery `protobuf:"bytes,28,opt,name=limits,oneof"`
 }
 
+type Request_ChangeRules struct {
+	ChangeRules *v1.Rules `protobuf:"bytes,29,opt,name=change_rules,json=changeRules,oneof"`
+}
+
+type Request_Rules struct {
+	Rules *RulesQuery `protobuf:"bytes,30,opt,name=rules,oneof"`
+}
+
 func (*Request_Call) isRequest_Ask() {}
 
 func (*Request_Send) isRequest_Ask() {}
@@ -402,6 +430,10 @@ func (*Request_Transactions) isRequest_Ask() {}
 
 func (*Request_Limits) isRequest_Ask() {}
 
+func (*Request_ChangeRules) isRequest_Ask() {}
+
+func (*Request_Rules) isRequest_Ask() {}
+
 // Answer is the leader's, or says that the request failed.
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -419,6 +451,7 @@ type Answer struct {
 	//	*Answer_Schedules
 	//	*Answer_Transactions
 	//	*Answer_Limits
+	//	*Answer_Rules
 	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -569,6 +602,15 @@ func (x *Answer) GetLimits() *Limits {
 	return nil
 }
 
+func (x *Answer) GetRules() *v1.RulesReply {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Rules); ok {
+			return x.Rules
+		}
+	}
+	return nil
+}
+
 type isAnswer_Answer interface {
 	isAnswer_Answer()
 }
@@ -623,6 +665,10 @@ type Answer_Limits struct {
 	Limits *Limits `protobuf:"bytes,12,opt,name=limits,oneof"`
 }
 
+type Answer_Rules struct {
+	Rules *v1.RulesReply `protobuf:"bytes,13,opt,name=rules,oneof"`
+}
+
 func (*Answer_Failure) isAnswer_Answer() {}
 
 func (*Answer_Result) isAnswer_Answer() {}
@@ -646,6 +692,8 @@ func (*Answer_Schedules) isAnswer_Answer() {}
 func (*Answer_Transactions) isAnswer_Answer() {}
 
 func (*Answer_Limits) isAnswer_Answer() {}
+
+func (*Answer_Rules) isAnswer_Answer() {}
 
 // Failure says why a request could not be done. The codes are those of Connect and gRPC.
 type Failure struct {
@@ -2328,31 +2376,104 @@ func (x *Limits) GetFound() []*Limit {
 	return nil
 }
 
+// RulesQuery asks for a page of the rule book, or with reached for the time when all partitions
+// have it.
+type RulesQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix" json:"prefix,omitempty"`
+	After         string                 `protobuf:"bytes,2,opt,name=after" json:"after,omitempty"`
+	Limit         int32                  `protobuf:"varint,3,opt,name=limit" json:"limit,omitempty"`
+	Reached       bool                   `protobuf:"varint,4,opt,name=reached" json:"reached,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RulesQuery) Reset() {
+	*x = RulesQuery{}
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RulesQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RulesQuery) ProtoMessage() {}
+
+func (x *RulesQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RulesQuery.ProtoReflect.Descriptor instead.
+func (*RulesQuery) Descriptor() ([]byte, []int) {
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RulesQuery) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *RulesQuery) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *RulesQuery) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *RulesQuery) GetReached() bool {
+	if x != nil {
+		return x.Reached
+	}
+	return false
+}
+
 // Limit is a routing.Limit. Instants and durations are in milliseconds; an instant of 0 is none.
 type Limit struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
-	Partition     uint32                 `protobuf:"varint,2,opt,name=partition" json:"partition,omitempty"`
-	Concurrency   int64                  `protobuf:"varint,3,opt,name=concurrency" json:"concurrency,omitempty"`
-	UntilDone     bool                   `protobuf:"varint,4,opt,name=until_done,json=untilDone" json:"until_done,omitempty"`
-	RateCount     int64                  `protobuf:"varint,5,opt,name=rate_count,json=rateCount" json:"rate_count,omitempty"`
-	RateBurst     int64                  `protobuf:"varint,6,opt,name=rate_burst,json=rateBurst" json:"rate_burst,omitempty"`
-	RatePerMs     int64                  `protobuf:"varint,7,opt,name=rate_per_ms,json=ratePerMs" json:"rate_per_ms,omitempty"`
-	MaxQueue      int64                  `protobuf:"varint,8,opt,name=max_queue,json=maxQueue" json:"max_queue,omitempty"`
-	Held          int64                  `protobuf:"varint,9,opt,name=held" json:"held,omitempty"`
-	Waiting       int64                  `protobuf:"varint,10,opt,name=waiting" json:"waiting,omitempty"`
-	Tokens        int64                  `protobuf:"varint,11,opt,name=tokens" json:"tokens,omitempty"`
-	Oldest        int64                  `protobuf:"varint,12,opt,name=oldest" json:"oldest,omitempty"`
-	Tenants       []*LimitTenant         `protobuf:"bytes,13,rep,name=tenants" json:"tenants,omitempty"`
-	Holders       []*LimitMember         `protobuf:"bytes,14,rep,name=holders" json:"holders,omitempty"`
-	Queue         []*LimitMember         `protobuf:"bytes,15,rep,name=queue" json:"queue,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	Partition   uint32                 `protobuf:"varint,2,opt,name=partition" json:"partition,omitempty"`
+	Concurrency int64                  `protobuf:"varint,3,opt,name=concurrency" json:"concurrency,omitempty"`
+	UntilDone   bool                   `protobuf:"varint,4,opt,name=until_done,json=untilDone" json:"until_done,omitempty"`
+	RateCount   int64                  `protobuf:"varint,5,opt,name=rate_count,json=rateCount" json:"rate_count,omitempty"`
+	RateBurst   int64                  `protobuf:"varint,6,opt,name=rate_burst,json=rateBurst" json:"rate_burst,omitempty"`
+	RatePerMs   int64                  `protobuf:"varint,7,opt,name=rate_per_ms,json=ratePerMs" json:"rate_per_ms,omitempty"`
+	MaxQueue    int64                  `protobuf:"varint,8,opt,name=max_queue,json=maxQueue" json:"max_queue,omitempty"`
+	Held        int64                  `protobuf:"varint,9,opt,name=held" json:"held,omitempty"`
+	Waiting     int64                  `protobuf:"varint,10,opt,name=waiting" json:"waiting,omitempty"`
+	Tokens      int64                  `protobuf:"varint,11,opt,name=tokens" json:"tokens,omitempty"`
+	Oldest      int64                  `protobuf:"varint,12,opt,name=oldest" json:"oldest,omitempty"`
+	Tenants     []*LimitTenant         `protobuf:"bytes,13,rep,name=tenants" json:"tenants,omitempty"`
+	Holders     []*LimitMember         `protobuf:"bytes,14,rep,name=holders" json:"holders,omitempty"`
+	Queue       []*LimitMember         `protobuf:"bytes,15,rep,name=queue" json:"queue,omitempty"`
+	// The rule that counts instead of what is declared, which is the other field then.
+	Rule          string         `protobuf:"bytes,16,opt,name=rule" json:"rule,omitempty"`
+	Declared      *LimitSettings `protobuf:"bytes,17,opt,name=declared" json:"declared,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[29]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +2485,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[29]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +2498,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{29}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Limit) GetName() string {
@@ -2485,6 +2606,96 @@ func (x *Limit) GetQueue() []*LimitMember {
 	return nil
 }
 
+func (x *Limit) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Limit) GetDeclared() *LimitSettings {
+	if x != nil {
+		return x.Declared
+	}
+	return nil
+}
+
+type LimitSettings struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Concurrency   int64                  `protobuf:"varint,1,opt,name=concurrency" json:"concurrency,omitempty"`
+	RateCount     int64                  `protobuf:"varint,2,opt,name=rate_count,json=rateCount" json:"rate_count,omitempty"`
+	RateBurst     int64                  `protobuf:"varint,3,opt,name=rate_burst,json=rateBurst" json:"rate_burst,omitempty"`
+	RatePerMs     int64                  `protobuf:"varint,4,opt,name=rate_per_ms,json=ratePerMs" json:"rate_per_ms,omitempty"`
+	MaxQueue      int64                  `protobuf:"varint,5,opt,name=max_queue,json=maxQueue" json:"max_queue,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitSettings) Reset() {
+	*x = LimitSettings{}
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitSettings) ProtoMessage() {}
+
+func (x *LimitSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitSettings.ProtoReflect.Descriptor instead.
+func (*LimitSettings) Descriptor() ([]byte, []int) {
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *LimitSettings) GetConcurrency() int64 {
+	if x != nil {
+		return x.Concurrency
+	}
+	return 0
+}
+
+func (x *LimitSettings) GetRateCount() int64 {
+	if x != nil {
+		return x.RateCount
+	}
+	return 0
+}
+
+func (x *LimitSettings) GetRateBurst() int64 {
+	if x != nil {
+		return x.RateBurst
+	}
+	return 0
+}
+
+func (x *LimitSettings) GetRatePerMs() int64 {
+	if x != nil {
+		return x.RatePerMs
+	}
+	return 0
+}
+
+func (x *LimitSettings) GetMaxQueue() int64 {
+	if x != nil {
+		return x.MaxQueue
+	}
+	return 0
+}
+
 type LimitTenant struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant" json:"tenant,omitempty"`
@@ -2496,7 +2707,7 @@ type LimitTenant struct {
 
 func (x *LimitTenant) Reset() {
 	*x = LimitTenant{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[30]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2508,7 +2719,7 @@ func (x *LimitTenant) String() string {
 func (*LimitTenant) ProtoMessage() {}
 
 func (x *LimitTenant) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[30]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2521,7 +2732,7 @@ func (x *LimitTenant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitTenant.ProtoReflect.Descriptor instead.
 func (*LimitTenant) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{30}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LimitTenant) GetTenant() string {
@@ -2558,7 +2769,7 @@ type LimitMember struct {
 
 func (x *LimitMember) Reset() {
 	*x = LimitMember{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[31]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2781,7 @@ func (x *LimitMember) String() string {
 func (*LimitMember) ProtoMessage() {}
 
 func (x *LimitMember) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[31]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2794,7 @@ func (x *LimitMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitMember.ProtoReflect.Descriptor instead.
 func (*LimitMember) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{31}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LimitMember) GetId() []byte {
@@ -2639,7 +2850,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[32]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2651,7 +2862,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[32]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2664,7 +2875,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{32}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Frame) GetFrom() uint32 {
@@ -2764,7 +2975,7 @@ type Deliver struct {
 
 func (x *Deliver) Reset() {
 	*x = Deliver{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[33]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2776,7 +2987,7 @@ func (x *Deliver) String() string {
 func (*Deliver) ProtoMessage() {}
 
 func (x *Deliver) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[33]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2789,7 +3000,7 @@ func (x *Deliver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deliver.ProtoReflect.Descriptor instead.
 func (*Deliver) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{33}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Deliver) GetSequence() uint64 {
@@ -2810,7 +3021,8 @@ var File_perdure_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_perdure_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1aperdure/peer/v1/peer.proto\x12\x0fperdure.peer.v1\x1a\x19google/protobuf/any.proto\x1a\x1eperdure/record/v1/record.proto\x1a perdure/record/v1/schedule.proto\x1a#perdure/record/v1/transaction.proto\"\xd0\t\n" +
+	"\x1aperdure/peer/v1/peer.proto\x12\x0fperdure.peer.v1\x1a\x19google/protobuf/any.proto\x1a\x1cperdure/record/v1/flow.proto\x1a\x1eperdure/record/v1/record.proto\x1a perdure/record/v1/schedule.proto\x1a#perdure/record/v1/transaction.proto\"\xc4\n" +
+	"\n" +
 	"\aRequest\x12\x1e\n" +
 	"\n" +
 	"partitions\x18\x01 \x03(\rR\n" +
@@ -2836,8 +3048,10 @@ const file_perdure_peer_v1_peer_proto_rawDesc = "" +
 	"\vinvocations\x18\x19 \x01(\v2!.perdure.peer.v1.InvocationsQueryH\x00R\vinvocations\x12?\n" +
 	"\tschedules\x18\x1a \x01(\v2\x1f.perdure.peer.v1.SchedulesQueryH\x00R\tschedules\x12H\n" +
 	"\ftransactions\x18\x1b \x01(\v2\".perdure.peer.v1.TransactionsQueryH\x00R\ftransactions\x126\n" +
-	"\x06limits\x18\x1c \x01(\v2\x1c.perdure.peer.v1.LimitsQueryH\x00R\x06limitsB\x05\n" +
-	"\x03ask\"\xb6\x05\n" +
+	"\x06limits\x18\x1c \x01(\v2\x1c.perdure.peer.v1.LimitsQueryH\x00R\x06limits\x12=\n" +
+	"\fchange_rules\x18\x1d \x01(\v2\x18.perdure.record.v1.RulesH\x00R\vchangeRules\x123\n" +
+	"\x05rules\x18\x1e \x01(\v2\x1b.perdure.peer.v1.RulesQueryH\x00R\x05rulesB\x05\n" +
+	"\x03ask\"\xed\x05\n" +
 	"\x06Answer\x124\n" +
 	"\afailure\x18\x01 \x01(\v2\x18.perdure.peer.v1.FailureH\x00R\afailure\x123\n" +
 	"\x06result\x18\x02 \x01(\v2\x19.perdure.record.v1.ResultH\x00R\x06result\x12+\n" +
@@ -2851,7 +3065,8 @@ const file_perdure_peer_v1_peer_proto_rawDesc = "" +
 	"\tschedules\x18\n" +
 	" \x01(\v2\x1e.perdure.peer.v1.SchedulesPageH\x00R\tschedules\x12C\n" +
 	"\ftransactions\x18\v \x01(\v2\x1d.perdure.peer.v1.TransactionsH\x00R\ftransactions\x121\n" +
-	"\x06limits\x18\f \x01(\v2\x17.perdure.peer.v1.LimitsH\x00R\x06limitsB\b\n" +
+	"\x06limits\x18\f \x01(\v2\x17.perdure.peer.v1.LimitsH\x00R\x06limits\x125\n" +
+	"\x05rules\x18\r \x01(\v2\x1d.perdure.record.v1.RulesReplyH\x00R\x05rulesB\b\n" +
 	"\x06answer\"\xbb\x01\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
@@ -2977,7 +3192,13 @@ const file_perdure_peer_v1_peer_proto_rawDesc = "" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x18\n" +
 	"\awaiting\x18\x03 \x01(\bR\awaiting\"6\n" +
 	"\x06Limits\x12,\n" +
-	"\x05found\x18\x01 \x03(\v2\x16.perdure.peer.v1.LimitR\x05found\"\xf7\x03\n" +
+	"\x05found\x18\x01 \x03(\v2\x16.perdure.peer.v1.LimitR\x05found\"j\n" +
+	"\n" +
+	"RulesQuery\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\x05R\x05limit\x12\x18\n" +
+	"\areached\x18\x04 \x01(\bR\areached\"\xc7\x04\n" +
 	"\x05Limit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\rR\tpartition\x12 \n" +
@@ -2997,7 +3218,17 @@ const file_perdure_peer_v1_peer_proto_rawDesc = "" +
 	"\x06oldest\x18\f \x01(\x03R\x06oldest\x126\n" +
 	"\atenants\x18\r \x03(\v2\x1c.perdure.peer.v1.LimitTenantR\atenants\x126\n" +
 	"\aholders\x18\x0e \x03(\v2\x1c.perdure.peer.v1.LimitMemberR\aholders\x122\n" +
-	"\x05queue\x18\x0f \x03(\v2\x1c.perdure.peer.v1.LimitMemberR\x05queue\"S\n" +
+	"\x05queue\x18\x0f \x03(\v2\x1c.perdure.peer.v1.LimitMemberR\x05queue\x12\x12\n" +
+	"\x04rule\x18\x10 \x01(\tR\x04rule\x12:\n" +
+	"\bdeclared\x18\x11 \x01(\v2\x1e.perdure.peer.v1.LimitSettingsR\bdeclared\"\xac\x01\n" +
+	"\rLimitSettings\x12 \n" +
+	"\vconcurrency\x18\x01 \x01(\x03R\vconcurrency\x12\x1d\n" +
+	"\n" +
+	"rate_count\x18\x02 \x01(\x03R\trateCount\x12\x1d\n" +
+	"\n" +
+	"rate_burst\x18\x03 \x01(\x03R\trateBurst\x12\x1e\n" +
+	"\vrate_per_ms\x18\x04 \x01(\x03R\tratePerMs\x12\x1b\n" +
+	"\tmax_queue\x18\x05 \x01(\x03R\bmaxQueue\"S\n" +
 	"\vLimitTenant\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04held\x18\x02 \x01(\x03R\x04held\x12\x18\n" +
@@ -3032,7 +3263,7 @@ func file_perdure_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_perdure_peer_v1_peer_proto_rawDescData
 }
 
-var file_perdure_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_perdure_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_perdure_peer_v1_peer_proto_goTypes = []any{
 	(*Request)(nil),              // 0: perdure.peer.v1.Request
 	(*Answer)(nil),               // 1: perdure.peer.v1.Answer
@@ -3063,38 +3294,42 @@ var file_perdure_peer_v1_peer_proto_goTypes = []any{
 	(*TransactionLock)(nil),      // 26: perdure.peer.v1.TransactionLock
 	(*LimitsQuery)(nil),          // 27: perdure.peer.v1.LimitsQuery
 	(*Limits)(nil),               // 28: perdure.peer.v1.Limits
-	(*Limit)(nil),                // 29: perdure.peer.v1.Limit
-	(*LimitTenant)(nil),          // 30: perdure.peer.v1.LimitTenant
-	(*LimitMember)(nil),          // 31: perdure.peer.v1.LimitMember
-	(*Frame)(nil),                // 32: perdure.peer.v1.Frame
-	(*Deliver)(nil),              // 33: perdure.peer.v1.Deliver
-	(*v1.Invoke)(nil),            // 34: perdure.record.v1.Invoke
-	(*v1.CompleteAwakeable)(nil), // 35: perdure.record.v1.CompleteAwakeable
-	(*v1.CompletePromise)(nil),   // 36: perdure.record.v1.CompletePromise
-	(*v1.Result)(nil),            // 37: perdure.record.v1.Result
-	(*v1.ScheduleReply)(nil),     // 38: perdure.record.v1.ScheduleReply
-	(*anypb.Any)(nil),            // 39: google.protobuf.Any
-	(*v1.Invocation)(nil),        // 40: perdure.record.v1.Invocation
-	(*v1.Entry)(nil),             // 41: perdure.record.v1.Entry
-	(*v1.Completion)(nil),        // 42: perdure.record.v1.Completion
-	(*v1.ScheduleChange)(nil),    // 43: perdure.record.v1.ScheduleChange
-	(v1.Status)(0),               // 44: perdure.record.v1.Status
-	(*v1.Target)(nil),            // 45: perdure.record.v1.Target
-	(*v1.Peer)(nil),              // 46: perdure.record.v1.Peer
-	(*v1.Message)(nil),           // 47: perdure.record.v1.Message
+	(*RulesQuery)(nil),           // 29: perdure.peer.v1.RulesQuery
+	(*Limit)(nil),                // 30: perdure.peer.v1.Limit
+	(*LimitSettings)(nil),        // 31: perdure.peer.v1.LimitSettings
+	(*LimitTenant)(nil),          // 32: perdure.peer.v1.LimitTenant
+	(*LimitMember)(nil),          // 33: perdure.peer.v1.LimitMember
+	(*Frame)(nil),                // 34: perdure.peer.v1.Frame
+	(*Deliver)(nil),              // 35: perdure.peer.v1.Deliver
+	(*v1.Invoke)(nil),            // 36: perdure.record.v1.Invoke
+	(*v1.CompleteAwakeable)(nil), // 37: perdure.record.v1.CompleteAwakeable
+	(*v1.CompletePromise)(nil),   // 38: perdure.record.v1.CompletePromise
+	(*v1.Rules)(nil),             // 39: perdure.record.v1.Rules
+	(*v1.Result)(nil),            // 40: perdure.record.v1.Result
+	(*v1.ScheduleReply)(nil),     // 41: perdure.record.v1.ScheduleReply
+	(*v1.RulesReply)(nil),        // 42: perdure.record.v1.RulesReply
+	(*anypb.Any)(nil),            // 43: google.protobuf.Any
+	(*v1.Invocation)(nil),        // 44: perdure.record.v1.Invocation
+	(*v1.Entry)(nil),             // 45: perdure.record.v1.Entry
+	(*v1.Completion)(nil),        // 46: perdure.record.v1.Completion
+	(*v1.ScheduleChange)(nil),    // 47: perdure.record.v1.ScheduleChange
+	(v1.Status)(0),               // 48: perdure.record.v1.Status
+	(*v1.Target)(nil),            // 49: perdure.record.v1.Target
+	(*v1.Peer)(nil),              // 50: perdure.record.v1.Peer
+	(*v1.Message)(nil),           // 51: perdure.record.v1.Message
 }
 var file_perdure_peer_v1_peer_proto_depIdxs = []int32{
 	5,  // 0: perdure.peer.v1.Request.call:type_name -> perdure.peer.v1.Start
 	5,  // 1: perdure.peer.v1.Request.send:type_name -> perdure.peer.v1.Start
-	34, // 2: perdure.peer.v1.Request.read:type_name -> perdure.record.v1.Invoke
+	36, // 2: perdure.peer.v1.Request.read:type_name -> perdure.record.v1.Invoke
 	4,  // 3: perdure.peer.v1.Request.attach:type_name -> perdure.peer.v1.InvocationID
 	8,  // 4: perdure.peer.v1.Request.cancel:type_name -> perdure.peer.v1.Cancel
 	4,  // 5: perdure.peer.v1.Request.pause:type_name -> perdure.peer.v1.InvocationID
 	4,  // 6: perdure.peer.v1.Request.resume:type_name -> perdure.peer.v1.InvocationID
 	4,  // 7: perdure.peer.v1.Request.purge:type_name -> perdure.peer.v1.InvocationID
 	9,  // 8: perdure.peer.v1.Request.restart:type_name -> perdure.peer.v1.Restart
-	35, // 9: perdure.peer.v1.Request.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	36, // 10: perdure.peer.v1.Request.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	37, // 9: perdure.peer.v1.Request.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	38, // 10: perdure.peer.v1.Request.complete_promise:type_name -> perdure.record.v1.CompletePromise
 	10, // 11: perdure.peer.v1.Request.journal:type_name -> perdure.peer.v1.JournalQuery
 	12, // 12: perdure.peer.v1.Request.state:type_name -> perdure.peer.v1.StateQuery
 	16, // 13: perdure.peer.v1.Request.change_schedule:type_name -> perdure.peer.v1.ChangeSchedule
@@ -3103,48 +3338,52 @@ var file_perdure_peer_v1_peer_proto_depIdxs = []int32{
 	21, // 16: perdure.peer.v1.Request.schedules:type_name -> perdure.peer.v1.SchedulesQuery
 	23, // 17: perdure.peer.v1.Request.transactions:type_name -> perdure.peer.v1.TransactionsQuery
 	27, // 18: perdure.peer.v1.Request.limits:type_name -> perdure.peer.v1.LimitsQuery
-	2,  // 19: perdure.peer.v1.Answer.failure:type_name -> perdure.peer.v1.Failure
-	37, // 20: perdure.peer.v1.Answer.result:type_name -> perdure.record.v1.Result
-	6,  // 21: perdure.peer.v1.Answer.sent:type_name -> perdure.peer.v1.Sent
-	7,  // 22: perdure.peer.v1.Answer.done:type_name -> perdure.peer.v1.Done
-	4,  // 23: perdure.peer.v1.Answer.renewed:type_name -> perdure.peer.v1.InvocationID
-	11, // 24: perdure.peer.v1.Answer.journal:type_name -> perdure.peer.v1.Journal
-	13, // 25: perdure.peer.v1.Answer.state:type_name -> perdure.peer.v1.State
-	38, // 26: perdure.peer.v1.Answer.schedule:type_name -> perdure.record.v1.ScheduleReply
-	19, // 27: perdure.peer.v1.Answer.invocations:type_name -> perdure.peer.v1.InvocationsPage
-	22, // 28: perdure.peer.v1.Answer.schedules:type_name -> perdure.peer.v1.SchedulesPage
-	24, // 29: perdure.peer.v1.Answer.transactions:type_name -> perdure.peer.v1.Transactions
-	28, // 30: perdure.peer.v1.Answer.limits:type_name -> perdure.peer.v1.Limits
-	39, // 31: perdure.peer.v1.Failure.details:type_name -> google.protobuf.Any
-	3,  // 32: perdure.peer.v1.Failure.elsewhere:type_name -> perdure.peer.v1.Elsewhere
-	34, // 33: perdure.peer.v1.Start.invoke:type_name -> perdure.record.v1.Invoke
-	40, // 34: perdure.peer.v1.Journal.row:type_name -> perdure.record.v1.Invocation
-	41, // 35: perdure.peer.v1.Journal.entries:type_name -> perdure.record.v1.Entry
-	42, // 36: perdure.peer.v1.Journal.completions:type_name -> perdure.record.v1.Completion
-	14, // 37: perdure.peer.v1.State.tables:type_name -> perdure.peer.v1.Table
-	15, // 38: perdure.peer.v1.Table.rows:type_name -> perdure.peer.v1.Row
-	43, // 39: perdure.peer.v1.ChangeSchedule.change:type_name -> perdure.record.v1.ScheduleChange
-	44, // 40: perdure.peer.v1.InvocationsQuery.statuses:type_name -> perdure.record.v1.Status
-	20, // 41: perdure.peer.v1.InvocationsPage.found:type_name -> perdure.peer.v1.Listed
-	40, // 42: perdure.peer.v1.Listed.row:type_name -> perdure.record.v1.Invocation
-	38, // 43: perdure.peer.v1.SchedulesPage.found:type_name -> perdure.record.v1.ScheduleReply
-	25, // 44: perdure.peer.v1.Transactions.found:type_name -> perdure.peer.v1.Transaction
-	45, // 45: perdure.peer.v1.Transaction.target:type_name -> perdure.record.v1.Target
-	26, // 46: perdure.peer.v1.Transaction.held:type_name -> perdure.peer.v1.TransactionLock
-	26, // 47: perdure.peer.v1.Transaction.waiting:type_name -> perdure.peer.v1.TransactionLock
-	29, // 48: perdure.peer.v1.Limits.found:type_name -> perdure.peer.v1.Limit
-	30, // 49: perdure.peer.v1.Limit.tenants:type_name -> perdure.peer.v1.LimitTenant
-	31, // 50: perdure.peer.v1.Limit.holders:type_name -> perdure.peer.v1.LimitMember
-	31, // 51: perdure.peer.v1.Limit.queue:type_name -> perdure.peer.v1.LimitMember
-	33, // 52: perdure.peer.v1.Frame.deliver:type_name -> perdure.peer.v1.Deliver
-	46, // 53: perdure.peer.v1.Frame.told:type_name -> perdure.record.v1.Peer
-	3,  // 54: perdure.peer.v1.Frame.elsewhere:type_name -> perdure.peer.v1.Elsewhere
-	47, // 55: perdure.peer.v1.Deliver.message:type_name -> perdure.record.v1.Message
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	39, // 19: perdure.peer.v1.Request.change_rules:type_name -> perdure.record.v1.Rules
+	29, // 20: perdure.peer.v1.Request.rules:type_name -> perdure.peer.v1.RulesQuery
+	2,  // 21: perdure.peer.v1.Answer.failure:type_name -> perdure.peer.v1.Failure
+	40, // 22: perdure.peer.v1.Answer.result:type_name -> perdure.record.v1.Result
+	6,  // 23: perdure.peer.v1.Answer.sent:type_name -> perdure.peer.v1.Sent
+	7,  // 24: perdure.peer.v1.Answer.done:type_name -> perdure.peer.v1.Done
+	4,  // 25: perdure.peer.v1.Answer.renewed:type_name -> perdure.peer.v1.InvocationID
+	11, // 26: perdure.peer.v1.Answer.journal:type_name -> perdure.peer.v1.Journal
+	13, // 27: perdure.peer.v1.Answer.state:type_name -> perdure.peer.v1.State
+	41, // 28: perdure.peer.v1.Answer.schedule:type_name -> perdure.record.v1.ScheduleReply
+	19, // 29: perdure.peer.v1.Answer.invocations:type_name -> perdure.peer.v1.InvocationsPage
+	22, // 30: perdure.peer.v1.Answer.schedules:type_name -> perdure.peer.v1.SchedulesPage
+	24, // 31: perdure.peer.v1.Answer.transactions:type_name -> perdure.peer.v1.Transactions
+	28, // 32: perdure.peer.v1.Answer.limits:type_name -> perdure.peer.v1.Limits
+	42, // 33: perdure.peer.v1.Answer.rules:type_name -> perdure.record.v1.RulesReply
+	43, // 34: perdure.peer.v1.Failure.details:type_name -> google.protobuf.Any
+	3,  // 35: perdure.peer.v1.Failure.elsewhere:type_name -> perdure.peer.v1.Elsewhere
+	36, // 36: perdure.peer.v1.Start.invoke:type_name -> perdure.record.v1.Invoke
+	44, // 37: perdure.peer.v1.Journal.row:type_name -> perdure.record.v1.Invocation
+	45, // 38: perdure.peer.v1.Journal.entries:type_name -> perdure.record.v1.Entry
+	46, // 39: perdure.peer.v1.Journal.completions:type_name -> perdure.record.v1.Completion
+	14, // 40: perdure.peer.v1.State.tables:type_name -> perdure.peer.v1.Table
+	15, // 41: perdure.peer.v1.Table.rows:type_name -> perdure.peer.v1.Row
+	47, // 42: perdure.peer.v1.ChangeSchedule.change:type_name -> perdure.record.v1.ScheduleChange
+	48, // 43: perdure.peer.v1.InvocationsQuery.statuses:type_name -> perdure.record.v1.Status
+	20, // 44: perdure.peer.v1.InvocationsPage.found:type_name -> perdure.peer.v1.Listed
+	44, // 45: perdure.peer.v1.Listed.row:type_name -> perdure.record.v1.Invocation
+	41, // 46: perdure.peer.v1.SchedulesPage.found:type_name -> perdure.record.v1.ScheduleReply
+	25, // 47: perdure.peer.v1.Transactions.found:type_name -> perdure.peer.v1.Transaction
+	49, // 48: perdure.peer.v1.Transaction.target:type_name -> perdure.record.v1.Target
+	26, // 49: perdure.peer.v1.Transaction.held:type_name -> perdure.peer.v1.TransactionLock
+	26, // 50: perdure.peer.v1.Transaction.waiting:type_name -> perdure.peer.v1.TransactionLock
+	30, // 51: perdure.peer.v1.Limits.found:type_name -> perdure.peer.v1.Limit
+	32, // 52: perdure.peer.v1.Limit.tenants:type_name -> perdure.peer.v1.LimitTenant
+	33, // 53: perdure.peer.v1.Limit.holders:type_name -> perdure.peer.v1.LimitMember
+	33, // 54: perdure.peer.v1.Limit.queue:type_name -> perdure.peer.v1.LimitMember
+	31, // 55: perdure.peer.v1.Limit.declared:type_name -> perdure.peer.v1.LimitSettings
+	35, // 56: perdure.peer.v1.Frame.deliver:type_name -> perdure.peer.v1.Deliver
+	50, // 57: perdure.peer.v1.Frame.told:type_name -> perdure.record.v1.Peer
+	3,  // 58: perdure.peer.v1.Frame.elsewhere:type_name -> perdure.peer.v1.Elsewhere
+	51, // 59: perdure.peer.v1.Deliver.message:type_name -> perdure.record.v1.Message
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_perdure_peer_v1_peer_proto_init() }
@@ -3172,6 +3411,8 @@ func file_perdure_peer_v1_peer_proto_init() {
 		(*Request_Schedules)(nil),
 		(*Request_Transactions)(nil),
 		(*Request_Limits)(nil),
+		(*Request_ChangeRules)(nil),
+		(*Request_Rules)(nil),
 	}
 	file_perdure_peer_v1_peer_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Failure)(nil),
@@ -3186,8 +3427,9 @@ func file_perdure_peer_v1_peer_proto_init() {
 		(*Answer_Schedules)(nil),
 		(*Answer_Transactions)(nil),
 		(*Answer_Limits)(nil),
+		(*Answer_Rules)(nil),
 	}
-	file_perdure_peer_v1_peer_proto_msgTypes[32].OneofWrappers = []any{
+	file_perdure_peer_v1_peer_proto_msgTypes[34].OneofWrappers = []any{
 		(*Frame_Deliver)(nil),
 		(*Frame_Acked)(nil),
 		(*Frame_Told)(nil),
@@ -3199,7 +3441,7 @@ func file_perdure_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_peer_v1_peer_proto_rawDesc), len(file_perdure_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -3356,6 +3356,7 @@ type Message struct {
 	//	*Message_Permit
 	//	*Message_Release
 	//	*Message_ScheduledEnd
+	//	*Message_Rules
 	Message       isMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3497,6 +3498,15 @@ func (x *Message) GetScheduledEnd() *ScheduledEnd {
 	return nil
 }
 
+func (x *Message) GetRules() *Rules {
+	if x != nil {
+		if x, ok := x.Message.(*Message_Rules); ok {
+			return x.Rules
+		}
+	}
+	return nil
+}
+
 type isMessage_Message interface {
 	isMessage_Message()
 }
@@ -3546,6 +3556,10 @@ type Message_ScheduledEnd struct {
 	ScheduledEnd *ScheduledEnd `protobuf:"bytes,18,opt,name=scheduled_end,json=scheduledEnd,oneof"`
 }
 
+type Message_Rules struct {
+	Rules *Rules `protobuf:"bytes,19,opt,name=rules,oneof"`
+}
+
 func (*Message_Invoke) isMessage_Message() {}
 
 func (*Message_Complete) isMessage_Message() {}
@@ -3567,6 +3581,8 @@ func (*Message_Permit) isMessage_Message() {}
 func (*Message_Release) isMessage_Message() {}
 
 func (*Message_ScheduledEnd) isMessage_Message() {}
+
+func (*Message_Rules) isMessage_Message() {}
 
 // AttachCaller asks for the result of an invocation on behalf of an Attach entry.
 type AttachCaller struct {
@@ -4178,7 +4194,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\btimer_at\x18\x05 \x01(\x03R\atimerAt\"q\n" +
 	"\aPromise\x121\n" +
 	"\x06result\x18\x01 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\x123\n" +
-	"\awaiters\x18\x02 \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\"\xcb\x05\n" +
+	"\awaiters\x18\x02 \x03(\v2\x19.perdure.record.v1.CallerR\awaiters\"\xfd\x05\n" +
 	"\aMessage\x123\n" +
 	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeH\x00R\x06invoke\x129\n" +
 	"\bcomplete\x18\x02 \x01(\v2\x1b.perdure.record.v1.CompleteH\x00R\bcomplete\x123\n" +
@@ -4192,7 +4208,8 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\aacquire\x18\r \x01(\v2\x1a.perdure.record.v1.AcquireH\x00R\aacquire\x123\n" +
 	"\x06permit\x18\x0e \x01(\v2\x19.perdure.record.v1.PermitH\x00R\x06permit\x126\n" +
 	"\arelease\x18\x0f \x01(\v2\x1a.perdure.record.v1.ReleaseH\x00R\arelease\x12F\n" +
-	"\rscheduled_end\x18\x12 \x01(\v2\x1f.perdure.record.v1.ScheduledEndH\x00R\fscheduledEndB\t\n" +
+	"\rscheduled_end\x18\x12 \x01(\v2\x1f.perdure.record.v1.ScheduledEndH\x00R\fscheduledEnd\x120\n" +
+	"\x05rules\x18\x13 \x01(\v2\x18.perdure.record.v1.RulesH\x00R\x05rulesB\t\n" +
 	"\amessage\"z\n" +
 	"\fAttachCaller\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x121\n" +
@@ -4320,6 +4337,7 @@ var file_perdure_record_v1_record_proto_goTypes = []any{
 	(*Acquire)(nil),           // 51: perdure.record.v1.Acquire
 	(*Permit)(nil),            // 52: perdure.record.v1.Permit
 	(*Release)(nil),           // 53: perdure.record.v1.Release
+	(*Rules)(nil),             // 54: perdure.record.v1.Rules
 }
 var file_perdure_record_v1_record_proto_depIdxs = []int32{
 	49, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
@@ -4393,17 +4411,18 @@ var file_perdure_record_v1_record_proto_depIdxs = []int32{
 	52, // 68: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
 	53, // 69: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
 	44, // 70: perdure.record.v1.Message.scheduled_end:type_name -> perdure.record.v1.ScheduledEnd
-	7,  // 71: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
-	17, // 72: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
-	0,  // 73: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
-	5,  // 74: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
-	7,  // 75: perdure.record.v1.CancelCall.caller:type_name -> perdure.record.v1.Caller
-	38, // 76: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
-	77, // [77:77] is the sub-list for method output_type
-	77, // [77:77] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	54, // 71: perdure.record.v1.Message.rules:type_name -> perdure.record.v1.Rules
+	7,  // 72: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
+	17, // 73: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
+	0,  // 74: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
+	5,  // 75: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
+	7,  // 76: perdure.record.v1.CancelCall.caller:type_name -> perdure.record.v1.Caller
+	38, // 77: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
+	78, // [78:78] is the sub-list for method output_type
+	78, // [78:78] is the sub-list for method input_type
+	78, // [78:78] is the sub-list for extension type_name
+	78, // [78:78] is the sub-list for extension extendee
+	0,  // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_record_proto_init() }
@@ -4443,6 +4462,7 @@ func file_perdure_record_v1_record_proto_init() {
 		(*Message_Permit)(nil),
 		(*Message_Release)(nil),
 		(*Message_ScheduledEnd)(nil),
+		(*Message_Rules)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -248,3 +248,16 @@ func (f *Fake) Schedule(_ context.Context, name string) (*recordv1.ScheduleReply
 func (f *Fake) SchedulesPage(context.Context, routing.ScheduleQuery) (*routing.SchedulesPage, error) {
 	return &routing.SchedulesPage{}, nil
 }
+
+// ChangeRules implements routing.Router; there are no limits to have rules for.
+func (f *Fake) ChangeRules(context.Context, *recordv1.Rules) (*recordv1.RulesReply, error) {
+	return nil, routing.Errorf(routing.CodeUnimplemented, "there are no rules here")
+}
+
+// AwaitRules implements routing.Router.
+func (f *Fake) AwaitRules(context.Context) error { return nil }
+
+// RulesPage implements routing.Router; there are none.
+func (f *Fake) RulesPage(context.Context, routing.RuleQuery) (*recordv1.RulesReply, error) {
+	return &recordv1.RulesReply{}, nil
+}

@@ -4090,9 +4090,15 @@ type Limit struct {
 	OldestWait *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=oldest_wait,json=oldestWait,proto3" json:"oldest_wait,omitempty"`
 	// Set by GetLimit, at most 100 each: those with the most waiting, the oldest holders, and those
 	// that wait in the order in which they begin.
-	Tenants       []*LimitTenant `protobuf:"bytes,11,rep,name=tenants,proto3" json:"tenants,omitempty"`
-	Holders       []*LimitMember `protobuf:"bytes,12,rep,name=holders,proto3" json:"holders,omitempty"`
-	Queue         []*LimitMember `protobuf:"bytes,13,rep,name=queue,proto3" json:"queue,omitempty"`
+	Tenants []*LimitTenant `protobuf:"bytes,11,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	Holders []*LimitMember `protobuf:"bytes,12,rep,name=holders,proto3" json:"holders,omitempty"`
+	Queue   []*LimitMember `protobuf:"bytes,13,rep,name=queue,proto3" json:"queue,omitempty"`
+	// No invocation may begin: a rule says so, and concurrency is 0.
+	Closed bool `protobuf:"varint,14,opt,name=closed,proto3" json:"closed,omitempty"`
+	// The rule by which this is so, and what is declared instead. Empty, unset: what is declared
+	// counts.
+	Rule          string    `protobuf:"bytes,15,opt,name=rule,proto3" json:"rule,omitempty"`
+	Declared      *v1.Limit `protobuf:"bytes,16,opt,name=declared,proto3" json:"declared,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4218,6 +4224,495 @@ func (x *Limit) GetQueue() []*LimitMember {
 	return nil
 }
 
+func (x *Limit) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+func (x *Limit) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Limit) GetDeclared() *v1.Limit {
+	if x != nil {
+		return x.Declared
+	}
+	return nil
+}
+
+// LimitRule is what an operator wants of limits instead of what is declared. What it does not say is
+// as declared.
+type LimitRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "bank.v1.AccountService/customer" is for all that this limit counts, ".../customer=alice" for
+	// what it counts under alice, and ".../customer=al*" for what begins so. Of several rules for one
+	// limit the one that names it most exactly counts, and no other.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How many may run. 0: none.
+	Concurrency    *uint32 `protobuf:"varint,2,opt,name=concurrency,proto3,oneof" json:"concurrency,omitempty"`
+	AnyConcurrency bool    `protobuf:"varint,3,opt,name=any_concurrency,json=anyConcurrency,proto3" json:"any_concurrency,omitempty"`
+	// How many may begin.
+	Rate    *v1.Rate `protobuf:"bytes,4,opt,name=rate,proto3" json:"rate,omitempty"`
+	AnyRate bool     `protobuf:"varint,5,opt,name=any_rate,json=anyRate,proto3" json:"any_rate,omitempty"`
+	// How many may wait. 0: none.
+	MaxQueue *uint32 `protobuf:"varint,6,opt,name=max_queue,json=maxQueue,proto3,oneof" json:"max_queue,omitempty"`
+	AnyQueue bool    `protobuf:"varint,7,opt,name=any_queue,json=anyQueue,proto3" json:"any_queue,omitempty"`
+	// Why, for people. At most 500 bytes.
+	Description string `protobuf:"bytes,8,opt,name=description,proto3" json:"description,omitempty"`
+	// The rest is not read.
+	SetAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=set_at,json=setAt,proto3" json:"set_at,omitempty"`
+	// What this build declares. Unset: nothing of that name.
+	Declared *v1.Limit `protobuf:"bytes,10,opt,name=declared,proto3" json:"declared,omitempty"`
+	// Why nothing is under the rule in this build, or a part of it has no effect. Empty: it counts.
+	Unused        string `protobuf:"bytes,11,opt,name=unused,proto3" json:"unused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitRule) Reset() {
+	*x = LimitRule{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitRule) ProtoMessage() {}
+
+func (x *LimitRule) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitRule.ProtoReflect.Descriptor instead.
+func (*LimitRule) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *LimitRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LimitRule) GetConcurrency() uint32 {
+	if x != nil && x.Concurrency != nil {
+		return *x.Concurrency
+	}
+	return 0
+}
+
+func (x *LimitRule) GetAnyConcurrency() bool {
+	if x != nil {
+		return x.AnyConcurrency
+	}
+	return false
+}
+
+func (x *LimitRule) GetRate() *v1.Rate {
+	if x != nil {
+		return x.Rate
+	}
+	return nil
+}
+
+func (x *LimitRule) GetAnyRate() bool {
+	if x != nil {
+		return x.AnyRate
+	}
+	return false
+}
+
+func (x *LimitRule) GetMaxQueue() uint32 {
+	if x != nil && x.MaxQueue != nil {
+		return *x.MaxQueue
+	}
+	return 0
+}
+
+func (x *LimitRule) GetAnyQueue() bool {
+	if x != nil {
+		return x.AnyQueue
+	}
+	return false
+}
+
+func (x *LimitRule) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *LimitRule) GetSetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SetAt
+	}
+	return nil
+}
+
+func (x *LimitRule) GetDeclared() *v1.Limit {
+	if x != nil {
+		return x.Declared
+	}
+	return nil
+}
+
+func (x *LimitRule) GetUnused() string {
+	if x != nil {
+		return x.Unused
+	}
+	return ""
+}
+
+type ListLimitRulesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full name of the service. Empty: all.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// 0: 100. At most 1000.
+	PageSize uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From the page before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLimitRulesRequest) Reset() {
+	*x = ListLimitRulesRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLimitRulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLimitRulesRequest) ProtoMessage() {}
+
+func (x *ListLimitRulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLimitRulesRequest.ProtoReflect.Descriptor instead.
+func (*ListLimitRulesRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *ListLimitRulesRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ListLimitRulesRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListLimitRulesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListLimitRulesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Rules []*LimitRule           `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	// Empty: this was the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Partitions that have not heard of the last change yet.
+	Missing []uint32 `protobuf:"varint,3,rep,packed,name=missing,proto3" json:"missing,omitempty"`
+	// The node's time.
+	At            *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLimitRulesResponse) Reset() {
+	*x = ListLimitRulesResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLimitRulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLimitRulesResponse) ProtoMessage() {}
+
+func (x *ListLimitRulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLimitRulesResponse.ProtoReflect.Descriptor instead.
+func (*ListLimitRulesResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ListLimitRulesResponse) GetRules() []*LimitRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *ListLimitRulesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListLimitRulesResponse) GetMissing() []uint32 {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+func (x *ListLimitRulesResponse) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+type SetLimitRulesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 100.
+	Rules []*LimitRule `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	// Rules may be for limits that this build does not declare, or not so: the next one will.
+	Undeclared    bool `protobuf:"varint,2,opt,name=undeclared,proto3" json:"undeclared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLimitRulesRequest) Reset() {
+	*x = SetLimitRulesRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLimitRulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLimitRulesRequest) ProtoMessage() {}
+
+func (x *SetLimitRulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLimitRulesRequest.ProtoReflect.Descriptor instead.
+func (*SetLimitRulesRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *SetLimitRulesRequest) GetRules() []*LimitRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *SetLimitRulesRequest) GetUndeclared() bool {
+	if x != nil {
+		return x.Undeclared
+	}
+	return false
+}
+
+type SetLimitRulesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As they are now.
+	Rules []*LimitRule `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	// Partitions in which they do not hold yet.
+	Missing       []uint32 `protobuf:"varint,2,rep,packed,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLimitRulesResponse) Reset() {
+	*x = SetLimitRulesResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLimitRulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLimitRulesResponse) ProtoMessage() {}
+
+func (x *SetLimitRulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLimitRulesResponse.ProtoReflect.Descriptor instead.
+func (*SetLimitRulesResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *SetLimitRulesResponse) GetRules() []*LimitRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *SetLimitRulesResponse) GetMissing() []uint32 {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+type RemoveLimitRulesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 100.
+	Names         []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveLimitRulesRequest) Reset() {
+	*x = RemoveLimitRulesRequest{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveLimitRulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveLimitRulesRequest) ProtoMessage() {}
+
+func (x *RemoveLimitRulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveLimitRulesRequest.ProtoReflect.Descriptor instead.
+func (*RemoveLimitRulesRequest) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *RemoveLimitRulesRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+type RemoveLimitRulesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Partitions in which they hold still.
+	Missing       []uint32 `protobuf:"varint,1,rep,packed,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveLimitRulesResponse) Reset() {
+	*x = RemoveLimitRulesResponse{}
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveLimitRulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveLimitRulesResponse) ProtoMessage() {}
+
+func (x *RemoveLimitRulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveLimitRulesResponse.ProtoReflect.Descriptor instead.
+func (*RemoveLimitRulesResponse) Descriptor() ([]byte, []int) {
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *RemoveLimitRulesResponse) GetMissing() []uint32 {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
 // LimitTenant is what one tenant has of a limit.
 type LimitTenant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4231,7 +4726,7 @@ type LimitTenant struct {
 
 func (x *LimitTenant) Reset() {
 	*x = LimitTenant{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4243,7 +4738,7 @@ func (x *LimitTenant) String() string {
 func (*LimitTenant) ProtoMessage() {}
 
 func (x *LimitTenant) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4256,7 +4751,7 @@ func (x *LimitTenant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitTenant.ProtoReflect.Descriptor instead.
 func (*LimitTenant) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *LimitTenant) GetTenant() string {
@@ -4297,7 +4792,7 @@ type LimitMember struct {
 
 func (x *LimitMember) Reset() {
 	*x = LimitMember{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4309,7 +4804,7 @@ func (x *LimitMember) String() string {
 func (*LimitMember) ProtoMessage() {}
 
 func (x *LimitMember) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4322,7 +4817,7 @@ func (x *LimitMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitMember.ProtoReflect.Descriptor instead.
 func (*LimitMember) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *LimitMember) GetInvocationId() string {
@@ -4374,7 +4869,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4386,7 +4881,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4399,7 +4894,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListLimitsRequest) GetService() string {
@@ -4436,7 +4931,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4448,7 +4943,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4461,7 +4956,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -4495,7 +4990,7 @@ type GetLimitRequest struct {
 
 func (x *GetLimitRequest) Reset() {
 	*x = GetLimitRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4507,7 +5002,7 @@ func (x *GetLimitRequest) String() string {
 func (*GetLimitRequest) ProtoMessage() {}
 
 func (x *GetLimitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4520,7 +5015,7 @@ func (x *GetLimitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLimitRequest.ProtoReflect.Descriptor instead.
 func (*GetLimitRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *GetLimitRequest) GetName() string {
@@ -4534,14 +5029,16 @@ type GetLimitResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Limit *Limit                 `protobuf:"bytes,1,opt,name=limit,proto3" json:"limit,omitempty"`
 	// The node's time.
-	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	At *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// The rule that counts for it. Unset: none does.
+	Rule          *LimitRule `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetLimitResponse) Reset() {
 	*x = GetLimitResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4553,7 +5050,7 @@ func (x *GetLimitResponse) String() string {
 func (*GetLimitResponse) ProtoMessage() {}
 
 func (x *GetLimitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4566,7 +5063,7 @@ func (x *GetLimitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLimitResponse.ProtoReflect.Descriptor instead.
 func (*GetLimitResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GetLimitResponse) GetLimit() *Limit {
@@ -4579,6 +5076,13 @@ func (x *GetLimitResponse) GetLimit() *Limit {
 func (x *GetLimitResponse) GetAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.At
+	}
+	return nil
+}
+
+func (x *GetLimitResponse) GetRule() *LimitRule {
+	if x != nil {
+		return x.Rule
 	}
 	return nil
 }
@@ -4612,7 +5116,7 @@ type Deployment struct {
 
 func (x *Deployment) Reset() {
 	*x = Deployment{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4624,7 +5128,7 @@ func (x *Deployment) String() string {
 func (*Deployment) ProtoMessage() {}
 
 func (x *Deployment) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4637,7 +5141,7 @@ func (x *Deployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deployment.ProtoReflect.Descriptor instead.
 func (*Deployment) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Deployment) GetId() string {
@@ -4727,7 +5231,7 @@ type ListDeploymentsRequest struct {
 
 func (x *ListDeploymentsRequest) Reset() {
 	*x = ListDeploymentsRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4739,7 +5243,7 @@ func (x *ListDeploymentsRequest) String() string {
 func (*ListDeploymentsRequest) ProtoMessage() {}
 
 func (x *ListDeploymentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4752,7 +5256,7 @@ func (x *ListDeploymentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeploymentsRequest.ProtoReflect.Descriptor instead.
 func (*ListDeploymentsRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListDeploymentsRequest) GetRemoved() bool {
@@ -4774,7 +5278,7 @@ type ListDeploymentsResponse struct {
 
 func (x *ListDeploymentsResponse) Reset() {
 	*x = ListDeploymentsResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4786,7 +5290,7 @@ func (x *ListDeploymentsResponse) String() string {
 func (*ListDeploymentsResponse) ProtoMessage() {}
 
 func (x *ListDeploymentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4799,7 +5303,7 @@ func (x *ListDeploymentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeploymentsResponse.ProtoReflect.Descriptor instead.
 func (*ListDeploymentsResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListDeploymentsResponse) GetDeployments() []*Deployment {
@@ -4825,7 +5329,7 @@ type DescribeDeploymentRequest struct {
 
 func (x *DescribeDeploymentRequest) Reset() {
 	*x = DescribeDeploymentRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4837,7 +5341,7 @@ func (x *DescribeDeploymentRequest) String() string {
 func (*DescribeDeploymentRequest) ProtoMessage() {}
 
 func (x *DescribeDeploymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4850,7 +5354,7 @@ func (x *DescribeDeploymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeDeploymentRequest.ProtoReflect.Descriptor instead.
 func (*DescribeDeploymentRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *DescribeDeploymentRequest) GetId() string {
@@ -4877,7 +5381,7 @@ type DescribeDeploymentResponse struct {
 
 func (x *DescribeDeploymentResponse) Reset() {
 	*x = DescribeDeploymentResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4889,7 +5393,7 @@ func (x *DescribeDeploymentResponse) String() string {
 func (*DescribeDeploymentResponse) ProtoMessage() {}
 
 func (x *DescribeDeploymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4902,7 +5406,7 @@ func (x *DescribeDeploymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeDeploymentResponse.ProtoReflect.Descriptor instead.
 func (*DescribeDeploymentResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *DescribeDeploymentResponse) GetDeployment() *Deployment {
@@ -4955,7 +5459,7 @@ type DeploymentChange struct {
 
 func (x *DeploymentChange) Reset() {
 	*x = DeploymentChange{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4967,7 +5471,7 @@ func (x *DeploymentChange) String() string {
 func (*DeploymentChange) ProtoMessage() {}
 
 func (x *DeploymentChange) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4980,7 +5484,7 @@ func (x *DeploymentChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeploymentChange.ProtoReflect.Descriptor instead.
 func (*DeploymentChange) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *DeploymentChange) GetSeverity() string {
@@ -5015,7 +5519,7 @@ type DrainDeploymentRequest struct {
 
 func (x *DrainDeploymentRequest) Reset() {
 	*x = DrainDeploymentRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5027,7 +5531,7 @@ func (x *DrainDeploymentRequest) String() string {
 func (*DrainDeploymentRequest) ProtoMessage() {}
 
 func (x *DrainDeploymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5040,7 +5544,7 @@ func (x *DrainDeploymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainDeploymentRequest.ProtoReflect.Descriptor instead.
 func (*DrainDeploymentRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *DrainDeploymentRequest) GetId() string {
@@ -5068,7 +5572,7 @@ type DrainDeploymentResponse struct {
 
 func (x *DrainDeploymentResponse) Reset() {
 	*x = DrainDeploymentResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5080,7 +5584,7 @@ func (x *DrainDeploymentResponse) String() string {
 func (*DrainDeploymentResponse) ProtoMessage() {}
 
 func (x *DrainDeploymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5093,7 +5597,7 @@ func (x *DrainDeploymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainDeploymentResponse.ProtoReflect.Descriptor instead.
 func (*DrainDeploymentResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *DrainDeploymentResponse) GetDeployment() *Deployment {
@@ -5119,7 +5623,7 @@ type RemoveDeploymentRequest struct {
 
 func (x *RemoveDeploymentRequest) Reset() {
 	*x = RemoveDeploymentRequest{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5131,7 +5635,7 @@ func (x *RemoveDeploymentRequest) String() string {
 func (*RemoveDeploymentRequest) ProtoMessage() {}
 
 func (x *RemoveDeploymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5144,7 +5648,7 @@ func (x *RemoveDeploymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveDeploymentRequest.ProtoReflect.Descriptor instead.
 func (*RemoveDeploymentRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *RemoveDeploymentRequest) GetId() string {
@@ -5162,7 +5666,7 @@ type RemoveDeploymentResponse struct {
 
 func (x *RemoveDeploymentResponse) Reset() {
 	*x = RemoveDeploymentResponse{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5174,7 +5678,7 @@ func (x *RemoveDeploymentResponse) String() string {
 func (*RemoveDeploymentResponse) ProtoMessage() {}
 
 func (x *RemoveDeploymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5187,7 +5691,7 @@ func (x *RemoveDeploymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveDeploymentResponse.ProtoReflect.Descriptor instead.
 func (*RemoveDeploymentResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_perdure_admin_v1_admin_proto_rawDescGZIP(), []int{73}
 }
 
 type Divergence_Step struct {
@@ -5202,7 +5706,7 @@ type Divergence_Step struct {
 
 func (x *Divergence_Step) Reset() {
 	*x = Divergence_Step{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5214,7 +5718,7 @@ func (x *Divergence_Step) String() string {
 func (*Divergence_Step) ProtoMessage() {}
 
 func (x *Divergence_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5255,7 +5759,7 @@ type Divergence_Field struct {
 
 func (x *Divergence_Field) Reset() {
 	*x = Divergence_Field{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5267,7 +5771,7 @@ func (x *Divergence_Field) String() string {
 func (*Divergence_Field) ProtoMessage() {}
 
 func (x *Divergence_Field) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5626,7 +6130,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\vstore_bytes\x18\x03 \x01(\x04R\n" +
 	"storeBytes\x12\x1d\n" +
 	"\n" +
-	"free_bytes\x18\x04 \x01(\x04R\tfreeBytes\"\xfa\x03\n" +
+	"free_bytes\x18\x04 \x01(\x04R\tfreeBytes\"\xd5\x04\n" +
 	"\x05Limit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\rR\tpartition\x12 \n" +
@@ -5643,9 +6147,50 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"oldestWait\x127\n" +
 	"\atenants\x18\v \x03(\v2\x1d.perdure.admin.v1.LimitTenantR\atenants\x127\n" +
 	"\aholders\x18\f \x03(\v2\x1d.perdure.admin.v1.LimitMemberR\aholders\x123\n" +
-	"\x05queue\x18\r \x03(\v2\x1d.perdure.admin.v1.LimitMemberR\x05queueB\f\n" +
+	"\x05queue\x18\r \x03(\v2\x1d.perdure.admin.v1.LimitMemberR\x05queue\x12\x16\n" +
+	"\x06closed\x18\x0e \x01(\bR\x06closed\x12\x12\n" +
+	"\x04rule\x18\x0f \x01(\tR\x04rule\x12-\n" +
+	"\bdeclared\x18\x10 \x01(\v2\x11.perdure.v1.LimitR\bdeclaredB\f\n" +
 	"\n" +
-	"_max_queue\"S\n" +
+	"_max_queue\"\xa9\x03\n" +
+	"\tLimitRule\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
+	"\vconcurrency\x18\x02 \x01(\rH\x00R\vconcurrency\x88\x01\x01\x12'\n" +
+	"\x0fany_concurrency\x18\x03 \x01(\bR\x0eanyConcurrency\x12$\n" +
+	"\x04rate\x18\x04 \x01(\v2\x10.perdure.v1.RateR\x04rate\x12\x19\n" +
+	"\bany_rate\x18\x05 \x01(\bR\aanyRate\x12 \n" +
+	"\tmax_queue\x18\x06 \x01(\rH\x01R\bmaxQueue\x88\x01\x01\x12\x1b\n" +
+	"\tany_queue\x18\a \x01(\bR\banyQueue\x12 \n" +
+	"\vdescription\x18\b \x01(\tR\vdescription\x121\n" +
+	"\x06set_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05setAt\x12-\n" +
+	"\bdeclared\x18\n" +
+	" \x01(\v2\x11.perdure.v1.LimitR\bdeclared\x12\x16\n" +
+	"\x06unused\x18\v \x01(\tR\x06unusedB\x0e\n" +
+	"\f_concurrencyB\f\n" +
+	"\n" +
+	"_max_queue\"m\n" +
+	"\x15ListLimitRulesRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xb9\x01\n" +
+	"\x16ListLimitRulesResponse\x121\n" +
+	"\x05rules\x18\x01 \x03(\v2\x1b.perdure.admin.v1.LimitRuleR\x05rules\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\amissing\x18\x03 \x03(\rR\amissing\x12*\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"i\n" +
+	"\x14SetLimitRulesRequest\x121\n" +
+	"\x05rules\x18\x01 \x03(\v2\x1b.perdure.admin.v1.LimitRuleR\x05rules\x12\x1e\n" +
+	"\n" +
+	"undeclared\x18\x02 \x01(\bR\n" +
+	"undeclared\"d\n" +
+	"\x15SetLimitRulesResponse\x121\n" +
+	"\x05rules\x18\x01 \x03(\v2\x1b.perdure.admin.v1.LimitRuleR\x05rules\x12\x18\n" +
+	"\amissing\x18\x02 \x03(\rR\amissing\"/\n" +
+	"\x17RemoveLimitRulesRequest\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"4\n" +
+	"\x18RemoveLimitRulesResponse\x12\x18\n" +
+	"\amissing\x18\x01 \x03(\rR\amissing\"S\n" +
 	"\vLimitTenant\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04held\x18\x02 \x01(\rR\x04held\x12\x18\n" +
@@ -5665,10 +6210,11 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"%\n" +
 	"\x0fGetLimitRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"m\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x9e\x01\n" +
 	"\x10GetLimitResponse\x12-\n" +
 	"\x05limit\x18\x01 \x01(\v2\x17.perdure.admin.v1.LimitR\x05limit\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xb5\x03\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12/\n" +
+	"\x04rule\x18\x03 \x01(\v2\x1b.perdure.admin.v1.LimitRuleR\x04rule\"\xb5\x03\n" +
 	"\n" +
 	"Deployment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12:\n" +
@@ -5751,7 +6297,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x1dDEPLOYMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18DEPLOYMENT_STATUS_ACTIVE\x10\x01\x12\x1e\n" +
 	"\x1aDEPLOYMENT_STATUS_DRAINING\x10\x02\x12\x1d\n" +
-	"\x19DEPLOYMENT_STATUS_REMOVED\x10\x032\xf1\x11\n" +
+	"\x19DEPLOYMENT_STATUS_REMOVED\x10\x032\xa8\x14\n" +
 	"\fAdminService\x12k\n" +
 	"\x0fListInvocations\x12(.perdure.admin.v1.ListInvocationsRequest\x1a).perdure.admin.v1.ListInvocationsResponse\"\x03\x90\x02\x01\x12e\n" +
 	"\rGetInvocation\x12&.perdure.admin.v1.GetInvocationRequest\x1a'.perdure.admin.v1.GetInvocationResponse\"\x03\x90\x02\x01\x12e\n" +
@@ -5768,7 +6314,10 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eGetTransaction\x12'.perdure.admin.v1.GetTransactionRequest\x1a(.perdure.admin.v1.GetTransactionResponse\"\x03\x90\x02\x01\x12\\\n" +
 	"\n" +
 	"ListLimits\x12#.perdure.admin.v1.ListLimitsRequest\x1a$.perdure.admin.v1.ListLimitsResponse\"\x03\x90\x02\x01\x12V\n" +
-	"\bGetLimit\x12!.perdure.admin.v1.GetLimitRequest\x1a\".perdure.admin.v1.GetLimitResponse\"\x03\x90\x02\x01\x12b\n" +
+	"\bGetLimit\x12!.perdure.admin.v1.GetLimitRequest\x1a\".perdure.admin.v1.GetLimitResponse\"\x03\x90\x02\x01\x12h\n" +
+	"\x0eListLimitRules\x12'.perdure.admin.v1.ListLimitRulesRequest\x1a(.perdure.admin.v1.ListLimitRulesResponse\"\x03\x90\x02\x01\x12`\n" +
+	"\rSetLimitRules\x12&.perdure.admin.v1.SetLimitRulesRequest\x1a'.perdure.admin.v1.SetLimitRulesResponse\x12i\n" +
+	"\x10RemoveLimitRules\x12).perdure.admin.v1.RemoveLimitRulesRequest\x1a*.perdure.admin.v1.RemoveLimitRulesResponse\x12b\n" +
 	"\fListServices\x12%.perdure.admin.v1.ListServicesRequest\x1a&.perdure.admin.v1.ListServicesResponse\"\x03\x90\x02\x01\x12k\n" +
 	"\x0fDescribeService\x12(.perdure.admin.v1.DescribeServiceRequest\x1a).perdure.admin.v1.DescribeServiceResponse\"\x03\x90\x02\x01\x12k\n" +
 	"\x0fListDeployments\x12(.perdure.admin.v1.ListDeploymentsRequest\x1a).perdure.admin.v1.ListDeploymentsResponse\"\x03\x90\x02\x01\x12t\n" +
@@ -5790,7 +6339,7 @@ func file_perdure_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(InvocationStatus)(0),                  // 0: perdure.admin.v1.InvocationStatus
 	(EntryOutcome)(0),                      // 1: perdure.admin.v1.EntryOutcome
@@ -5848,70 +6397,78 @@ var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(*Partition)(nil),                      // 53: perdure.admin.v1.Partition
 	(*Storage)(nil),                        // 54: perdure.admin.v1.Storage
 	(*Limit)(nil),                          // 55: perdure.admin.v1.Limit
-	(*LimitTenant)(nil),                    // 56: perdure.admin.v1.LimitTenant
-	(*LimitMember)(nil),                    // 57: perdure.admin.v1.LimitMember
-	(*ListLimitsRequest)(nil),              // 58: perdure.admin.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),             // 59: perdure.admin.v1.ListLimitsResponse
-	(*GetLimitRequest)(nil),                // 60: perdure.admin.v1.GetLimitRequest
-	(*GetLimitResponse)(nil),               // 61: perdure.admin.v1.GetLimitResponse
-	(*Deployment)(nil),                     // 62: perdure.admin.v1.Deployment
-	(*ListDeploymentsRequest)(nil),         // 63: perdure.admin.v1.ListDeploymentsRequest
-	(*ListDeploymentsResponse)(nil),        // 64: perdure.admin.v1.ListDeploymentsResponse
-	(*DescribeDeploymentRequest)(nil),      // 65: perdure.admin.v1.DescribeDeploymentRequest
-	(*DescribeDeploymentResponse)(nil),     // 66: perdure.admin.v1.DescribeDeploymentResponse
-	(*DeploymentChange)(nil),               // 67: perdure.admin.v1.DeploymentChange
-	(*DrainDeploymentRequest)(nil),         // 68: perdure.admin.v1.DrainDeploymentRequest
-	(*DrainDeploymentResponse)(nil),        // 69: perdure.admin.v1.DrainDeploymentResponse
-	(*RemoveDeploymentRequest)(nil),        // 70: perdure.admin.v1.RemoveDeploymentRequest
-	(*RemoveDeploymentResponse)(nil),       // 71: perdure.admin.v1.RemoveDeploymentResponse
-	(*Divergence_Step)(nil),                // 72: perdure.admin.v1.Divergence.Step
-	(*Divergence_Field)(nil),               // 73: perdure.admin.v1.Divergence.Field
-	(v1.Code)(0),                           // 74: perdure.v1.Code
-	(*anypb.Any)(nil),                      // 75: google.protobuf.Any
-	(v1.Mode)(0),                           // 76: perdure.v1.Mode
-	(*timestamppb.Timestamp)(nil),          // 77: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 78: google.protobuf.Duration
-	(v1.Kind)(0),                           // 79: perdure.v1.Kind
-	(*v1.Table)(nil),                       // 80: perdure.v1.Table
-	(*v1.Promise)(nil),                     // 81: perdure.v1.Promise
-	(*v1.HandlerOptions)(nil),              // 82: perdure.v1.HandlerOptions
-	(*descriptorpb.FileDescriptorSet)(nil), // 83: google.protobuf.FileDescriptorSet
-	(*v1.Rate)(nil),                        // 84: perdure.v1.Rate
+	(*LimitRule)(nil),                      // 56: perdure.admin.v1.LimitRule
+	(*ListLimitRulesRequest)(nil),          // 57: perdure.admin.v1.ListLimitRulesRequest
+	(*ListLimitRulesResponse)(nil),         // 58: perdure.admin.v1.ListLimitRulesResponse
+	(*SetLimitRulesRequest)(nil),           // 59: perdure.admin.v1.SetLimitRulesRequest
+	(*SetLimitRulesResponse)(nil),          // 60: perdure.admin.v1.SetLimitRulesResponse
+	(*RemoveLimitRulesRequest)(nil),        // 61: perdure.admin.v1.RemoveLimitRulesRequest
+	(*RemoveLimitRulesResponse)(nil),       // 62: perdure.admin.v1.RemoveLimitRulesResponse
+	(*LimitTenant)(nil),                    // 63: perdure.admin.v1.LimitTenant
+	(*LimitMember)(nil),                    // 64: perdure.admin.v1.LimitMember
+	(*ListLimitsRequest)(nil),              // 65: perdure.admin.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),             // 66: perdure.admin.v1.ListLimitsResponse
+	(*GetLimitRequest)(nil),                // 67: perdure.admin.v1.GetLimitRequest
+	(*GetLimitResponse)(nil),               // 68: perdure.admin.v1.GetLimitResponse
+	(*Deployment)(nil),                     // 69: perdure.admin.v1.Deployment
+	(*ListDeploymentsRequest)(nil),         // 70: perdure.admin.v1.ListDeploymentsRequest
+	(*ListDeploymentsResponse)(nil),        // 71: perdure.admin.v1.ListDeploymentsResponse
+	(*DescribeDeploymentRequest)(nil),      // 72: perdure.admin.v1.DescribeDeploymentRequest
+	(*DescribeDeploymentResponse)(nil),     // 73: perdure.admin.v1.DescribeDeploymentResponse
+	(*DeploymentChange)(nil),               // 74: perdure.admin.v1.DeploymentChange
+	(*DrainDeploymentRequest)(nil),         // 75: perdure.admin.v1.DrainDeploymentRequest
+	(*DrainDeploymentResponse)(nil),        // 76: perdure.admin.v1.DrainDeploymentResponse
+	(*RemoveDeploymentRequest)(nil),        // 77: perdure.admin.v1.RemoveDeploymentRequest
+	(*RemoveDeploymentResponse)(nil),       // 78: perdure.admin.v1.RemoveDeploymentResponse
+	(*Divergence_Step)(nil),                // 79: perdure.admin.v1.Divergence.Step
+	(*Divergence_Field)(nil),               // 80: perdure.admin.v1.Divergence.Field
+	(v1.Code)(0),                           // 81: perdure.v1.Code
+	(*anypb.Any)(nil),                      // 82: google.protobuf.Any
+	(v1.Mode)(0),                           // 83: perdure.v1.Mode
+	(*timestamppb.Timestamp)(nil),          // 84: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 85: google.protobuf.Duration
+	(v1.Kind)(0),                           // 86: perdure.v1.Kind
+	(*v1.Table)(nil),                       // 87: perdure.v1.Table
+	(*v1.Promise)(nil),                     // 88: perdure.v1.Promise
+	(*v1.HandlerOptions)(nil),              // 89: perdure.v1.HandlerOptions
+	(*descriptorpb.FileDescriptorSet)(nil), // 90: google.protobuf.FileDescriptorSet
+	(*v1.Rate)(nil),                        // 91: perdure.v1.Rate
+	(*v1.Limit)(nil),                       // 92: perdure.v1.Limit
 }
 var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
-	74,  // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
-	75,  // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
+	81,  // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
+	82,  // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
 	6,   // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
-	76,  // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
+	83,  // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
 	0,   // 4: perdure.admin.v1.Invocation.status:type_name -> perdure.admin.v1.InvocationStatus
-	77,  // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
-	77,  // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
-	77,  // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
-	77,  // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
-	77,  // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
+	84,  // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
+	84,  // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
+	84,  // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
+	84,  // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
+	84,  // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
 	5,   // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
 	5,   // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
-	78,  // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
+	85,  // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
 	10,  // 13: perdure.admin.v1.Invocation.failures:type_name -> perdure.admin.v1.Failure
-	77,  // 14: perdure.admin.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
-	77,  // 15: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
+	84,  // 14: perdure.admin.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
+	84,  // 15: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
 	9,   // 16: perdure.admin.v1.Invocation.divergence:type_name -> perdure.admin.v1.Divergence
 	8,   // 17: perdure.admin.v1.Invocation.fired_by:type_name -> perdure.admin.v1.FiredBy
-	77,  // 18: perdure.admin.v1.FiredBy.due_at:type_name -> google.protobuf.Timestamp
-	72,  // 19: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
-	72,  // 20: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
-	73,  // 21: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
+	84,  // 18: perdure.admin.v1.FiredBy.due_at:type_name -> google.protobuf.Timestamp
+	79,  // 19: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
+	79,  // 20: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
+	80,  // 21: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
 	5,   // 22: perdure.admin.v1.Failure.error:type_name -> perdure.admin.v1.Error
-	77,  // 23: perdure.admin.v1.Failure.at:type_name -> google.protobuf.Timestamp
-	77,  // 24: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
-	77,  // 25: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
+	84,  // 23: perdure.admin.v1.Failure.at:type_name -> google.protobuf.Timestamp
+	84,  // 24: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	84,  // 25: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
 	1,   // 26: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
 	5,   // 27: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
 	12,  // 28: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
 	12,  // 29: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
 	0,   // 30: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
-	77,  // 31: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
-	77,  // 32: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
+	84,  // 31: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
+	84,  // 32: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
 	7,   // 33: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
 	7,   // 34: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
 	11,  // 35: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
@@ -5925,104 +6482,119 @@ var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
 	2,   // 43: perdure.admin.v1.BatchInvocationsRequest.operation:type_name -> perdure.admin.v1.InvocationOperation
 	13,  // 44: perdure.admin.v1.BatchInvocationsRequest.invocations:type_name -> perdure.admin.v1.ListInvocationsRequest
 	33,  // 45: perdure.admin.v1.BatchInvocationsResponse.failures:type_name -> perdure.admin.v1.BatchFailure
-	77,  // 46: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
+	84,  // 46: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
 	5,   // 47: perdure.admin.v1.BatchFailure.error:type_name -> perdure.admin.v1.Error
 	36,  // 48: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
 	37,  // 49: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
 	6,   // 50: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
 	3,   // 51: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
-	77,  // 52: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
-	77,  // 53: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
-	77,  // 54: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
+	84,  // 52: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
+	84,  // 53: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
+	84,  // 54: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
 	39,  // 55: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
 	3,   // 56: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
-	77,  // 57: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
+	84,  // 57: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
 	40,  // 58: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
 	40,  // 59: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
 	38,  // 60: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
-	77,  // 61: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
+	84,  // 61: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
 	38,  // 62: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
-	77,  // 63: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
+	84,  // 63: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
 	47,  // 64: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
-	79,  // 65: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
+	86,  // 65: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
 	48,  // 66: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
-	80,  // 67: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
-	81,  // 68: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
-	76,  // 69: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
-	82,  // 70: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
+	87,  // 67: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
+	88,  // 68: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
+	83,  // 69: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
+	89,  // 70: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
 	47,  // 71: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
-	83,  // 72: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
-	77,  // 73: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	78,  // 74: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	90,  // 72: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
+	84,  // 73: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	85,  // 74: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
 	53,  // 75: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
 	54,  // 76: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
-	84,  // 77: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
-	77,  // 78: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
-	56,  // 79: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
-	57,  // 80: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
-	57,  // 81: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
-	77,  // 82: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
-	55,  // 83: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
-	77,  // 84: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
-	55,  // 85: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
-	77,  // 86: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
-	4,   // 87: perdure.admin.v1.Deployment.status:type_name -> perdure.admin.v1.DeploymentStatus
-	77,  // 88: perdure.admin.v1.Deployment.first_seen_at:type_name -> google.protobuf.Timestamp
-	77,  // 89: perdure.admin.v1.Deployment.last_seen_at:type_name -> google.protobuf.Timestamp
-	62,  // 90: perdure.admin.v1.ListDeploymentsResponse.deployments:type_name -> perdure.admin.v1.Deployment
-	62,  // 91: perdure.admin.v1.DescribeDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
-	47,  // 92: perdure.admin.v1.DescribeDeploymentResponse.services:type_name -> perdure.admin.v1.Service
-	67,  // 93: perdure.admin.v1.DescribeDeploymentResponse.changes:type_name -> perdure.admin.v1.DeploymentChange
-	62,  // 94: perdure.admin.v1.DrainDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
-	13,  // 95: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
-	15,  // 96: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
-	17,  // 97: perdure.admin.v1.AdminService.ExportJournal:input_type -> perdure.admin.v1.ExportJournalRequest
-	19,  // 98: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
-	21,  // 99: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
-	23,  // 100: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
-	25,  // 101: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
-	27,  // 102: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
-	29,  // 103: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
-	31,  // 104: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
-	34,  // 105: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
-	41,  // 106: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
-	43,  // 107: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
-	58,  // 108: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
-	60,  // 109: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
-	45,  // 110: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
-	49,  // 111: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
-	63,  // 112: perdure.admin.v1.AdminService.ListDeployments:input_type -> perdure.admin.v1.ListDeploymentsRequest
-	65,  // 113: perdure.admin.v1.AdminService.DescribeDeployment:input_type -> perdure.admin.v1.DescribeDeploymentRequest
-	68,  // 114: perdure.admin.v1.AdminService.DrainDeployment:input_type -> perdure.admin.v1.DrainDeploymentRequest
-	70,  // 115: perdure.admin.v1.AdminService.RemoveDeployment:input_type -> perdure.admin.v1.RemoveDeploymentRequest
-	51,  // 116: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
-	14,  // 117: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
-	16,  // 118: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
-	18,  // 119: perdure.admin.v1.AdminService.ExportJournal:output_type -> perdure.admin.v1.ExportJournalResponse
-	20,  // 120: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
-	22,  // 121: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
-	24,  // 122: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
-	26,  // 123: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
-	28,  // 124: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
-	30,  // 125: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
-	32,  // 126: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
-	35,  // 127: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
-	42,  // 128: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
-	44,  // 129: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
-	59,  // 130: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
-	61,  // 131: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
-	46,  // 132: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
-	50,  // 133: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
-	64,  // 134: perdure.admin.v1.AdminService.ListDeployments:output_type -> perdure.admin.v1.ListDeploymentsResponse
-	66,  // 135: perdure.admin.v1.AdminService.DescribeDeployment:output_type -> perdure.admin.v1.DescribeDeploymentResponse
-	69,  // 136: perdure.admin.v1.AdminService.DrainDeployment:output_type -> perdure.admin.v1.DrainDeploymentResponse
-	71,  // 137: perdure.admin.v1.AdminService.RemoveDeployment:output_type -> perdure.admin.v1.RemoveDeploymentResponse
-	52,  // 138: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
-	117, // [117:139] is the sub-list for method output_type
-	95,  // [95:117] is the sub-list for method input_type
-	95,  // [95:95] is the sub-list for extension type_name
-	95,  // [95:95] is the sub-list for extension extendee
-	0,   // [0:95] is the sub-list for field type_name
+	91,  // 77: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
+	84,  // 78: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
+	63,  // 79: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
+	64,  // 80: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
+	64,  // 81: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
+	92,  // 82: perdure.admin.v1.Limit.declared:type_name -> perdure.v1.Limit
+	91,  // 83: perdure.admin.v1.LimitRule.rate:type_name -> perdure.v1.Rate
+	84,  // 84: perdure.admin.v1.LimitRule.set_at:type_name -> google.protobuf.Timestamp
+	92,  // 85: perdure.admin.v1.LimitRule.declared:type_name -> perdure.v1.Limit
+	56,  // 86: perdure.admin.v1.ListLimitRulesResponse.rules:type_name -> perdure.admin.v1.LimitRule
+	84,  // 87: perdure.admin.v1.ListLimitRulesResponse.at:type_name -> google.protobuf.Timestamp
+	56,  // 88: perdure.admin.v1.SetLimitRulesRequest.rules:type_name -> perdure.admin.v1.LimitRule
+	56,  // 89: perdure.admin.v1.SetLimitRulesResponse.rules:type_name -> perdure.admin.v1.LimitRule
+	84,  // 90: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
+	55,  // 91: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
+	84,  // 92: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
+	55,  // 93: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
+	84,  // 94: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
+	56,  // 95: perdure.admin.v1.GetLimitResponse.rule:type_name -> perdure.admin.v1.LimitRule
+	4,   // 96: perdure.admin.v1.Deployment.status:type_name -> perdure.admin.v1.DeploymentStatus
+	84,  // 97: perdure.admin.v1.Deployment.first_seen_at:type_name -> google.protobuf.Timestamp
+	84,  // 98: perdure.admin.v1.Deployment.last_seen_at:type_name -> google.protobuf.Timestamp
+	69,  // 99: perdure.admin.v1.ListDeploymentsResponse.deployments:type_name -> perdure.admin.v1.Deployment
+	69,  // 100: perdure.admin.v1.DescribeDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
+	47,  // 101: perdure.admin.v1.DescribeDeploymentResponse.services:type_name -> perdure.admin.v1.Service
+	74,  // 102: perdure.admin.v1.DescribeDeploymentResponse.changes:type_name -> perdure.admin.v1.DeploymentChange
+	69,  // 103: perdure.admin.v1.DrainDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
+	13,  // 104: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
+	15,  // 105: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
+	17,  // 106: perdure.admin.v1.AdminService.ExportJournal:input_type -> perdure.admin.v1.ExportJournalRequest
+	19,  // 107: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
+	21,  // 108: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
+	23,  // 109: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
+	25,  // 110: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
+	27,  // 111: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
+	29,  // 112: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
+	31,  // 113: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
+	34,  // 114: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
+	41,  // 115: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
+	43,  // 116: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
+	65,  // 117: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
+	67,  // 118: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
+	57,  // 119: perdure.admin.v1.AdminService.ListLimitRules:input_type -> perdure.admin.v1.ListLimitRulesRequest
+	59,  // 120: perdure.admin.v1.AdminService.SetLimitRules:input_type -> perdure.admin.v1.SetLimitRulesRequest
+	61,  // 121: perdure.admin.v1.AdminService.RemoveLimitRules:input_type -> perdure.admin.v1.RemoveLimitRulesRequest
+	45,  // 122: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
+	49,  // 123: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
+	70,  // 124: perdure.admin.v1.AdminService.ListDeployments:input_type -> perdure.admin.v1.ListDeploymentsRequest
+	72,  // 125: perdure.admin.v1.AdminService.DescribeDeployment:input_type -> perdure.admin.v1.DescribeDeploymentRequest
+	75,  // 126: perdure.admin.v1.AdminService.DrainDeployment:input_type -> perdure.admin.v1.DrainDeploymentRequest
+	77,  // 127: perdure.admin.v1.AdminService.RemoveDeployment:input_type -> perdure.admin.v1.RemoveDeploymentRequest
+	51,  // 128: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
+	14,  // 129: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
+	16,  // 130: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
+	18,  // 131: perdure.admin.v1.AdminService.ExportJournal:output_type -> perdure.admin.v1.ExportJournalResponse
+	20,  // 132: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
+	22,  // 133: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
+	24,  // 134: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
+	26,  // 135: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
+	28,  // 136: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
+	30,  // 137: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
+	32,  // 138: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
+	35,  // 139: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
+	42,  // 140: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
+	44,  // 141: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
+	66,  // 142: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
+	68,  // 143: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
+	58,  // 144: perdure.admin.v1.AdminService.ListLimitRules:output_type -> perdure.admin.v1.ListLimitRulesResponse
+	60,  // 145: perdure.admin.v1.AdminService.SetLimitRules:output_type -> perdure.admin.v1.SetLimitRulesResponse
+	62,  // 146: perdure.admin.v1.AdminService.RemoveLimitRules:output_type -> perdure.admin.v1.RemoveLimitRulesResponse
+	46,  // 147: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
+	50,  // 148: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
+	71,  // 149: perdure.admin.v1.AdminService.ListDeployments:output_type -> perdure.admin.v1.ListDeploymentsResponse
+	73,  // 150: perdure.admin.v1.AdminService.DescribeDeployment:output_type -> perdure.admin.v1.DescribeDeploymentResponse
+	76,  // 151: perdure.admin.v1.AdminService.DrainDeployment:output_type -> perdure.admin.v1.DrainDeploymentResponse
+	78,  // 152: perdure.admin.v1.AdminService.RemoveDeployment:output_type -> perdure.admin.v1.RemoveDeploymentResponse
+	52,  // 153: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
+	129, // [129:154] is the sub-list for method output_type
+	104, // [104:129] is the sub-list for method input_type
+	104, // [104:104] is the sub-list for extension type_name
+	104, // [104:104] is the sub-list for extension extendee
+	0,   // [0:104] is the sub-list for field type_name
 }
 
 func init() { file_perdure_admin_v1_admin_proto_init() }
@@ -6031,13 +6603,14 @@ func file_perdure_admin_v1_admin_proto_init() {
 		return
 	}
 	file_perdure_admin_v1_admin_proto_msgTypes[50].OneofWrappers = []any{}
+	file_perdure_admin_v1_admin_proto_msgTypes[51].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_admin_v1_admin_proto_rawDesc), len(file_perdure_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   69,
+			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

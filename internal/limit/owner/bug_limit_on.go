@@ -1,6 +1,6 @@
-//go:build !perdure_bug_limit
+//go:build perdure_bug_limit
 
-package engine
+package owner
 
 // bugLimit is planted by the build tag perdure_bug_limit, for tests that must notice: a new leader forgets the permits that are held.
-const bugLimit = false
+const bugLimit = true
