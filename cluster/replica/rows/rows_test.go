@@ -7,7 +7,7 @@ import (
 
 // TestFormats: a record has the newest format that whoever reads a feature level reads, and a newer one is refused by name.
 func TestFormats(t *testing.T) {
-	for level, want := range []byte{1, 1, RecordFormat, RecordFormat} {
+	for level, want := range []byte{1, 1, 1, RecordFormat} {
 		data := EncodeRecord(uint32(level), 7, 9, []byte("x"))
 		if data[0] != want {
 			t.Errorf("at feature level %d the format is %d, want %d", level, data[0], want)
