@@ -9,6 +9,7 @@ import (
 
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"github.com/perdure/perdure/cluster/replica/bug"
 	"github.com/perdure/perdure/cluster/replica/fault"
 	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/storage"
@@ -346,7 +347,7 @@ func (a *applier) key(prefix [rows.PrefixBytes]byte, key []byte) []byte {
 
 // commit writes the batch, waiting for space as long as the host runs.
 func (a *applier) commit(timer *time.Timer) error {
-	if bugApplied {
+	if bug.Applied {
 		a.truncate()
 	}
 	pause := 50 * time.Millisecond

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+
+	"github.com/perdure/perdure/cluster/replica/bug"
 )
 
 // barrier is a ReadBarrier that waits.
@@ -25,7 +27,7 @@ func (g *Group) ReadBarrier(ctx context.Context) error {
 	case lead == 0:
 		in.mu.Unlock()
 		return ErrNotLeader
-	case solo || bugStale:
+	case solo || bug.Stale:
 		in.mu.Unlock()
 		return nil
 	case ctx.Err() != nil: // asked only whether it takes a round

@@ -97,7 +97,9 @@ type replicaLoopState struct {
 	dropping bool              // the replica is being dropped: nothing is heard until it is
 	redrop   bool              // the log had no space for that; try again
 	doubt    bool              // a node said that this one is not a member
-	silent   int               // ticks since a leader was heard
+	silent   int               // ticks since a leader was heard; 0 while this node leads
+	heard    uint64            // the node that led last, or 0
+	turn     bool              // it is this node's turn to campaign
 	ticking  bool              // in loop.ticking
 
 	barriers []*barrier // that the next round of heartbeats is for

@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/replica/bug"
 	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/cluster/replica/stream"
 	"github.com/perdure/perdure/cluster/replica/wire"
@@ -189,7 +190,7 @@ func (h *Host) stage(ctx context.Context, g *Group, p *stream.Partial, at applie
 		}
 		row := p.Row(totals.Position)
 		parts := h.limits.Split(&batch)
-		if bugResume {
+		if bug.Resume {
 			parts = append([]*storage.Batch{{}}, parts...)
 			parts[0].Put(rows.Partial.Key(uint32(g.id)), row)
 		} else {

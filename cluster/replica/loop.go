@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/replica/bug"
 	"github.com/perdure/perdure/cluster/replica/fault"
 	"github.com/perdure/perdure/cluster/replica/raftlog"
 	"github.com/perdure/perdure/storage/nodelog"
@@ -258,13 +259,14 @@ func (l *loop) ready(g *Group) (err error) {
 		if ls.node == nil {
 			return nil
 		}
-		if !ls.campaign || len(ls.heldBack) > 0 {
+		if !ls.campaign && !ls.turn || len(ls.heldBack) > 0 {
 			return nil
 		}
 		// Not before: what is committed may contain the change that makes this node a voter, or
 		// others beside it.
-		ls.campaign = false
-		if !g.isSolo() || ls.log.belowFloor(ls.past) {
+		due := ls.turn || g.isSolo()
+		ls.campaign, ls.turn = false, false
+		if !due || ls.epoch != 0 || ls.log.belowFloor(ls.past) {
 			return nil
 		}
 		if err := ls.node.Campaign(); err != nil {
@@ -281,7 +283,7 @@ func (l *loop) handle(g *Group, rd raft.Ready) error {
 	newTerm := false
 	if rd.HardState != nil {
 		newTerm = rd.HardState.GetTerm() != ls.term
-		ls.voteDirty = !bugVote && (ls.voteDirty || newTerm || rd.HardState.GetVote() != ls.hard.GetVote())
+		ls.voteDirty = !bug.Vote && (ls.voteDirty || newTerm || rd.HardState.GetVote() != ls.hard.GetVote())
 		ls.hard, ls.hardDirty = rd.HardState, true
 		ls.term, ls.commit = rd.HardState.GetTerm(), rd.HardState.GetCommit()
 	}
@@ -336,6 +338,9 @@ func (l *loop) changeRole(g *Group) {
 	lead, term := status.Lead, ls.term
 	if term < ls.leadTerm {
 		lead, term = raft.None, ls.leadTerm // the log refused the later term, which others have all the same
+	}
+	if lead != raft.None {
+		ls.heard = lead
 	}
 	if lead != ls.lead || term != ls.leadTerm {
 		ls.lead, ls.leadTerm = lead, term
@@ -506,7 +511,7 @@ func (l *loop) appended(batch *appendBatch) error {
 		if ls.voteBatch == batch.id {
 			l.sendHeld(part.group)
 		}
-		if bugMajority {
+		if bug.Majority {
 			l.acknowledge(part.group, part.entries)
 		}
 		for _, answer := range part.answers {

@@ -7,6 +7,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/replica/election"
 	"github.com/perdure/perdure/cluster/replica/wire"
 )
 
@@ -297,11 +298,15 @@ func (l *loop) tick() {
 			l.doze(g)
 		case ls.node != nil:
 			ls.idle++
+			ls.silent++
+			if ls.epoch != 0 {
+				ls.silent = 0
+			}
 			if ls.epoch != 0 || !ls.log.belowFloor(ls.past) {
+				ls.turn = ls.turn || election.Due(uint32(g.id), ls.conf.Voters, l.host.cfg.NodeID, ls.heard, ls.silent)
 				ls.node.Tick()
 				l.touch(g)
 			}
-			ls.silent++
 			l.wonder(g)
 			l.hurry(g)
 			if ls.epoch != 0 && l.ticks%ElectionTicks == 0 {

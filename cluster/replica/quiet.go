@@ -47,6 +47,7 @@ type echo struct {
 func (l *loop) mark(g *Group) {
 	q := &g.loopState.quietState
 	if q.asleep && g.loopState.node != nil {
+		g.loopState.silent = q.missed
 		for range min(q.missed, 2*ElectionTicks) {
 			g.loopState.node.Tick()
 		}

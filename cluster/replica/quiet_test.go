@@ -117,7 +117,7 @@ func TestLeaderIsLostInSleep(t *testing.T) {
 						}
 					}()
 				}
-				// Mostly after 1 to 2.5 s, as without sleep; votes that are split take longer, as without it.
+				// How long it takes is measured in TestLostLeaders.
 				w.until("another leader", 12*time.Second, func() bool { r := w.leader(1); return r != nil && r != old })
 				t.Logf("another leader after %v", time.Since(lost))
 				if how != "power" {

@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/replica/bug"
 	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/cluster/replica/stream"
 	"github.com/perdure/perdure/cluster/replica/wire"
@@ -56,7 +57,7 @@ func (g *Group) sendableSnapshot() (*pb.Snapshot, error) {
 		view.Release()
 		return nil, err
 	}
-	if bugSnapshot {
+	if bug.Snapshot {
 		at.index, at.term = ls.commit, ls.term
 	}
 	ls.sendable = &sendable{applied: at, store: view, message: &pb.Snapshot{

@@ -1,0 +1,6 @@
+//go:build !perdure_bug_majority
+
+package bug
+
+// Majority is not planted.
+const Majority = false

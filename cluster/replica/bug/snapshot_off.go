@@ -1,0 +1,6 @@
+//go:build !perdure_bug_snapshot
+
+package bug
+
+// Snapshot is not planted.
+const Snapshot = false

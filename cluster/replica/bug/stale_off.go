@@ -1,0 +1,6 @@
+//go:build !perdure_bug_stale
+
+package bug
+
+// Stale is not planted.
+const Stale = false

@@ -1,5 +1,0 @@
-//go:build !perdure_bug_applied
-
-package replica
-
-const bugApplied = false

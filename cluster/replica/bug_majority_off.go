@@ -1,5 +1,0 @@
-//go:build !perdure_bug_majority
-
-package replica
-
-const bugMajority = false

@@ -1,6 +1,0 @@
-//go:build perdure_bug_majority
-
-package replica
-
-// bugMajority is planted by the build tag perdure_bug_majority, for tests that must notice: a leader acknowledges what is on its own disk only.
-const bugMajority = true

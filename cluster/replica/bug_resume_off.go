@@ -1,5 +1,0 @@
-//go:build !perdure_bug_resume
-
-package replica
-
-const bugResume = false

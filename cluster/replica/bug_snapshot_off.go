@@ -1,5 +1,0 @@
-//go:build !perdure_bug_snapshot
-
-package replica
-
-const bugSnapshot = false

@@ -1,6 +1,0 @@
-//go:build perdure_bug_snapshot
-
-package replica
-
-// bugSnapshot is planted by the build tag perdure_bug_snapshot, for tests that must notice: a snapshot claims what its rows do not have.
-const bugSnapshot = true

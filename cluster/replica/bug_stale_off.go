@@ -1,5 +1,0 @@
-//go:build !perdure_bug_stale
-
-package replica
-
-const bugStale = false

@@ -1,6 +1,0 @@
-//go:build perdure_bug_stale
-
-package replica
-
-// bugStale is planted by the build tag perdure_bug_stale, for tests that must notice: reads do not ask whether this node still leads.
-const bugStale = true

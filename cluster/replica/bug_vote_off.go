@@ -1,5 +1,0 @@
-//go:build !perdure_bug_vote
-
-package replica
-
-const bugVote = false

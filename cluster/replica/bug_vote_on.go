@@ -1,6 +1,0 @@
-//go:build perdure_bug_vote
-
-package replica
-
-// bugVote is planted by the build tag perdure_bug_vote, for tests that must notice: a vote does not wait for the disk.
-const bugVote = true
