@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestCluster breaks the nodes of a cluster, and the links between them where namespaces are
-// permitted, and proves what TestKillUnderLoad and TestKillTransactions do for one node. Every
+// TestCluster breaks the nodes of a cluster, the links between them where namespaces are
+// permitted, and their disks where mounting is, and proves what TestKillUnderLoad and TestKillTransactions do for one node. Every
 // object answers within the patience of callers once all is mended.
 func TestCluster(t *testing.T) {
 	length := *chaosFor
@@ -33,9 +33,21 @@ func TestCluster(t *testing.T) {
 			random := choices(t)
 			countUnderLoad(t, random, l.nodes, length/2, func(ctx context.Context) string { return l.torment(ctx, random) })
 		}},
+		{"disks", false, func(t *testing.T, l *lab, length time.Duration) {
+			random := choices(t)
+			l.settled(3)
+			check := countUnderLoad
+			if random.IntN(2) == 0 {
+				check = transactUnderLoad
+			}
+			check(t, random, l.nodes, length/5, func(ctx context.Context) string { return l.spoil(ctx, random) })
+		}},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			l := newLab(t, 3, way.cutting)
+			if way.name == "disks" {
+				l.mountDisks()
+			}
 			l.start()
 			way.run(t, l, length)
 		})
