@@ -43,8 +43,8 @@ type StartAttempt struct {
 	// Tries of Run entries that have failed and have no completion.
 	Tries           map[uint32]*recordv1.RunTries
 	CancelRequested bool
-	// Joined: it is a call that is part of a transaction.
-	Joined bool
+	// Joined: it is a call that is part of a transaction. Stored: it is kept, whoever made it.
+	Joined, Stored bool
 	// Since is when the first attempt of this leadership began, in milliseconds since 1970.
 	Since int64
 	// Writes are the rows that earlier calls of the same transaction wrote to the object.

@@ -94,8 +94,8 @@ type Config struct {
 	// Patience is how many transactions that only read may take a key that an older invocation
 	// waits for, before younger ones of that kind are held back for it. 0 is 64.
 	Patience int
-	// Deployment is what attempts run on. Empty: nothing is noted.
-	Deployment string
+	// Deployment is what attempts of a service run on. Nil, or "": nothing is noted.
+	Deployment func(service string) string
 }
 
 // Engine is the memory of a partition's leader. It belongs to one goroutine.

@@ -171,6 +171,7 @@ type TimeOut struct {
 type Restart struct {
 	ID      invocation.ID
 	Attempt uint32
+	Since   int64 // when its time begins anew, 0: it does not
 }
 
 // Quarantine pauses an invocation that broke the evaluation of an event: an operator decides.

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"cmp"
+
 	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
@@ -24,11 +26,9 @@ func (e *Engine) start(l *live, now int64) error {
 	l.row.Attempt++
 	l.row.WaitingFor, l.row.WaitingUntil, l.row.RetryAt = nil, nil, 0
 	e.forgetWake(l)
-	if l.row.StartedAt == 0 {
-		l.row.StartedAt = now
-	}
+	l.row.StartedAt = cmp.Or(l.row.StartedAt, now)
 	attempt := &StartAttempt{
-		ID: l.id, Row: l.row, Input: l.row.Input,
+		ID: l.id, Row: l.row, Input: l.row.Input, Joined: l.call != nil, Stored: l.stored,
 		CancelRequested: l.row.CancelRequested && !l.row.CancelDelivered,
 	}
 	var err error
@@ -45,7 +45,6 @@ func (e *Engine) start(l *live, now int64) error {
 	}
 	var written bool
 	if l.call != nil {
-		attempt.Joined = true
 		attempt.State, attempt.HasState, written = l.call.hold.State()
 		attempt.Writes = l.call.hold.Rows()
 	}
@@ -54,12 +53,10 @@ func (e *Engine) start(l *live, now int64) error {
 			return e.quarantine(l, err, now)
 		}
 	}
-	if own := e.config.Deployment; own != "" && l.mode().Journaled() && l.call == nil {
-		l.moved = journal.Pin(l.row, own, l.entries) || l.moved
+	if on := e.config.Deployment; on != nil && l.mode().Journaled() && l.call == nil {
+		l.moved = journal.Pin(l.row, on(l.target.Service), l.entries) || l.moved
 	}
-	if l.since == 0 {
-		l.since = now
-	}
+	l.since = cmp.Or(l.since, now)
 	attempt.Since = l.since
 	e.live[l.id] = l
 	l.running = true
@@ -75,6 +72,7 @@ func (ev *Restart) evaluate(e *Engine, now int64) error {
 	if l == nil {
 		return nil
 	}
+	l.since = cmp.Or(ev.Since, l.since)
 	switch {
 	case l.call != nil:
 		return e.breakOff(l.call.branch, "its leader was lost", &recordv1.Died{})

@@ -1,6 +1,6 @@
 // Package invoker is the seam between a partition, which decides and records, and whatever
-// runs handlers. internal/invoker/inprocess runs Go handlers in this process; handlers outside
-// the process will be a second implementation, so nothing here knows of Go functions.
+// runs handlers. internal/invoker/inprocess runs Go handlers in this process, internal/invoker/remote
+// has other nodes run them; nothing here knows of Go functions.
 //
 // An attempt is one try at running an invocation's handler. The partition starts it with all
 // it needs (input, state, journal) and the attempt talks back through Host. Every message
@@ -22,7 +22,8 @@ type Invoker interface {
 	// is part of a transaction, and returns without waiting for it. It is called on the
 	// partition's goroutine and must not block.
 	Start(attempt *Attempt) Running
-	// Read runs a READ handler on the caller's goroutine and returns its result.
+	// Read runs a READ handler on the caller's goroutine and returns its result; nil if it is Stored
+	// and no node can run it now.
 	Read(ctx context.Context, read *Read) *recordv1.Result
 }
 
@@ -36,6 +37,12 @@ type Running interface {
 	// Abort unwinds the handler at its next step and cancels its context: the attempt was
 	// superseded, killed, or the partition lost its leadership. Nothing it says counts any more.
 	Abort(cause error)
+}
+
+// Unplaced is a Running whose attempt may have to wait for a node that can run it.
+type Unplaced interface {
+	// Waiting reports whether it does, at this instant: its time has not begun then.
+	Waiting() bool
 }
 
 // Attempt is what a partition asks an Invoker to run. Everything but Host is read-only.
@@ -101,7 +108,9 @@ type Attempt struct {
 	StartedAt time.Time
 	// Deadline of the invocation, zero for none.
 	Deadline time.Time
-	Host     Host
+	// Stored: it is kept until it ends, and waits for what it needs as long as it takes.
+	Stored bool
+	Host   Host
 }
 
 // Host is how attempts talk to their partition. Its methods do not block and may be called
@@ -133,7 +142,7 @@ type Host interface {
 	Finish(attempt *Attempt, outcome *Outcome)
 }
 
-// Outcome is how an attempt ended. Exactly one of Result, ContinueAsNew, Retry and Suspended is
+// Outcome is how an attempt ended. Exactly one of Result, ContinueAsNew, Retry, Suspended and Lost is
 // set.
 type Outcome struct {
 	// Result ends the invocation: a response, or a terminal error.
@@ -166,6 +175,10 @@ type Outcome struct {
 	WaitingUntil *recordv1.Condition
 	// WakeAt, unless zero, wakes it too.
 	WakeAt time.Time
+	// Lost: the node that ran it is lost. The partition starts another at once, which is no failure of
+	// the handler's. Anew, beside it: until now it waited for a node, and its time begins now.
+	Lost bool
+	Anew bool
 }
 
 // Tables reads the tables of one object. Its methods are safe for concurrent use.
@@ -201,6 +214,8 @@ type Read struct {
 	HasState    bool
 	Tables      Tables
 	Traceparent string
+	// Stored: a handler made it, which waits for its result as long as it takes.
+	Stored bool
 	// Promise returns how a promise of the object was completed; nil while it is not.
 	Promise func(name string) (*recordv1.Result, error)
 	// Complete makes a CompletePromise or CompleteAwakeable entry durable before it returns.

@@ -104,7 +104,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 	case timeout <= 0:
 		timeout = p.config.StepTimeout
 	}
-	a := &attempt{row: row, number: row.Attempt, mode: mode, timeout: timeout}
+	a := &attempt{stored: e.Stored && !e.Joined, row: row, number: row.Attempt, mode: mode, timeout: timeout}
 	a.touch()
 	if mode == invocation.ModeTransaction && !e.Joined {
 		// All tries of a transaction together. A clock that went back since the first makes it no longer.
@@ -148,6 +148,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Flow:            row.Flow,
 		Deployment:      row.Deployment,
 		Earlier:         slices.Clone(row.EarlierDeployments),
+		Stored:          e.Stored && !e.Joined,
 		Host:            l.host,
 	}
 	if mode == invocation.ModeRead {
@@ -178,9 +179,13 @@ func (p *Partition) startRead(l *leadership, a *attempt, e *engine.StartAttempt,
 func (p *Partition) runRead(ctx context.Context, cancel context.CancelFunc, in *recordv1.Invoke, id invocation.ID, number uint32, from host) {
 	p.reads.Go(func() {
 		defer cancel()
-		result, err := p.read(ctx, in)
-		if err != nil {
+		result, err := p.read(ctx, in, true)
+		switch {
+		case err != nil:
 			result = &recordv1.Result{Error: &recordv1.Error{Code: codeOf(err), Message: err.Error()}}
+		case result == nil: // with another snapshot
+			from.post(item{event: &engine.Restart{ID: id, Attempt: number}})
+			return
 		}
 		from.post(item{event: &engine.Finish{ID: id, Attempt: number, Result: result}})
 	})
@@ -330,6 +335,12 @@ func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
 			o.Result = &recordv1.Result{Error: refused}
 		}
 		event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: o.Result, Entries: o.Entries, Entry: o.Entry}
+	case o.Lost:
+		restart := &engine.Restart{ID: a.ID, Attempt: a.Number}
+		if o.Anew {
+			restart.Since = h.partition.config.Now().UnixMilli()
+		}
+		event = restart
 	case o.ContinueAsNew != nil:
 		if refused := h.tooLarge(a, len(o.ContinueAsNew)); refused != nil {
 			event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: &recordv1.Result{Error: refused}}

@@ -38,7 +38,7 @@ func (p *Partition) lead(epoch uint64) *leadership {
 		TransactionTimeout: p.config.TransactionTimeout.Milliseconds(),
 		MaxWriteBytes:      p.config.MaxEntryBytes, MaxWrites: p.config.MaxEntryWrites,
 		Next: timetable.Next, JournalPage: pages.Begin(),
-		Deployment: p.config.Deployment,
+		Deployment: p.config.DeploymentOf,
 	}, v, epoch)
 	out, err := l.engine.Recover(p.config.Now().UnixMilli())
 	if err != nil {

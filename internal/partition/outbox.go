@@ -9,6 +9,7 @@ import (
 
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/telemetry"
@@ -153,9 +154,14 @@ func (p *Partition) check(l *leadership, now time.Time) {
 	}
 	var late []invocation.ID
 	for id, a := range l.attempts {
-		if !a.deadline.IsZero() && now.After(a.deadline) {
-			late = append(late, id)
+		if a.deadline.IsZero() || !now.After(a.deadline) {
+			continue
 		}
+		if waits, ok := a.running.(invoker.Unplaced); ok && a.stored && waits.Waiting() {
+			a.touch()
+			continue
+		}
+		late = append(late, id)
 	}
 	// In an order of their own, not that of a map: a seed of actortest must do the same again.
 	slices.SortFunc(late, func(a, b invocation.ID) int { return bytes.Compare(a[:], b[:]) })

@@ -174,6 +174,7 @@ type attempt struct {
 	meter    *telemetry.HandlerInstruments
 	number   uint32
 	mode     invocation.Mode
+	stored   bool
 	running  invoker.Running
 	timeout  time.Duration
 	deadline time.Time

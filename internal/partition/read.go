@@ -53,8 +53,9 @@ func (p *Partition) pinShown(ctx context.Context, object invocation.Object) (*sn
 	return s, nil
 }
 
-// read runs a READ handler on the last durable data, on the caller's goroutine.
-func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error) {
+// read runs a READ handler on the last durable data, on the caller's goroutine. The result of one that
+// is stored is nil if no node can run it now.
+func (p *Partition) read(ctx context.Context, in *recordv1.Invoke, stored bool) (*recordv1.Result, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		// A snapshot keeps old versions alive: nobody may hold one for ever.
 		var cancel context.CancelFunc
@@ -68,7 +69,7 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Re
 	}
 	defer s.release()
 	read := &invoker.Read{
-		Target: target, Input: in.Input, Traceparent: in.Traceparent,
+		Target: target, Input: in.Input, Traceparent: in.Traceparent, Stored: stored,
 		Tables: rows.Tables(s, target.Object()),
 	}
 	read.ID, _ = invocation.IDFromBytes(in.InvocationId)

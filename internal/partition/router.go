@@ -44,6 +44,9 @@ type Config struct {
 	MaxEntryWrites int
 	// Deployment is the id of this build of the handlers, which invocations keep that it runs.
 	Deployment string
+	// DeploymentOf is the id of the build that runs a service's handlers, which may be on another
+	// node; "" if none is known. It must be fast. Defaults to Deployment.
+	DeploymentOf func(service string) string
 	// CrashAtEveryEntry is for tests: each attempt is aborted after every entry and completion
 	// it records, and a TRANSACTION once before it commits, as if the node had died there.
 	CrashAtEveryEntry bool
@@ -105,6 +108,10 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxEntryBytes <= 0 {
 		c.MaxEntryBytes = 7 << 18
+	}
+	if c.DeploymentOf == nil {
+		own := c.Deployment
+		c.DeploymentOf = func(string) string { return own }
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -317,7 +324,7 @@ func (r *Router) Read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Resul
 	if in.GetTarget() == nil {
 		return nil, routing.Errorf(routing.CodeInternal, "request without a target")
 	}
-	return r.ofObject(invocation.Object{Service: in.Target.Service, Key: in.Target.Key}).read(ctx, in)
+	return r.ofObject(invocation.Object{Service: in.Target.Service, Key: in.Target.Key}).read(ctx, in, false)
 }
 
 // Attach implements routing.Router.

@@ -251,7 +251,7 @@ func (d *double) startLocked() {
 			clear(all.Completions)
 		}
 	}
-	d.mu.running = inv.Start(d.mu.current)
+	d.mu.running = remotely(d.t, inv).Start(d.mu.current)
 }
 
 // Journal reads the double's journal a few entries at a time.

@@ -329,6 +329,7 @@ func TestDivergentRequestAndEarlyEnd(t *testing.T) {
 }
 
 func TestLogsOnlyWhatIsNew(t *testing.T) {
+	notRemotely(t)
 	var logged lines
 	config := inprocess.Config{Logger: slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelInfo}))}
 	durably(t, config, func(d *double) { d.crash = always }, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {

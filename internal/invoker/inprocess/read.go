@@ -16,6 +16,7 @@ import (
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
 )
 
 // read runs one READ handler on the goroutine of its caller. Its steps may come from any number of
@@ -350,6 +351,9 @@ func (r *read) complete(ctx context.Context, step string, entry *recordv1.Entry)
 	if err := r.read.Complete(ctx, entry); err != nil {
 		if isCoded(err) {
 			return err
+		}
+		if refused, ok := errors.AsType[*routing.Error](err); ok {
+			return actor.NewError(actor.Code(refused.Code), refused.Message, refused.Details...)
 		}
 		return actor.Terminal(actor.CodeOf(err), err)
 	}

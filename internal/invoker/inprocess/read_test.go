@@ -17,6 +17,7 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
 )
 
 func read(t *testing.T, run handle, change func(*invoker.Read)) string {
@@ -30,7 +31,7 @@ func read(t *testing.T, run handle, change func(*invoker.Read)) string {
 	if change != nil {
 		change(request)
 	}
-	return text(t, &invoker.Outcome{Result: inv.Read(t.Context(), request)})
+	return text(t, &invoker.Outcome{Result: remotely(t, inv).Read(t.Context(), request)})
 }
 
 func TestReadSeesStateAndCallsReads(t *testing.T) {
@@ -79,7 +80,7 @@ func TestReadCompletesPromises(t *testing.T) {
 	}, func(r *invoker.Read) {
 		r.Complete = func(_ context.Context, entry *recordv1.Entry) error {
 			if completed = append(completed, entry); len(completed) > 1 {
-				return actor.Errorf(actor.FailedPrecondition, "promise courier was completed before")
+				return routing.Errorf(routing.CodeFailedPrecondition, "promise courier was completed before")
 			}
 			return nil
 		}

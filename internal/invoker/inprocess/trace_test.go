@@ -20,6 +20,7 @@ import (
 const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 func TestStepsAreTracedOnceAcrossCrashes(t *testing.T) {
+	notRemotely(t)
 	recorder := tracetest.NewSpanRecorder()
 	config := quiet()
 	config.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder))

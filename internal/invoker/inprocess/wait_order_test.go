@@ -169,6 +169,7 @@ func (w *watched) see(position int, seen string) {
 // arbitrary entries and instants, and cancels them at an arbitrary one: every attempt sees what
 // the one before it saw.
 func TestWaitsReplayInAnyOrder(t *testing.T) {
+	notRemotely(t)
 	seeds := uint64(600)
 	if testing.Short() {
 		seeds = 50

@@ -1,0 +1,207 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/perdure/perdure/internal/invoker"
+	invokerv1 "github.com/perdure/perdure/internal/invoker/v1"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
+)
+
+// source is what the node that runs an attempt or a READ handler may ask the leader for.
+type source struct {
+	tables   invoker.Tables
+	promise  func(name string) (*recordv1.Result, error)
+	journal  func(*invoker.Attempt) invoker.Journal
+	attempt  *invoker.Attempt
+	complete func(ctx context.Context, entry *recordv1.Entry) error
+	call     func(ctx context.Context, invoke *recordv1.Invoke) (*recordv1.Result, error)
+}
+
+// pageRows and pageBytes bound what one answer has of a table; one row may be larger.
+const (
+	pageRows  = 1000
+	pageBytes = 1 << 20
+)
+
+func (inv *Invoker) serveAsk(ctx context.Context, ask *invokerv1.Ask) *invokerv1.Response {
+	inv.mu.Lock()
+	from, ok := inv.mu.asked[ask.GetKey()]
+	inv.mu.Unlock()
+	if !ok {
+		return &invokerv1.Response{Failure: &invokerv1.Failure{Message: "the attempt was superseded"}}
+	}
+	response := &invokerv1.Response{}
+	if err := from.answer(ctx, ask, response); err != nil {
+		return &invokerv1.Response{Failure: failureMessage(err)}
+	}
+	return response
+}
+
+func (s source) answer(ctx context.Context, ask *invokerv1.Ask, r *invokerv1.Response) (err error) {
+	switch asked := ask.GetAsk().(type) {
+	case *invokerv1.Ask_Get:
+		r.Value, r.Found, err = s.tables.Get(asked.Get.GetTable(), asked.Get.GetKey())
+	case *invokerv1.Ask_Len:
+		var count int
+		count, err = s.tables.Len(asked.Len)
+		r.Count = int64(count)
+	case *invokerv1.Ask_Scan:
+		bytes := 0
+		err = s.tables.Scan(asked.Scan.GetTable(), asked.Scan.GetKey(), func(key string, value []byte) bool {
+			if len(r.Rows) >= pageRows || bytes >= pageBytes {
+				r.More = true
+				return false
+			}
+			bytes += len(key) + len(value)
+			r.Rows = append(r.Rows, &invokerv1.Row{Key: key, Value: value})
+			return true
+		})
+	case *invokerv1.Ask_Promise:
+		if s.promise == nil {
+			return fmt.Errorf("promise %s is asked for by what is no READ handler", asked.Promise)
+		}
+		r.Result, err = s.promise(asked.Promise)
+	case *invokerv1.Ask_Complete:
+		if s.complete == nil {
+			return fmt.Errorf("only a READ handler completes by a call")
+		}
+		err = s.complete(ctx, asked.Complete)
+	case *invokerv1.Ask_Call:
+		if s.call == nil {
+			return fmt.Errorf("only a READ handler calls so")
+		}
+		r.Result, err = s.call(ctx, asked.Call)
+	default:
+		return s.answerJournal(ask, r)
+	}
+	return err
+}
+
+func (s source) answerJournal(ask *invokerv1.Ask, r *invokerv1.Response) (err error) {
+	if s.journal == nil {
+		return fmt.Errorf("a READ handler has no journal")
+	}
+	journal := s.journal(s.attempt)
+	switch asked := ask.GetAsk().(type) {
+	case *invokerv1.Ask_Entries:
+		r.Entries, err = journal.Entries(asked.Entries)
+	case *invokerv1.Ask_Completions:
+		var found map[uint32]*recordv1.Completion
+		found, r.Known, err = journal.Completions(asked.Completions.GetFirst(), asked.Completions.GetLast())
+		for _, completion := range found {
+			r.Completions = append(r.Completions, completion)
+		}
+	case *invokerv1.Ask_Completion:
+		var found *recordv1.Completion
+		if found, err = journal.Completion(asked.Completion); found != nil {
+			r.Completions = append(r.Completions, found)
+		}
+	default:
+		return fmt.Errorf("this build does not know what is asked for")
+	}
+	return err
+}
+
+// asker asks a leader: it is an attempt's Tables and Journal, and a READ handler's.
+type asker struct {
+	invoker *Invoker
+	node    uint64
+	key     uint64
+	ctx     context.Context
+	before  func(context.Context) error // nil: nothing was said that has to arrive before
+}
+
+var (
+	_ invoker.Tables  = (*asker)(nil)
+	_ invoker.Journal = (*asker)(nil)
+)
+
+func (a *asker) ask(ctx context.Context, ask *invokerv1.Ask) (*invokerv1.Response, error) {
+	if a.before != nil {
+		if err := a.before(ctx); err != nil {
+			return nil, err
+		}
+	}
+	ask.Key = a.key
+	response, err := a.invoker.ask(ctx, a.node, &invokerv1.Request{Request: &invokerv1.Request_Ask{Ask: ask}})
+	if err == nil {
+		err = failureOf(response.GetFailure())
+	}
+	return response, err
+}
+
+// Get implements invoker.Tables.
+func (a *asker) Get(table, key string) ([]byte, bool, error) {
+	r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Get{Get: &invokerv1.TableKey{Table: table, Key: key}}})
+	return r.GetValue(), r.GetFound(), err
+}
+
+// Len implements invoker.Tables.
+func (a *asker) Len(table string) (int, error) {
+	r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Len{Len: table}})
+	return int(r.GetCount()), err
+}
+
+// Scan implements invoker.Tables.
+func (a *asker) Scan(table, from string, fn func(key string, value []byte) bool) error {
+	for {
+		r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Scan{Scan: &invokerv1.TableKey{Table: table, Key: from}}})
+		if err != nil {
+			return err
+		}
+		for _, row := range r.GetRows() {
+			if !fn(row.GetKey(), row.GetValue()) {
+				return nil
+			}
+			from = row.GetKey() + "\x00" // the least key after it
+		}
+		if !r.GetMore() {
+			return nil
+		}
+	}
+}
+
+// Entries implements invoker.Journal.
+func (a *asker) Entries(index uint32) ([]*recordv1.Entry, error) {
+	r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Entries{Entries: index}})
+	return r.GetEntries(), err
+}
+
+// Completions implements invoker.Journal.
+func (a *asker) Completions(first, last uint32) (map[uint32]*recordv1.Completion, uint32, error) {
+	r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Completions{Completions: &invokerv1.Range{First: first, Last: last}}})
+	if err != nil {
+		return nil, 0, err
+	}
+	found := make(map[uint32]*recordv1.Completion, len(r.GetCompletions()))
+	for _, completion := range r.GetCompletions() {
+		found[completion.GetEntry()] = completion
+	}
+	return found, r.GetKnown(), nil
+}
+
+// Completion implements invoker.Journal.
+func (a *asker) Completion(index uint32) (*recordv1.Completion, error) {
+	r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Completion{Completion: index}})
+	if err != nil || len(r.GetCompletions()) == 0 {
+		return nil, err
+	}
+	return r.GetCompletions()[0], nil
+}
+
+func (a *asker) promise(name string) (*recordv1.Result, error) {
+	r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Promise{Promise: name}})
+	return r.GetResult(), err
+}
+
+func (a *asker) complete(ctx context.Context, entry *recordv1.Entry) error {
+	_, err := a.ask(ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Complete{Complete: entry}})
+	return err
+}
+
+func (a *asker) call(ctx context.Context, invoke *recordv1.Invoke) (*recordv1.Result, error) {
+	r, err := a.ask(ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Call{Call: invoke}})
+	return r.GetResult(), err
+}
