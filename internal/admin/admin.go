@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -63,9 +64,8 @@ type Config struct {
 
 // Service is the AdminService of one node. It is safe for concurrent use.
 type Service struct {
-	config   Config
-	services map[string]*actor.ServiceDesc
-	methods  map[string]map[string]*actor.MethodDesc
+	config Config
+	known  atomic.Pointer[known]
 	// deploying: one change of the catalog at a time, so that none is removed that comes into use.
 	deploying sync.Mutex
 	// places bounds the calls under way.
@@ -89,10 +89,8 @@ func New(config Config) (*Service, error) {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	s := &Service{
-		config: config, services: map[string]*actor.ServiceDesc{},
-		methods: map[string]map[string]*actor.MethodDesc{}, places: make(chan struct{}, maxConcurrent),
-	}
+	s := &Service{config: config, places: make(chan struct{}, maxConcurrent)}
+	seen := map[string]bool{}
 	var problems []error
 	if config.Router == nil {
 		problems = append(problems, errors.New("admin: there is no router"))
@@ -102,20 +100,36 @@ func New(config Config) (*Service, error) {
 			problems = append(problems, errors.New("admin: a service descriptor is nil"))
 			continue
 		}
-		if s.services[desc.Name] != nil {
+		if seen[desc.Name] {
 			problems = append(problems, fmt.Errorf("admin: service %s is registered twice", desc.Name))
-			continue
 		}
-		s.services[desc.Name] = desc
-		s.methods[desc.Name] = map[string]*actor.MethodDesc{}
-		for _, method := range desc.Methods {
-			s.methods[desc.Name][method.Name] = method
-		}
+		seen[desc.Name] = true
 	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
+	s.SetElsewhere(nil)
 	return s, nil
+}
+
+// known are the services that are registered here or hosted by other nodes. It is replaced, never
+// changed.
+type known struct {
+	services map[string]*actor.ServiceDesc
+	methods  map[string]map[string]*actor.MethodDesc
+}
+
+// SetElsewhere tells of the services that other nodes host, in place of those that it told of before.
+func (s *Service) SetElsewhere(services []*actor.ServiceDesc) {
+	k := &known{services: map[string]*actor.ServiceDesc{}, methods: map[string]map[string]*actor.MethodDesc{}}
+	for _, desc := range append(slices.Clone(services), s.config.Services...) { // one's own win
+		k.services[desc.Name] = desc
+		k.methods[desc.Name] = map[string]*actor.MethodDesc{}
+		for _, method := range desc.Methods {
+			k.methods[desc.Name][method.Name] = method
+		}
+	}
+	s.known.Store(k)
 }
 
 // Register adds the service to server. It makes a Service an ingress.Other.
@@ -243,21 +257,22 @@ func pageSize(asked uint32) (int, error) {
 	return int(asked), nil
 }
 
-// service finds a registered service.
+// service finds a service.
 func (s *Service) service(name string) (*actor.ServiceDesc, error) {
-	if desc := s.services[name]; desc != nil {
+	services := s.known.Load().services
+	if desc := services[name]; desc != nil {
 		return desc, nil
 	}
-	names := slices.Sorted(maps.Keys(s.services))
+	names := slices.Sorted(maps.Keys(services))
 	if name == "" {
 		return nil, invalid("the name of the service is empty; registered: %s", list(names))
 	}
 	return nil, routing.Errorf(routing.CodeNotFound, "service %s is not registered; registered: %s", clip(name), list(names))
 }
 
-// method is nil if the handler is not registered here (any more).
+// method is nil if no node is known to have the handler (any more).
 func (s *Service) method(service, handler string) *actor.MethodDesc {
-	return s.methods[service][handler]
+	return s.known.Load().methods[service][handler]
 }
 
 // list bounds what an error says of what exists.

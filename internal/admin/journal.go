@@ -183,21 +183,21 @@ func messageReader(empty func() proto.Message) func([]byte) *adminv1.Payload {
 func goReader(data []byte) *adminv1.Payload { return goPayload(data, maxEntryBytes) }
 
 func (s *Service) stateVersion(of *recordv1.Target) uint32 {
-	if desc := s.services[of.GetService()]; desc != nil {
+	if desc := s.known.Load().services[of.GetService()]; desc != nil {
 		return desc.StateVersion
 	}
 	return 1
 }
 
 func (s *Service) stateType(of *recordv1.Target) func() proto.Message {
-	if desc := s.services[of.GetService()]; desc != nil {
+	if desc := s.known.Load().services[of.GetService()]; desc != nil {
 		return desc.StateType
 	}
 	return nil
 }
 
 func (s *Service) rowVersion(of *recordv1.Target, name string) uint32 {
-	if desc := s.services[of.GetService()]; desc != nil {
+	if desc := s.known.Load().services[of.GetService()]; desc != nil {
 		for _, table := range desc.Tables {
 			if table.Name == name {
 				return table.Version
@@ -208,7 +208,7 @@ func (s *Service) rowVersion(of *recordv1.Target, name string) uint32 {
 }
 
 func (s *Service) tableType(of *recordv1.Target, name string) func() proto.Message {
-	if desc := s.services[of.GetService()]; desc != nil {
+	if desc := s.known.Load().services[of.GetService()]; desc != nil {
 		for _, table := range desc.Tables {
 			if table.Name == name {
 				return table.New
@@ -219,7 +219,7 @@ func (s *Service) tableType(of *recordv1.Target, name string) func() proto.Messa
 }
 
 func (s *Service) promiseType(of *recordv1.Target, name string) func() proto.Message {
-	if desc := s.services[of.GetService()]; desc != nil {
+	if desc := s.known.Load().services[of.GetService()]; desc != nil {
 		for _, promise := range desc.Promises {
 			if promise.Name == name {
 				return promise.New

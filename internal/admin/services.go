@@ -19,8 +19,9 @@ import (
 
 func (s *Service) listServices(context.Context, *adminv1.ListServicesRequest) (*adminv1.ListServicesResponse, error) {
 	response := &adminv1.ListServicesResponse{}
-	for _, name := range slices.Sorted(maps.Keys(s.services)) {
-		response.Services = append(response.Services, describe(s.services[name]))
+	services := s.known.Load().services
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		response.Services = append(response.Services, describe(services[name]))
 	}
 	return response, nil
 }

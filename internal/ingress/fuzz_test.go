@@ -59,7 +59,7 @@ func fuzzedMethods(f *testing.F) []*method {
 	var methods []*method
 	for _, desc := range services {
 		for _, m := range desc.Methods {
-			methods = append(methods, i.services[desc.Name].methods[m.Name])
+			methods = append(methods, i.own[desc.Name].methods[m.Name])
 		}
 	}
 	return methods

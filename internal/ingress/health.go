@@ -3,7 +3,6 @@ package ingress
 import (
 	"context"
 	"net/http"
-	"slices"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -42,7 +41,7 @@ func unlimited() (func(), error) { return func() {}, nil }
 
 // status of a service, "" for the node. All services of a node are ready together.
 func (h *health) status(service string) (status healthv1.HealthCheckResponse_ServingStatus, known bool) {
-	if service != "" && !slices.Contains(h.ingress.names, service) {
+	if service != "" && !h.ingress.table.Load().has(service) {
 		return healthv1.HealthCheckResponse_SERVICE_UNKNOWN, false
 	}
 	if h.ingress.config.Ready() != nil {

@@ -18,7 +18,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"connectrpc.com/grpcreflect/v2"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/actor"
@@ -51,6 +50,9 @@ type Config struct {
 	Troubles func() []string
 	// Clustered: other nodes may host services that this one does not.
 	Clustered bool
+	// Unknown says of which nodes it is not known yet what they host: until it is nil, a service that
+	// is not known may be theirs. Nil: it is always known.
+	Unknown func() error
 	// Others are services on the same port whose rpcs are not handlers, for callers on this
 	// machine, or with a client certificate if the Server asks for those.
 	Others []Other
@@ -79,19 +81,12 @@ type Other interface{ Register(*connect.Server) }
 type Ingress struct {
 	config   Config
 	log      *slog.Logger
-	routes   routes
-	services map[string]*service
-	names    []string
+	own      map[string]*service // registered here
+	table    atomic.Pointer[table]
 	errors   *connecthttp.ErrorWriter
 	health   *health
 	inFlight atomic.Int64
 	underWay underWay
-}
-
-// service is one registered service by its name.
-type service struct {
-	desc    *actor.ServiceDesc
-	methods map[string]*method
 }
 
 // New makes the handler. All that is wrong with config is in the error.
@@ -120,60 +115,19 @@ func New(config Config) (*Ingress, error) {
 	config.Retention = config.Retention.withDefaults()
 
 	i := &Ingress{
-		config:   config,
-		log:      config.Logger,
-		routes:   routes{},
-		services: map[string]*service{},
-		errors:   connecthttp.NewErrorWriter(),
+		config: config,
+		log:    config.Logger,
+		own:    map[string]*service{},
+		errors: connecthttp.NewErrorWriter(),
 	}
 	if err := i.check(); err != nil {
 		return nil, err
 	}
-	server := connect.NewServer()
 	for _, desc := range config.Services {
-		registered := &service{desc: desc, methods: map[string]*method{}}
-		for _, methodDesc := range desc.Methods {
-			m := i.newMethod(methodDesc)
-			registered.methods[methodDesc.Name] = m
-			server.Register(connect.Method{Spec: m.spec, Handler: m.serve})
-		}
-		i.services[desc.Name] = registered
+		i.own[desc.Name] = i.newService(desc)
 	}
-	server.Register(i.invocationMethods()...)
-	server.Register(i.scheduleMethods()...)
 	i.health = newHealth(i)
-	server.Register(i.health.methods()...)
-	public := map[string]bool{}
-	for spec := range server.Specs() {
-		public[spec.Procedure] = true
-	}
-	for _, other := range config.Others {
-		other.Register(server)
-	}
-	restricted := map[string]bool{}
-	for spec := range server.Specs() {
-		restricted[spec.Procedure] = !public[spec.Procedure]
-	}
-	grpcreflect.Register(server)
-	i.names = serviceNames(server)
-	connecthttp.Mount(i.routes, server,
-		connecthttp.WithCodecs(binaryCodec{}, newJSONCodec()),
-		connecthttp.WithReadMaxBytes(config.MaxMessageBytes),
-		// Small replies are not worth a gzip writer: it costs more than the call.
-		connecthttp.WithCompressMinBytes(1024),
-	)
-	for spec := range server.Specs() {
-		route := i.routes[spec.Procedure]
-		route.unary = spec.StreamType == connect.StreamTypeUnary
-		route.get = spec.IdempotencyLevel == connect.IdempotencyNoSideEffects
-		route.restricted = restricted[spec.Procedure]
-		i.routes[spec.Procedure] = route
-	}
-	i.routes.Handle("/healthz", http.HandlerFunc(i.serveAlive))
-	i.routes.Handle("/readyz", http.HandlerFunc(i.serveReady))
-	if config.Metrics != nil {
-		i.routes.Handle("/metrics", config.Metrics)
-	}
+	i.table.Store(i.newTable(nil))
 	return i, nil
 }
 
@@ -205,7 +159,7 @@ func (i *Ingress) check() error {
 
 // ServeHTTP answers one request.
 func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	route, ok := i.routes[r.URL.Path]
+	route, ok := i.table.Load().routes[r.URL.Path]
 	if !ok {
 		i.serveUnknown(w, r)
 		return
@@ -231,9 +185,10 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	route.handler.ServeHTTP(w, r)
 }
 
-// Method finds the handler that an invocation was aimed at; nil if this node does not have it.
+// Method finds the handler that an invocation was aimed at; nil if neither this node has it nor, as
+// far as is known here, another one.
 func (i *Ingress) Method(target invocation.Target) *actor.MethodDesc {
-	if s := i.services[target.Service]; s != nil {
+	if s := i.table.Load().services[target.Service]; s != nil {
 		if m := s.methods[target.Handler]; m != nil {
 			return m.desc
 		}

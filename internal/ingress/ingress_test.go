@@ -73,6 +73,7 @@ func teller(in *recordv1.Invoke) *recordv1.Result {
 
 type fixture struct {
 	router *routingtest.Fake
+	edge   *ingress.Ingress
 	url    string
 	h1, h2 *http.Client
 }
@@ -94,7 +95,7 @@ func start(t testing.TB, change func(*ingress.Config)) *fixture {
 	}
 	h2 := &http.Transport{Protocols: new(http.Protocols)}
 	h2.Protocols.SetUnencryptedHTTP2(true)
-	f := &fixture{router: router, url: "http://" + server.Addr().String(),
+	f := &fixture{router: router, edge: handler, url: "http://" + server.Addr().String(),
 		h1: &http.Client{Transport: &http.Transport{}}, h2: &http.Client{Transport: h2}}
 	t.Cleanup(func() {
 		f.h1.CloseIdleConnections()

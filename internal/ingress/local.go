@@ -54,7 +54,8 @@ func (l Local) Send(ctx context.Context, request actor.CallRequest) (string, err
 func (l Local) process(ctx context.Context, request actor.CallRequest, send bool) ([]byte, invocation.ID, error) {
 	m := l.method(request.Method)
 	if m == nil {
-		return nil, invocation.ID{}, actor.Errorf(actor.Unimplemented, "%s", l.ingress.unknown("/"+request.Method.FullName()).Message())
+		unknown := l.ingress.unknown("/" + request.Method.FullName())
+		return nil, invocation.ID{}, actor.Errorf(actor.Code(unknown.Code()), "%s", unknown.Message())
 	}
 	c := call{method: m, sent: telemetry.Traceparent(ctx)}
 	started := time.Now()
@@ -96,7 +97,7 @@ func (l Local) guarded(ctx context.Context, c *call, request actor.CallRequest, 
 // method finds what was registered under desc's name; desc itself may come from a copy of
 // the generated code.
 func (l Local) method(desc *actor.MethodDesc) *method {
-	if s := l.ingress.services[desc.Service]; s != nil {
+	if s := l.ingress.table.Load().services[desc.Service]; s != nil {
 		return s.methods[desc.Name]
 	}
 	return nil

@@ -97,21 +97,27 @@ func (i *Ingress) serveUnknown(w http.ResponseWriter, r *http.Request) {
 // unknown is unimplemented for a service as for a method, as in gRPC: clients that try one
 // version of a service after another (reflection does) rely on it.
 func (i *Ingress) unknown(path string) *connect.Error {
+	known := i.table.Load()
 	name, handler, isProcedure := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if !isProcedure || name == "" || strings.Contains(handler, "/") {
 		return connect.Errorf(connect.CodeUnimplemented,
-			"there is nothing at %s: calls go to /package.Service/Method; registered: %s", clip(path), list(i.names))
+			"there is nothing at %s: calls go to /package.Service/Method; registered: %s", clip(path), list(known.names))
 	}
-	if s := i.services[name]; s != nil {
+	if s := known.services[name]; s != nil {
 		handlers := slices.Sorted(maps.Keys(s.methods))
 		return connect.Errorf(connect.CodeUnimplemented, "service %s has no handler %q%s; it has: %s",
 			name, clip(handler), suggest(handler, handlers), list(handlers))
 	}
-	if slices.Contains(i.names, name) {
+	if known.has(name) {
 		return connect.Errorf(connect.CodeUnimplemented, "service %s has no method %q", name, clip(handler))
 	}
+	if i.config.Unknown != nil {
+		if err := i.config.Unknown(); err != nil {
+			return connect.Errorf(connect.CodeUnavailable, "service %s is not registered on this node, and %v: try again", clip(name), err)
+		}
+	}
 	return connect.Errorf(connect.CodeUnimplemented, "service %s is not registered%s; registered: %s",
-		clip(name), suggest(name, i.names), list(i.names))
+		clip(name), suggest(name, known.names), list(known.names))
 }
 
 // list bounds what an error says of what exists.

@@ -50,7 +50,7 @@ func (i *Ingress) DeclareSchedules(ctx context.Context) (undone, err error) {
 // bringUpToDate sees to a schedule that exists. Those of services that this node does not host are
 // other nodes' business, if there are others.
 func (i *Ingress) bringUpToDate(ctx context.Context, old *recordv1.Schedule, declared map[string]*recordv1.Schedule) error {
-	if i.config.Clustered && i.services[old.GetInvoke().GetTarget().GetService()] == nil {
+	if i.config.Clustered && i.own[old.GetInvoke().GetTarget().GetService()] == nil {
 		return nil
 	}
 	if wanted := declared[old.Name]; wanted != nil {
@@ -100,8 +100,8 @@ func (i *Ingress) put(ctx context.Context, wanted *recordv1.Schedule) error {
 func (i *Ingress) declaredSchedules() (map[string]*recordv1.Schedule, error) {
 	declared := map[string]*recordv1.Schedule{}
 	var problems []error
-	for _, name := range slices.Sorted(maps.Keys(i.services)) {
-		for _, desc := range i.services[name].desc.Methods {
+	for _, name := range slices.Sorted(maps.Keys(i.own)) {
+		for _, desc := range i.own[name].desc.Methods {
 			for _, d := range declarations(desc) {
 				s, err := i.declare(desc, d)
 				switch {

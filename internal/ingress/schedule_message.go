@@ -173,10 +173,11 @@ func (i *Ingress) aim(made *recordv1.Schedule, s *perdurev1.Schedule) error {
 
 // scheduled finds the handler of a schedule.
 func (i *Ingress) scheduled(s *perdurev1.Schedule) (*method, error) {
-	service := i.services[s.GetService()]
+	services := i.table.Load().services
+	service := services[s.GetService()]
 	if service == nil {
-		names := make([]string, 0, len(i.services))
-		for name := range i.services {
+		names := make([]string, 0, len(services))
+		for name := range services {
 			names = append(names, name)
 		}
 		slices.Sort(names)
