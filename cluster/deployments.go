@@ -17,7 +17,8 @@ import (
 // deployments is the catalog of the data directory, and which of them this process is.
 type deployments struct {
 	*deployment.Catalog
-	own string
+	own   string
+	build *deployment.Build
 }
 
 // draining says why no new invocations are taken.
@@ -56,7 +57,7 @@ func (n *Node) admitLocked(ctx context.Context, config Config) (*deployments, er
 		return catalog.Started(own, accepted, time.Now())
 	}
 	n.mu.layout.lastWith = catalog.LastWith
-	return &deployments{catalog, own.ID()}, nil
+	return &deployments{catalog, own.ID(), own}, nil
 }
 
 // fileOf is nil for a service that no generated code describes.
@@ -78,7 +79,8 @@ func fileOf(desc *actor.ServiceDesc) protoreflect.FileDescriptor {
 // compareLocked returns the breaking changes that the operator has accepted.
 func (n *Node) compareLocked(ctx context.Context, config Config, catalog *deployment.Catalog, own *deployment.Build) ([]string, error) {
 	const acceptIt = "or start with --accept-breaking (cluster.WithBreakingChanges) and lose it"
-	found, err := catalog.Changes(own)
+	// What this build does not host, another node may: it is kept either way, and waits.
+	found, err := catalog.Changes(own, config.Peers != nil)
 	if err != nil {
 		if config.AcceptBreakingChanges {
 			config.Logger.Warn("started without a comparison with earlier deployments", telemetry.KeyDeployment, own.ID(), telemetry.KeyError, err)

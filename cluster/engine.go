@@ -17,7 +17,9 @@ import (
 	"github.com/perdure/perdure/cluster/balance/remote"
 	"github.com/perdure/perdure/cluster/replica"
 	"github.com/perdure/perdure/internal/admin"
+	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/invoker/inprocess"
+	invokerremote "github.com/perdure/perdure/internal/invoker/remote"
 	"github.com/perdure/perdure/internal/partition"
 	"github.com/perdure/perdure/internal/peer"
 	"github.com/perdure/perdure/internal/routing"
@@ -43,6 +45,8 @@ type engine interface {
 	Health() error
 	// Failures says which partitions can't be served while others can, and why.
 	Failures() map[uint32]error
+	// Unhosted counts, by service, the attempts that wait for a node which hosts it.
+	Unhosted() map[string]int
 	// Failed is closed when the engine can serve no more; Health says why.
 	Failed() <-chan struct{}
 	// Describe says how partitions and storage are.
@@ -79,12 +83,14 @@ type partitions struct {
 	store  storage.Store
 	host   *replica.Host
 	runner *inprocess.Invoker
-	layout *layout
-	logger *slog.Logger
-	meters *telemetry.Instruments // nil: metrics are off
-	led    []*led                 // partition i+1
-	groups map[uint32]*replica.Group
-	peers  *network // nil: there are no other nodes
+	// attempts has other nodes run what this one has no handlers for; nil: there are no other nodes.
+	attempts *invokerremote.Invoker
+	layout   *layout
+	logger   *slog.Logger
+	meters   *telemetry.Instruments // nil: metrics are off
+	led      []*led                 // partition i+1
+	groups   map[uint32]*replica.Group
+	peers    *network // nil: there are no other nodes
 	// inMemory: there are no files.
 	inMemory bool
 
@@ -108,6 +114,9 @@ func openPartitions(ctx context.Context, config Config, at *layout, peers *netwo
 		failed: make(chan struct{}), hostEnded: make(chan struct{}),
 	}
 	if err := e.open(config, at, instruments.Tracer()); err != nil {
+		if e.attempts != nil {
+			e.attempts.Close()
+		}
 		return nil, errors.Join(err, runner.Close(ctx), e.release())
 	}
 	// Neither is a child of ctx, which bounds Start only: they end in Close, in order.
@@ -127,7 +136,7 @@ func openPartitions(ctx context.Context, config Config, at *layout, peers *netwo
 		}
 	})
 	if peers != nil {
-		peers.connect(ctx, receivers{host: e.host, router: e.Router, server: peer.NewServer(e.Router), groups: remote.Server{Groups: e.groups}, leads: e.leads})
+		peers.connect(ctx, receivers{host: e.host, router: e.Router, server: peer.NewServer(e.Router), groups: remote.Server{Groups: e.groups}, attempts: e.attempts, leads: e.leads})
 	}
 	if err := e.ready(ctx); err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
@@ -200,7 +209,11 @@ func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) e
 	peers := peer.Config{Node: at.identity.raftID, Partitions: at.identity.Partitions}
 	var changed func()
 	var level func() uint32
+	var runs invoker.Invoker = e.runner
+	var deploymentOf func(service string) string
 	if e.peers != nil {
+		e.attempts = e.peers.invoker(e.runner, config.Logger)
+		runs, deploymentOf = e.attempts, e.peers.hosting.Deployment
 		peers.Network, changed, level = requests{e.peers}, e.peers.ledChanged, e.peers.writtenLevel
 		e.groups[0] = e.host.Attach(0, e.peers.registry)
 		if err := e.peers.registry.Attach(e.groups[0]); err != nil {
@@ -209,9 +222,9 @@ func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) e
 	}
 	e.Router, err = peer.New(peers, func(elsewhere partition.Elsewhere) (*partition.Router, error) {
 		e.local, err = partition.NewRouter(partition.Config{
-			Invoker: e.runner, Logger: config.Logger, Partitions: at.identity.Partitions, Node: at.identity.raftID, Elsewhere: elsewhere,
+			Invoker: runs, Logger: config.Logger, Partitions: at.identity.Partitions, Node: at.identity.raftID, Elsewhere: elsewhere,
 			TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
-			Deployment: config.Deployment, CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes, MaxEntryWrites: e.maxEntryWrites(),
+			Deployment: config.Deployment, DeploymentOf: deploymentOf, CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes, MaxEntryWrites: e.maxEntryWrites(),
 			Tracer: tracer, Instruments: e.meters, HoldSchedules: true, WrittenLevel: level,
 		}, func(id uint32, p *partition.Partition) partition.Group {
 			listener := &led{Listener: p, changed: changed}
@@ -382,6 +395,14 @@ func (e *partitions) Failures() map[uint32]error {
 	return failures
 }
 
+// Unhosted implements engine.
+func (e *partitions) Unhosted() map[string]int {
+	if e.attempts == nil {
+		return nil
+	}
+	return e.attempts.Waiting()
+}
+
 // Failed implements engine.
 func (e *partitions) Failed() <-chan struct{} { return e.failed }
 
@@ -497,6 +518,9 @@ func (e *partitions) Close(ctx context.Context) error {
 	<-e.hostEnded
 	e.stopRouter()
 	e.running.Wait()
+	if e.attempts != nil {
+		e.attempts.Close()
+	}
 	problem = errors.Join(problem, e.runner.Close(ctx), e.release())
 	e.logger.Info("the partitions have stopped", telemetry.KeyDuration, time.Since(stopping).Round(time.Millisecond))
 	return problem

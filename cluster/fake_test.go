@@ -45,7 +45,9 @@ func newFakeEngine() *fakeEngine {
 	return e
 }
 
-func (e *fakeEngine) Health() error { return e.health() }
+func (e *fakeEngine) Health() error            { return e.health() }
+func (e *fakeEngine) Unhosted() map[string]int { return nil }
+
 func (e *fakeEngine) Failures() map[uint32]error {
 	return map[uint32]error{7: errors.New("a row is damaged")}
 }

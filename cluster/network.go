@@ -17,12 +17,14 @@ import (
 
 	"github.com/perdure/perdure/cluster/balance"
 	"github.com/perdure/perdure/cluster/balance/remote"
+	"github.com/perdure/perdure/cluster/hosting"
 	"github.com/perdure/perdure/cluster/membership"
 	"github.com/perdure/perdure/cluster/operator"
 	"github.com/perdure/perdure/cluster/placement"
 	"github.com/perdure/perdure/cluster/registry"
 	"github.com/perdure/perdure/cluster/replica"
 	"github.com/perdure/perdure/cluster/transport"
+	invokerremote "github.com/perdure/perdure/internal/invoker/remote"
 	"github.com/perdure/perdure/internal/peer"
 	"github.com/perdure/perdure/internal/telemetry"
 )
@@ -34,6 +36,8 @@ const (
 
 	methodRegistry = "registry" // registry.Registry.Serve
 	methodOperator = "operator" // operator.Operator.Serve
+	methodHosting  = "hosting"  // hosting.Directory.Serve
+	methodInvoker  = "invoker"  // remote.Invoker.Serve, of internal/invoker
 	methodSnapshot = "snapshot" // replica.Host.ReceiveSnapshot; the header begins with the group
 )
 
@@ -49,6 +53,7 @@ type network struct {
 	nodeID  uint64
 	gossip  *membership.Membership
 	carrier *transport.Transport
+	hosting *hosting.Directory
 
 	// Of connect; what arrives before is refused.
 	registry *registry.Registry
@@ -76,6 +81,8 @@ type receivers struct {
 	router *peer.Router
 	server *peer.Server
 	groups remote.Server
+	// attempts are those that this node runs for others, and others for it.
+	attempts *invokerremote.Invoker
 	// leads are the partitions that this node leads, and the terms it does so in.
 	leads func() map[uint32]uint64
 }
@@ -84,6 +91,13 @@ type receivers struct {
 func newNetwork(ctx context.Context, config Config, node uint64, clusterID string, partitions uint32, dir string) (*network, error) {
 	n := &network{config: *config.Peers, logger: config.Logger, nodeID: node, failed: make(chan struct{}), led: make(chan struct{}, 1)}
 	n.mu.leaders = map[uint64][]byte{}
+	n.hosting = hosting.New(hosting.Config{
+		Node: node, Logger: n.logger,
+		Share: func(value []byte) error { return n.gossip.Share(factHosting, value) },
+		Fetch: func(ctx context.Context, from uint64) ([]byte, error) {
+			return n.carrier.Call(ctx, from, methodHosting, nil)
+		},
+	})
 	carrying := transport.Config{
 		NodeID: node, ClusterID: clusterID, Listen: n.config.TransportListen, Handler: n, Admit: n.admit,
 		OpenMethods: []string{methodRegistry}, OnRefused: n.refused, Build: Version(), Logger: n.logger,
@@ -207,7 +221,7 @@ func (n *network) join(at identity, ingress string) error {
 		return err
 	}
 	n.operator = operator.New(operator.Config{
-		Registry: n.registry, Client: n.client, Balancer: n.balancer, Steps: steps,
+		Registry: n.registry, Client: n.client, Balancer: n.balancer, Steps: steps, Hosting: n.hosting.Of,
 		Call: func(ctx context.Context, to uint64, request []byte) ([]byte, error) {
 			return n.call(ctx, to, methodOperator, request)
 		},
@@ -232,6 +246,7 @@ func (n *network) connect(ctx context.Context, to receivers) {
 	n.running.Go(func() { n.fail(n.carrier.Run(running)) })
 	n.running.Go(func() { n.fail(n.registry.Run(running)) })
 	n.running.Go(func() { n.fail(n.balancer.Run(running)) })
+	n.running.Go(func() { n.fail(n.hosting.Run(running)) })
 	n.running.Go(func() { n.follow(running) })
 }
 
@@ -291,6 +306,7 @@ func (n *network) follow(ctx context.Context) {
 			return
 		}
 		members := n.gossip.Members()
+		n.hosting.SetMembers(alive(members, view))
 		addresses := map[uint64]string{}
 		for _, node := range view.Nodes {
 			if node.State != placement.Removed {
@@ -321,6 +337,18 @@ func (n *network) follow(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// alive are those that can be asked to run something.
+func alive(members []membership.Member, view *registry.View) []hosting.Member {
+	var found []hosting.Member
+	for _, member := range members {
+		if known, ok := view.Node(member.NodeID); member.State != membership.Alive || ok && known.State == placement.Removed {
+			continue
+		}
+		found = append(found, hosting.Member{Node: member.NodeID, Leaving: member.Draining})
+	}
+	return found
 }
 
 // welcome admits those whom gossip knows and group 0 does not, or not so, if this node leads it.
@@ -372,11 +400,16 @@ func (n *network) Frame(from uint64, kind uint8, frame []byte) {
 
 // Call implements transport.Handler.
 func (n *network) Call(ctx context.Context, from uint64, method string, request []byte) ([]byte, error) {
+	if method == methodHosting {
+		return n.hosting.Serve()
+	}
 	to := n.ready.Load()
 	if to == nil {
 		return nil, errors.New("the node is starting")
 	}
 	switch method {
+	case methodInvoker:
+		return to.attempts.Serve(ctx, from, request)
 	case peer.Method:
 		return to.server.Call(ctx, from, request)
 	case methodRegistry:
@@ -434,6 +467,9 @@ func (r requests) Call(ctx context.Context, to uint64, method string, request []
 // Send implements peer.Network.
 func (r requests) Send(to uint64, frame []byte) { r.carrier.Send(to, framePeer, frame) }
 
+// factHosting is what hosting.Config.Share was given.
+const factHosting = "hosting"
+
 // factLeaders is what a node says of the partitions it leads: pairs of partition and term, as varints.
 const factLeaders = "leaders"
 
@@ -458,7 +494,12 @@ func (n *network) ledChanged() {
 
 // heard takes what another node says.
 func (n *network) heard(from uint64, key string, value []byte) {
-	if key != factLeaders {
+	switch key {
+	case factLeaders:
+	case factHosting:
+		n.hosting.Heard(from, value)
+		return
+	default:
 		return
 	}
 	n.mu.Lock()

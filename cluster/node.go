@@ -150,12 +150,20 @@ func (n *Node) startLocked(ctx context.Context) error {
 		return err
 	}
 	config.Deployment = n.mu.deployments.own
+	if n.mu.network != nil {
+		if err := n.mu.network.hosting.Announce(n.mu.deployments.build, n.descsLocked()); err != nil {
+			return err
+		}
+	}
 	if n.mu.engine, err = n.openEngine(ctx, config, n.mu.layout, n.mu.network, n.mu.telemetry, n.mu.registered); err != nil {
 		return err
 	}
-	edge, err := n.newEdgeLocked(config)
+	edge, inspector, err := n.newEdgeLocked(config)
 	if err != nil {
 		return err
+	}
+	if n.mu.network != nil {
+		n.mu.network.describe(ctx, edge.SetElsewhere, inspector.SetElsewhere)
 	}
 	undone, err := edge.DeclareSchedules(ctx)
 	if err != nil {
@@ -187,12 +195,17 @@ func (n *Node) registrationsLocked() []error {
 	return split(errors.Join(err, trial.Close(context.Background()))) // nothing runs in it
 }
 
-func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, error) {
-	engine := n.mu.engine
+// descsLocked describes what is registered.
+func (n *Node) descsLocked() []*actor.ServiceDesc {
 	services := make([]*actor.ServiceDesc, len(n.mu.registered))
 	for i, r := range n.mu.registered {
 		services[i] = r.desc
 	}
+	return services
+}
+
+func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, *admin.Service, error) {
+	engine, services := n.mu.engine, n.descsLocked()
 	ready := func() error {
 		if n.draining.Load() {
 			return errors.New("the node is shutting down")
@@ -201,8 +214,9 @@ func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, error) {
 	}
 	startedAt, nodeID := time.Now(), n.mu.layout.identity.NodeID
 	var others admin.Cluster
+	var unknown func() error
 	if n.mu.network != nil {
-		others = n.mu.network.operator
+		others, unknown = n.mu.network.operator, n.mu.network.hosting.Unknown
 	}
 	inspector, err := admin.New(admin.Config{
 		Cluster: others, Router: engine, Services: services, Logger: config.Logger,
@@ -216,12 +230,12 @@ func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, error) {
 		},
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return ingress.New(ingress.Config{
+	edge, err := ingress.New(ingress.Config{
 		Router: engine, Services: services, Validate: config.Validator, Ready: ready,
-		Draining: n.mu.deployments.draining, Clustered: n.mu.network != nil,
-		Troubles: func() []string { return troubles(engine.Failures()) },
+		Draining: n.mu.deployments.draining, Clustered: n.mu.network != nil, Unknown: unknown,
+		Troubles: func() []string { return troubles(engine.Failures(), engine.Unhosted()) },
 		Others:   []ingress.Other{inspector}, RemoteOthers: config.RemoteAdmin,
 		Metrics: n.mu.telemetry.Handler(), Logger: config.Logger,
 		Tracer: n.mu.telemetry.Tracer(), Instruments: n.mu.telemetry.Instruments(),
@@ -229,13 +243,17 @@ func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, error) {
 		MaxMessageBytes:    config.MaxMessageBytes,
 		MaxConcurrentCalls: config.MaxConcurrentCalls,
 	})
+	return edge, inspector, err
 }
 
-// troubles has a line for each partition that can't be served.
-func troubles(failures map[uint32]error) []string {
+// troubles has a line for each partition that can't be served, and for each service that no node hosts.
+func troubles(failures map[uint32]error, unhosted map[string]int) []string {
 	var lines []string
 	for _, id := range slices.Sorted(maps.Keys(failures)) {
 		lines = append(lines, fmt.Sprintf("partition %d has no leader: %s", id, strings.ReplaceAll(failures[id].Error(), "\n", "; ")))
+	}
+	for _, service := range slices.Sorted(maps.Keys(unhosted)) {
+		lines = append(lines, fmt.Sprintf("%s: %d attempts wait for a node that hosts it", service, unhosted[service]))
 	}
 	return lines
 }

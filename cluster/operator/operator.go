@@ -32,6 +32,9 @@ type Config struct {
 	Steps balance.Steps
 	// Call sends a request to another node's Operator.Serve, and returns its answer.
 	Call func(ctx context.Context, to uint64, request []byte) ([]byte, error)
+	// Hosting says which build a node runs, and which services it has handlers of; empty if that is
+	// not known. Nil: it never is.
+	Hosting func(node uint64) (deployment string, services []string)
 }
 
 // Operator is one node's. It is safe for concurrent use.
@@ -133,6 +136,9 @@ func (o *Operator) describe() *adminv1.GetClusterResponse {
 			Id: name(node.ID), State: adminv1.NodeState(node.State + 1), TransportAddress: node.Transport, IngressAddress: node.Ingress,
 			Zone: node.Zone, Version: node.Version, FeatureLevel: node.FeatureLevel,
 			Leads: leads[node.ID], Votes: votes[node.ID], Copies: copies[node.ID], AdmittedAt: instant(node.AdmittedAt),
+		}
+		if o.config.Hosting != nil {
+			row.Deployment, row.Services = o.config.Hosting(node.ID)
 		}
 		for _, n := range report.Nodes {
 			if n.ID != node.ID {

@@ -69,8 +69,8 @@ func (f *four) Describe(context.Context) (*adminv1.GetClusterResponse, error) {
 	return &adminv1.GetClusterResponse{
 		ClusterId: "9a7c", FoundedAt: at(0), PartitionCount: 3, ReplicationFactor: f.replicas, FeatureLevel: 2, FeatureLevelLimit: 2, Leader: nodeA1,
 		Nodes: []*adminv1.ClusterNode{
-			{Id: nodeA1, State: f.states[nodeA1], Health: 1, TransportAddress: "one:7374", IngressAddress: "one:7373", Zone: "east", Version: "v0.2.0", Leads: 1, Votes: 2, Copies: 2},
-			{Id: nodeA2, State: known, Health: 1, TransportAddress: "two:7374", Version: "v0.2.0", Leads: 1, Votes: 1, Copies: 2},
+			{Id: nodeA1, State: f.states[nodeA1], Health: 1, TransportAddress: "one:7374", IngressAddress: "one:7373", Zone: "east", Version: "v0.2.0", Leads: 1, Votes: 2, Copies: 2, Deployment: "v1", Services: []string{"bank.v1.AccountService", "bank.v1.TransferService", "shop.v1.InventoryService", "shop.v1.OrderService", "shop.v1.ReturnService"}},
+			{Id: nodeA2, State: known, Health: 1, TransportAddress: "two:7374", Version: "v0.2.0", Leads: 1, Votes: 1, Copies: 2, Deployment: "v2"},
 			{Id: nodeB3, State: f.states[nodeB3], Health: 2, TransportAddress: "three:7374", Version: "v0.1.0", Votes: 3, Copies: 3, Failure: "connection\x1b refused"},
 			{Id: nodeC4, State: f.states[nodeC4], TransportAddress: "four:7374", Version: "v0.1.0"},
 		},

@@ -214,7 +214,7 @@ func (s *Service) declared(r *recordv1.LimitRule) (declared *perdurev1.Limit, un
 	}
 	parts := strings.Split(name.Declared, "/")
 	service, wanted := parts[0], parts[len(parts)-1]
-	desc := s.services[service]
+	desc := s.known.Load().services[service]
 	if desc == nil {
 		return nil, fmt.Sprintf("%s: this build has no service %s", r.Name, clip(service))
 	}

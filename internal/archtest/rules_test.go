@@ -194,7 +194,7 @@ var layers = []layer{
 	{"pure machines", []string{"internal/journal/pages", "internal/journal/renew", "internal/inbox", "internal/transaction", "internal/schedule", "internal/limit", "internal/flow", "storage/badgerstore", "storage/memstore", "storage/nodelog", "storage/storagetest", "internal/certificate", "internal/routing/routingtest", "codegen"}},
 	{"generated code", []string{"examples/counter/gen", "examples/bank/gen", "examples/orders/gen", "bench/gen"}},
 	{"deciding", []string{"internal/engine", "internal/deployment"}},
-	{"doing", []string{"cluster/replica", "cluster/membership", "cluster/transport", "internal/invoker/inprocess", "internal/ingress", "internal/admin", "internal/webui"}},
+	{"doing", []string{"cluster/replica", "cluster/membership", "cluster/hosting", "cluster/transport", "internal/invoker/inprocess", "internal/invoker/remote", "internal/ingress", "internal/admin", "internal/webui"}},
 	{"owning", []string{"internal/partition"}},
 	{"reaching", []string{"internal/peer"}},
 	{"composing", []string{"cluster"}},

@@ -37,8 +37,9 @@ func (d Difference) String() string {
 
 // Changes are the differences of a build to what has run before it: to the deployment that was
 // started last and, in services that the last one did not have, to the last that had them, since
-// what that left may still be there.
-func (c *Catalog) Changes(b *Build) ([]Difference, error) {
+// what that left may still be there. With elsewhere, other nodes may host the services that b lacks, and
+// those are left out.
+func (c *Catalog) Changes(b *Build, elsewhere bool) ([]Difference, error) {
 	c.mu.Lock()
 	kept := c.mu.kept
 	c.mu.Unlock()
@@ -53,7 +54,7 @@ func (c *Catalog) Changes(b *Build) ([]Difference, error) {
 			return nil, nil
 		}
 		wanted := slices.DeleteFunc(slices.Clone(old.GetServices()), func(name string) bool {
-			return covered[name] || i > 0 && !slices.Contains(b.record.GetServices(), name)
+			return covered[name] || (i > 0 || elsewhere) && !slices.Contains(b.record.GetServices(), name)
 		})
 		for _, name := range old.GetServices() {
 			covered[name] = true

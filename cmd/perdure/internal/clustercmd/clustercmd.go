@@ -233,10 +233,25 @@ func (c command) nodes(cluster *adminv1.GetClusterResponse) {
 		}
 		rows = append(rows, []string{
 			id, condition(node), count(node.GetLeads()), count(node.GetVotes()), count(node.GetCopies()),
-			node.GetZone(), node.GetVersion(), node.GetTransportAddress(), node.GetIngressAddress(), node.GetFailure(),
+			node.GetZone(), node.GetVersion(), node.GetTransportAddress(), node.GetIngressAddress(), node.GetFailure(), hosted(node),
 		})
 	}
-	c.Table("", []string{"NODE", "STATE", "LEADS", "VOTES", "COPIES", "ZONE", "VERSION", "TRANSPORT", "INGRESS", "FAILURE"}, rows)
+	c.Table("", []string{"NODE", "STATE", "LEADS", "VOTES", "COPIES", "ZONE", "VERSION", "TRANSPORT", "INGRESS", "FAILURE", "HOSTS"}, rows)
+}
+
+// hosted is what a node has handlers of; all of it is in the JSON form.
+func hosted(node *adminv1.ClusterNode) string {
+	const most = 2
+	services := node.GetServices()
+	switch {
+	case node.GetDeployment() == "":
+		return ""
+	case len(services) == 0:
+		return "nothing"
+	case len(services) > most:
+		return fmt.Sprintf("%s and %d more", strings.Join(services[:most], " "), len(services)-most)
+	}
+	return strings.Join(services, " ")
 }
 
 func (c command) partitions(cluster *adminv1.GetClusterResponse) {

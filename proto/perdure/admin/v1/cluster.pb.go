@@ -157,7 +157,11 @@ type ClusterNode struct {
 	// When it answered last. Unset: not since who asks leads.
 	AnsweredAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=answered_at,json=answeredAt,proto3" json:"answered_at,omitempty"`
 	// What came of asking it last. Empty if it answered.
-	Failure       string `protobuf:"bytes,14,opt,name=failure,proto3" json:"failure,omitempty"`
+	Failure string `protobuf:"bytes,14,opt,name=failure,proto3" json:"failure,omitempty"`
+	// The build that it runs and the services that it has handlers of, by name, as it told the others.
+	// Both are empty if that is not known.
+	Deployment    string   `protobuf:"bytes,15,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	Services      []string `protobuf:"bytes,16,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -288,6 +292,20 @@ func (x *ClusterNode) GetFailure() string {
 		return x.Failure
 	}
 	return ""
+}
+
+func (x *ClusterNode) GetDeployment() string {
+	if x != nil {
+		return x.Deployment
+	}
+	return ""
+}
+
+func (x *ClusterNode) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
 }
 
 // ClusterPartition is one partition, as its leader has it. Number 0 is the cluster's own group.
@@ -931,7 +949,7 @@ var File_perdure_admin_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_perdure_admin_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1eperdure/admin/v1/cluster.proto\x12\x10perdure.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x04\n" +
+	"\x1eperdure/admin/v1/cluster.proto\x12\x10perdure.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc3\x04\n" +
 	"\vClusterNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1b.perdure.admin.v1.NodeStateR\x05state\x124\n" +
@@ -949,7 +967,11 @@ const file_perdure_admin_v1_cluster_proto_rawDesc = "" +
 	"admittedAt\x12;\n" +
 	"\vanswered_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"answeredAt\x12\x18\n" +
-	"\afailure\x18\x0e \x01(\tR\afailure\"\xc1\x01\n" +
+	"\afailure\x18\x0e \x01(\tR\afailure\x12\x1e\n" +
+	"\n" +
+	"deployment\x18\x0f \x01(\tR\n" +
+	"deployment\x12\x1a\n" +
+	"\bservices\x18\x10 \x03(\tR\bservices\"\xc1\x01\n" +
 	"\x10ClusterPartition\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x16\n" +

@@ -1,0 +1,70 @@
+package cluster
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/cluster/placement"
+	"github.com/perdure/perdure/internal/invoker"
+	"github.com/perdure/perdure/internal/invoker/remote"
+	"github.com/perdure/perdure/internal/telemetry"
+)
+
+// invoker has other nodes run what local has no handlers for.
+func (n *network) invoker(local invoker.Invoker, logger *slog.Logger) *remote.Invoker {
+	return remote.New(remote.Config{
+		Node: n.nodeID, Local: local, Directory: n.hosting, Logger: logger,
+		Call: func(ctx context.Context, to uint64, request []byte) ([]byte, error) {
+			return n.carrier.Call(ctx, to, methodInvoker, request)
+		},
+	})
+}
+
+// settlePatience is how long a start waits to learn what other nodes host. One that is lost, or does not
+// say so because its version does not know how, holds up a start by as much.
+const settlePatience = 3 * time.Second
+
+// describe tells what only other nodes host: once before it returns, and then whenever that changes, until
+// close.
+func (n *network) describe(ctx context.Context, tell ...func([]*actor.ServiceDesc)) {
+	settling, cancel := context.WithTimeout(ctx, settlePatience)
+	view := n.registry.View()
+	var nodes []uint64
+	for _, node := range view.Nodes {
+		if node.State != placement.Removed {
+			nodes = append(nodes, node.ID)
+		}
+	}
+	n.hosting.SetMembers(alive(n.gossip.Members(), view))
+	if err := n.hosting.Settled(settling, nodes); err != nil {
+		n.logger.Warn("this node serves before it knows all that others host; it learns the rest when they say so", telemetry.KeyError, err)
+	}
+	cancel()
+	say := func() <-chan struct{} {
+		changed := n.hosting.Changed()
+		services := n.hosting.Elsewhere()
+		for _, told := range tell {
+			told(services)
+		}
+		return changed
+	}
+	changed := say()
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	before := n.stop
+	n.stop = func() {
+		before()
+		stop()
+	}
+	n.running.Go(func() {
+		for {
+			select {
+			case <-changed:
+				changed = say()
+			case <-running.Done():
+				return
+			}
+		}
+	})
+}
