@@ -37,8 +37,8 @@ func (l limited) Work(ctx actor.Context, req *chaosv1.WorkRequest) (*chaosv1.Wor
 	return &chaosv1.WorkResponse{}, nil
 }
 
-// TestLimitsOutliveKills: a node that is killed again and again never runs more at once than its
-// limits let, and what was accepted is done.
+// TestLimitsOutliveKills: a node that is killed again and again, while an operator changes what its limits let,
+// never runs more at once than they let, and what was accepted is done.
 func TestLimitsOutliveKills(t *testing.T) {
 	t.Parallel()
 	random := choices(t)
@@ -68,18 +68,44 @@ func TestLimitsOutliveKills(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	for range kills {
+	rule := func(method, body string) {
+		t.Helper()
+		got, err := n.post(t.Context(), client, "/perdure.admin.v1.AdminService/"+method, body)
+		if err != nil || got.status != http.StatusOK || strings.Contains(got.body, "missing") {
+			t.Errorf("%s: %v %d %s", method, err, got.status, got.body)
+		}
+	}
+	for kill := range kills {
 		time.Sleep(upTo(random, 300*time.Millisecond)) // so that kills fall anywhere
+		switch kill % 3 {
+		case 0:
+			rule("SetLimitRules", `{"rules":[{"name":"chaos.v1.LimitedService/three","concurrency":2}]}`)
+		case 2:
+			rule("RemoveLimitRules", `{"names":["chaos.v1.LimitedService/three"]}`)
+		}
 		n.kill()
 		n.start()
 	}
-	for number := range count { // The same call again waits for its result.
+	done := func(number int) { // The same call again waits for its result.
 		got, err := n.post(t.Context(), client, "/chaos.v1.LimitedService/Work", fmt.Sprintf(`{"id":"w%d","lastsMs":"%d"}`, number, number%20),
-			"Idempotency-Key", fmt.Sprint(number))
+			"Idempotency-Key", fmt.Sprint(number), "Perdure-Limit-Key", fmt.Sprint("key-", number%keys))
 		if err != nil || got.status != http.StatusOK {
-			t.Fatalf("%d: %v %s", number, err, got.body)
+			t.Errorf("%d: %v %s", number, err, got.body)
 		}
 	}
+	for number := range count {
+		done(number)
+	}
+	// Nobody holds a permit any more: what comes by the last rule, which a kill follows at once, runs one by one.
+	rule("SetLimitRules", `{"rules":[{"name":"chaos.v1.LimitedService/three","concurrency":1}]}`)
+	n.kill()
+	n.start()
+	late := count
+	count += 40
+	for number := late; number < count; number++ {
+		senders.Go(func() { done(number) })
+	}
+	senders.Wait()
 	text, err := os.ReadFile(outside)
 	if err != nil {
 		t.Fatal(err)
@@ -98,14 +124,20 @@ func TestLimitsOutliveKills(t *testing.T) {
 		if words[0] == "-" {
 			inside["all"]--
 			inside[key]--
+			if number >= late {
+				inside["late"]--
+			}
 			ended[words[2]]++
 			continue
 		}
 		inside["all"]++
 		inside[key]++
+		if number >= late {
+			inside["late"]++
+		}
 		most = max(most, inside["all"])
-		if inside["all"] > 3 || inside[key] > 1 {
-			t.Fatalf("%s: %d run at once, %d of its key", strings.TrimSpace(line), inside["all"], inside[key])
+		if inside["all"] > 3 || inside[key] > 1 || inside["late"] > 1 {
+			t.Fatalf("%s: %d run at once, %d of its key, %d under the last rule", strings.TrimSpace(line), inside["all"], inside[key], inside["late"])
 		}
 	}
 	if len(ended) != count {
