@@ -29,6 +29,9 @@ type CallRequest struct {
 	Priority int
 	// PrioritySet: the caller gives it.
 	PrioritySet bool
+	// Headers that the handler sees, by their names in lower case; nil for none. They were not
+	// checked yet.
+	Headers map[string]string
 }
 
 const maxIdempotencyKeyBytes = 255
@@ -36,7 +39,7 @@ const maxIdempotencyKeyBytes = 255
 // Invoke calls a handler and waits for its response. Generated stubs call it. With the ctx of a
 // handler it is a step of that handler, whatever c is; elsewhere it goes through c, a [Client].
 func Invoke[R proto.Message](ctx context.Context, c Caller, method *MethodDesc, key string, req proto.Message, opts []CallOption) (response R, err error) {
-	call, err := newCall(method, key, req, opts)
+	call, err := newCall(ctx, method, key, req, opts)
 	if err != nil {
 		return response, err
 	}
@@ -57,7 +60,7 @@ func Invoke[R proto.Message](ctx context.Context, c Caller, method *MethodDesc, 
 // InvokeAsync is [Invoke] without waiting. Generated stubs call it. Outside a handler the call
 // ends when ctx does.
 func InvokeAsync[R proto.Message](ctx context.Context, c Caller, method *MethodDesc, key string, req proto.Message, opts []CallOption) Future[R] {
-	call, err := newCall(method, key, req, opts)
+	call, err := newCall(ctx, method, key, req, opts)
 	if err != nil {
 		return failedFuture[R]{err}
 	}
@@ -84,7 +87,7 @@ func InvokeAsync[R proto.Message](ctx context.Context, c Caller, method *MethodD
 // waiting for its result. In a TRANSACTION it returns at once, and the call starts if and when the
 // transaction takes effect. Generated stubs call it.
 func InvokeSend[R proto.Message](ctx context.Context, c Caller, method *MethodDesc, key string, req proto.Message, opts []SendOption) (*Invocation[R], error) {
-	call, err := newCall(method, key, req, nil)
+	call, err := newCall(ctx, method, key, req, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -131,12 +134,17 @@ func AttachKey[R proto.Message](ctx context.Context, c Caller, method *MethodDes
 	return response, err
 }
 
-func newCall(method *MethodDesc, key string, req proto.Message, opts []CallOption) (CallRequest, error) {
+func newCall(ctx context.Context, method *MethodDesc, key string, req proto.Message, opts []CallOption) (CallRequest, error) {
 	filled, err := method.withKey(req, key)
 	if err != nil {
 		return CallRequest{}, err
 	}
 	call := CallRequest{Method: method, Key: key, Request: filled}
+	if handler, _ := lookup(ctx); handler != nil && handler.options != nil {
+		for _, opt := range *handler.options {
+			opt.applyCall(&call)
+		}
+	}
 	for _, opt := range opts {
 		opt.applyCall(&call)
 	}

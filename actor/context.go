@@ -43,12 +43,13 @@ type Caller interface {
 type handlerContext struct {
 	context.Context
 	runtime Runtime
+	options *[]Option // of all calls; nil: none. See WithCallOptions
 }
 
 // NewContext makes the context of a handler whose steps go to runtime. It is for the runtime
 // and for generated code's tests, not for handlers.
 func NewContext(parent context.Context, runtime Runtime) Context {
-	return &handlerContext{parent, runtime}
+	return &handlerContext{Context: parent, runtime: runtime}
 }
 
 // RuntimeOf is what the steps of a handler go to. It is for what runs handlers and for

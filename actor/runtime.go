@@ -2,6 +2,7 @@ package actor
 
 import (
 	"context"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -17,6 +18,10 @@ import (
 type Runtime interface {
 	// Invocation says what is running.
 	Invocation() RuntimeInvocation
+	// Headers are those of the invocation, by name. Any goroutine may ask.
+	Headers() iter.Seq2[string, string]
+	// Replaying: the next step was recorded by an earlier attempt. Any goroutine may ask.
+	Replaying() bool
 	// Logger logs nothing while steps are replayed.
 	Logger() *slog.Logger
 	// Now is the instant of the last step.

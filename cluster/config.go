@@ -11,8 +11,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/certificate"
 	"github.com/perdure/perdure/internal/deployment"
+	"github.com/perdure/perdure/internal/header"
 	"github.com/perdure/perdure/internal/ingress"
 	"github.com/perdure/perdure/internal/invoker/inprocess"
 	"github.com/perdure/perdure/internal/telemetry"
@@ -49,6 +51,15 @@ type Config struct {
 	// is invalid_argument to the caller, with the violations as details if it is one of
 	// protovalidate's. It must be safe for concurrent use.
 	Validator func(proto.Message) error
+	// Middleware is around every handler of the node, the first outermost. Its mistakes are reported by
+	// Start.
+	Middleware []actor.Middleware
+	// Headers are names of request headers that are kept with each invocation for its handler
+	// (actor.HeaderOf), such as X-Request-Id; X-Acme-* stands for all that begin so. They are written to disk:
+	// names that say that the value is a secret, or that belong to the protocol, are refused. Whatever it
+	// says, callers can name headers of theirs in the header Perdure-Headers. All together may be 32 of 4
+	// KiB. Defaults to none.
+	Headers []string
 	// Logger of the node and of handlers. Defaults to slog.Default().
 	Logger *slog.Logger
 	// TLS makes the listener speak nothing but TLS. Nil: plain HTTP.
@@ -186,6 +197,18 @@ func WithValidator(validate func(proto.Message) error) Option {
 	return func(c *Config) { c.Validator = validate }
 }
 
+// WithMiddleware adds to Config.Middleware: the first that is ever added is the outermost.
+func WithMiddleware(middleware ...actor.Middleware) Option {
+	return func(c *Config) {
+		c.Middleware = append(c.Middleware[:len(c.Middleware):len(c.Middleware)], middleware...)
+	}
+}
+
+// WithHeaders adds to Config.Headers.
+func WithHeaders(names ...string) Option {
+	return func(c *Config) { c.Headers = append(c.Headers[:len(c.Headers):len(c.Headers)], names...) }
+}
+
 // WithLogger sets Config.Logger.
 func WithLogger(logger *slog.Logger) Option { return func(c *Config) { c.Logger = logger } }
 
@@ -247,6 +270,14 @@ func (c Config) problems() []error {
 		if wait.value < 0 {
 			reject("%s is %s; it must not be negative", wait.name, wait.value)
 		}
+	}
+	for i, wrap := range c.Middleware {
+		if wrap == nil {
+			reject("middleware %d is nil", i+1)
+		}
+	}
+	if _, err := header.NewRule(c.Headers); err != nil {
+		problems = append(problems, split(err)...)
 	}
 	if err := deployment.CheckName(c.Deployment); err != nil {
 		problems = append(problems, err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/cluster"
 	bank "github.com/perdure/perdure/examples/bank/gen/bank/v1/bankv1perdure"
 )
@@ -16,6 +17,7 @@ func TestConfigValidateReportsAllProblems(t *testing.T) {
 	}
 	err := cluster.Config{
 		Listen: "localhost", Partitions: 5000, MemoryBytes: 1 << 20, MaxMessageBytes: 1, MaxConcurrentCalls: -1,
+		Middleware: []actor.Middleware{nil}, Headers: []string{"X-Fine", "Cookie", "*"},
 		Retention: -time.Second, DrainTimeout: -time.Second,
 		TLS:       &cluster.TLS{CertFile: "cert.pem", MinVersion: tls.VersionTLS10},
 		Telemetry: cluster.Telemetry{TracesURL: "collector:4318", SampleRatio: 3},
@@ -29,6 +31,9 @@ func TestConfigValidateReportsAllProblems(t *testing.T) {
 		"memory is 1048576 bytes; it must be from 134217728",
 		"max message bytes is 1; it must be from 1024",
 		"max concurrent calls is -1",
+		"middleware 1 is nil",
+		"header cookie is a secret",
+		`headers "*" are too many`,
 		"retention is -1s",
 		"drain timeout is -1s",
 		"must both be set",

@@ -68,11 +68,23 @@ func handlers(config Config, instruments *telemetry.Telemetry, registered []regi
 		Logger: config.Logger, TracerProvider: instruments.TracerProvider(),
 		LastWith: lastWith, InactivityTimeout: config.InactivityTimeout, MaxParked: config.MaxParked, StepTimeout: config.StepTimeout, Retention: config.Retention,
 	})
-	var problems []error
+	to := &registrar{runner: runner}
+	within := actor.WithMiddleware(to, config.Middleware...)
 	for _, r := range registered {
-		problems = append(problems, runner.Register(r.desc, r.handler))
+		within.RegisterService(r.desc, r.handler)
 	}
-	return runner, errors.Join(problems...)
+	return runner, errors.Join(to.problems...)
+}
+
+// registrar registers with a runner and collects what is wrong.
+type registrar struct {
+	runner   *inprocess.Invoker
+	problems []error
+}
+
+// RegisterService implements actor.Registrar.
+func (r *registrar) RegisterService(desc *actor.ServiceDesc, handler any) {
+	r.problems = append(r.problems, r.runner.Register(desc, handler))
 }
 
 // partitions is the engine of a node with its data on disk.

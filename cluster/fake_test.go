@@ -269,6 +269,7 @@ func TestMainFunction(t *testing.T) {
 		{[]string{"extra"}, "", 2, `"extra" is not a flag`},
 		{nil, "loud", 2, `PERDURE_LOG_LEVEL is "loud"`},
 		{[]string{"--listen", "nowhere"}, "", 1, `listen address "nowhere"`},
+		{[]string{"--headers", "x-fine, Cookie"}, "", 1, "header cookie is a secret"},
 		{[]string{"--help"}, "", 0, "PERDURE"},
 	} {
 		var stdout, stderr syncBuffer

@@ -24,6 +24,7 @@ import (
 //	--prometheus                    serve /metrics
 //	--remote-admin                  serve the admin service to everyone, not only this machine
 //	--otlp, PERDURE_OTLP            collector for traces and metrics, http://host:4318
+//	--headers, PERDURE_HEADERS      request headers that handlers see, separated by commas
 //	--deployment, PERDURE_DEPLOYMENT  name of this build of the handlers
 //	--cluster, PERDURE_CLUSTER      host:port where other nodes reach this one: see Peers
 //	--join, PERDURE_JOIN            host:port of members, separated by commas
@@ -54,6 +55,7 @@ func run(name string, arguments []string, env func(string) string, stdout, stder
 	flags.BoolVar(&config.RemoteAdmin, "remote-admin", config.RemoteAdmin, "serve the admin service to everyone who can reach the node, not only to callers on this machine; without client certificates nothing authenticates them")
 	flags.StringVar(&config.Deployment, "deployment", or(env("PERDURE_DEPLOYMENT"), config.Deployment), "`name` of this build of the handlers, a new one for each; without one it gets one (PERDURE_DEPLOYMENT)")
 	flags.BoolVar(&config.AcceptBreakingChanges, "accept-breaking", config.AcceptBreakingChanges, "start although the services don't fit the data that earlier builds left: what a start without it lists may be lost")
+	kept := flags.String("headers", or(env("PERDURE_HEADERS"), strings.Join(config.Headers, ",")), "`names` of request headers, separated by commas, that are kept with each invocation for its handler: X-Request-Id,X-Acme-*. They are on disk (PERDURE_HEADERS)")
 	peers := peerFlags(flags, env, config.Peers)
 	otlp := flags.String("otlp", env("PERDURE_OTLP"), "OTLP/HTTP `URL` that traces and metrics are sent to (PERDURE_OTLP)")
 	flags.TextVar(&level, "log-level", level, "debug, info, warn or error (PERDURE_LOG_LEVEL)")
@@ -73,7 +75,7 @@ func run(name string, arguments []string, env func(string) string, stdout, stder
 		fmt.Fprintf(stderr, "%s: %q is not a flag\n", name, flags.Arg(0))
 		return 2
 	}
-	config.Peers = peers()
+	config.Peers, config.Headers = peers(), commaSeparated(*kept)
 	if *otlp != "" {
 		config.Telemetry.TracesURL, config.Telemetry.MetricsURL = *otlp, *otlp
 	}
@@ -128,12 +130,7 @@ func peerFlags(flags *flag.FlagSet, env func(string) string, given *Peers) func(
 	flags.StringVar(&files.CAFile, "cluster-ca", or(env("PERDURE_CLUSTER_CA"), files.CAFile), "`file` of the authorities that sign nodes' certificates (PERDURE_CLUSTER_CA)")
 	flags.StringVar(&peers.Zone, "zone", or(env("PERDURE_ZONE"), peers.Zone), "`name` of the rack or data centre the node is in (PERDURE_ZONE)")
 	return func() *Peers {
-		peers.Join = nil
-		for address := range strings.SplitSeq(*join, ",") {
-			if address = strings.TrimSpace(address); address != "" {
-				peers.Join = append(peers.Join, address)
-			}
-		}
+		peers.Join = commaSeparated(*join)
 		if files != (PeerTLS{}) {
 			peers.TLS = &files
 		}
@@ -142,6 +139,17 @@ func peerFlags(flags *flag.FlagSet, env func(string) string, given *Peers) func(
 		}
 		return &peers
 	}
+}
+
+// commaSeparated are the parts of a text between commas.
+func commaSeparated(text string) []string {
+	var parts []string
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return parts
 }
 
 func or(texts ...string) string {

@@ -191,7 +191,9 @@ func (n *Node) startLocked(ctx context.Context) error {
 
 // registrationsLocked reports mistakes that the layers below would report one at a time.
 func (n *Node) registrationsLocked() []error {
-	trial, err := handlers(n.config.withDefaults(), nil, n.mu.registered, nil)
+	config := n.config.withDefaults()
+	config.Middleware = nil // it is told of each handler once
+	trial, err := handlers(config, nil, n.mu.registered, nil)
 	return split(errors.Join(err, trial.Close(context.Background()))) // nothing runs in it
 }
 
@@ -234,6 +236,7 @@ func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, *admin.Service, e
 	}
 	edge, err := ingress.New(ingress.Config{
 		Router: engine, Services: services, Validate: config.Validator, Ready: ready,
+		Headers:  config.Headers,
 		Draining: n.mu.deployments.draining, Clustered: n.mu.network != nil, Unknown: unknown,
 		Troubles: func() []string { return troubles(engine.Failures(), engine.Unhosted()) },
 		Others:   []ingress.Other{inspector}, RemoteOthers: config.RemoteAdmin,

@@ -60,7 +60,7 @@ type Node struct {
 
 	mu struct {
 		sync.Mutex
-		registered []registration
+		registered registrations
 		started    bool
 	}
 	log struct {
@@ -79,6 +79,13 @@ func (h errorsOnly) Enabled(_ context.Context, level slog.Level) bool {
 type registration struct {
 	desc    *actor.ServiceDesc
 	handler any
+}
+
+type registrations []registration
+
+// RegisterService implements actor.Registrar.
+func (r *registrations) RegisterService(desc *actor.ServiceDesc, handler any) {
+	*r = append(*r, registration{desc, handler})
 }
 
 // partitions is how many a test's node has: enough for objects to be in different ones.
@@ -108,7 +115,7 @@ func (n *Node) RegisterService(desc *actor.ServiceDesc, handler any) {
 		n.t.Errorf("%s is registered after the node has started: register handlers before the first call of Client", desc.Name)
 		return
 	}
-	n.mu.registered = append(n.mu.registered, registration{desc, handler})
+	actor.WithMiddleware(&n.mu.registered, n.config.middleware...).RegisterService(desc, handler)
 }
 
 // Client calls the node's objects. It starts the node.
@@ -169,7 +176,7 @@ func (n *Node) startLocked() error {
 	if n.admin, err = admin.New(admin.Config{Router: n.router, Services: services, Logger: logger}); err != nil {
 		return err
 	}
-	n.edge, err = ingress.New(ingress.Config{Router: n.router, Services: services, Validate: n.config.validate, Logger: logger})
+	n.edge, err = ingress.New(ingress.Config{Router: n.router, Services: services, Validate: n.config.validate, Headers: n.config.headers, Logger: logger})
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/invoker/inprocess"
 )
 
@@ -15,6 +16,8 @@ type Option func(*config)
 type config struct {
 	logger      *slog.Logger
 	validate    func(proto.Message) error
+	middleware  []actor.Middleware
+	headers     []string
 	inactivity  time.Duration
 	crashAlways bool
 	maxOrders   int
@@ -36,6 +39,16 @@ func WithLogger(logger *slog.Logger) Option { return func(c *config) { c.logger 
 // does.
 func WithValidator(validate func(proto.Message) error) Option {
 	return func(c *config) { c.validate = validate }
+}
+
+// WithMiddleware is around every handler, as cluster.WithMiddleware is.
+func WithMiddleware(middleware ...actor.Middleware) Option {
+	return func(c *config) { c.middleware = append(c.middleware, middleware...) }
+}
+
+// WithHeaders keeps headers of requests to [Node.Handler], as cluster.WithHeaders does.
+func WithHeaders(names ...string) Option {
+	return func(c *config) { c.headers = append(c.headers, names...) }
 }
 
 // WithCrashAtEveryEntry aborts each attempt after every entry and completion it records, and a

@@ -155,7 +155,7 @@ func attemptOf(recorded *recordv1.RecordedJournal, target invocation.Target, hos
 		ID: id, Number: 2, Target: target, Mode: invocation.Mode(recorded.Mode), Input: recorded.Input,
 		State: recorded.State, HasState: recorded.HasState, Tables: recordedRows{recorded},
 		Start: recorded.Start, Journal: recorded.Entries, Completions: map[uint32]*recordv1.Completion{},
-		CancelRequested: recorded.CancelRequested, Chain: recorded.Chain, Flow: recorded.Flow,
+		CancelRequested: recorded.CancelRequested, Chain: recorded.Chain, Flow: recorded.Flow, Headers: recorded.Headers,
 		StartedAt: time.UnixMilli(recorded.StartedAt), Host: host,
 	}
 	if attempt.Mode.Exclusive() && target.Key != "" {

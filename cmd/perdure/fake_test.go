@@ -105,7 +105,7 @@ func invocations() []*routing.InvocationDetail {
 			Row: &recordv1.Invocation{
 				Target: order("o-1"), Mode: 4, Status: recordv1.Status_STATUS_SUSPENDED, CreatedAt: noon, StartedAt: noon + 2, Attempt: 2, Continuations: 2,
 				Deployment: "v1", EarlierDeployments: []string{"v0"}, Scheduled: &recordv1.ScheduledCall{Schedule: "early\x1b[31m", Number: 3, DueAt: noon - 5},
-				RetentionMs: 7 * 24 * 3600 * 1000, IdempotencyKey: "first", Input: run("o-1"),
+				RetentionMs: 7 * 24 * 3600 * 1000, IdempotencyKey: "first", Headers: []*recordv1.Header{{Name: "accept-language", Value: "de"}, {Name: "x-team", Value: "blue"}}, Input: run("o-1"),
 			},
 			Journal: []*recordv1.Entry{
 				{Site: "orders.go:92", At: noon + 3, Entry: &recordv1.Entry_SetState{SetState: &recordv1.SetState{

@@ -136,6 +136,7 @@ func (c *cli) printInvocation(found *adminv1.GetInvocationResponse) {
 		"restarted from", restartedFrom(inv),
 		"idempotency key", inv.GetIdempotencyKey(),
 		"trace", inv.GetTraceparent(),
+		"headers", strings.TrimSuffix(strings.TrimPrefix(fmt.Sprint(inv.GetHeaders()), "map["), "]"),
 		"input", payload(found.GetInput()),
 		"response", payload(found.GetResponse()),
 	)

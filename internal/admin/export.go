@@ -67,7 +67,7 @@ func recorded(ctx context.Context, router routing.Router, id invocation.ID) (*re
 	out := &recordv1.RecordedJournal{
 		Format: JournalFormat, InvocationId: id.String(), Target: row.GetTarget(), Mode: row.GetMode(), Status: row.GetStatus(),
 		StartedAt: row.GetStartedAt(), DeadlineAt: row.GetDeadlineAt(), Input: row.GetInput(), Start: row.GetJournalStart(),
-		Result: row.GetResult(), Chain: row.GetChain(), Flow: row.GetFlow(),
+		Result: row.GetResult(), Chain: row.GetChain(), Flow: row.GetFlow(), Headers: row.GetHeaders(),
 		CancelRequested: row.GetCancelRequested() && !row.GetCancelDelivered(),
 	}
 	if at := row.GetContinuedAt(); at != 0 {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/perdure/perdure/internal/header"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
@@ -230,6 +232,7 @@ func (s *Service) getInvocation(ctx context.Context, request *adminv1.GetInvocat
 	out := &adminv1.GetInvocationResponse{Invocation: summary(*detail, true)}
 	row := detail.Row
 	out.Invocation.Divergence = divergence(row.GetDivergence())
+	out.Invocation.Headers = maps.Collect(header.All(row.GetHeaders()))
 	method := s.method(row.GetTarget().GetService(), row.GetTarget().GetHandler())
 	if len(row.GetInput()) > 0 {
 		out.Input = payload(row.GetInput(), requestOf(method), maxPayloadBytes)

@@ -190,7 +190,7 @@ type layer struct {
 // layers, lowest first.
 var layers = []layer{
 	{"vocabulary", []string{"internal/invocation", "internal/record", "internal/transport", "internal/membership", "internal/balance", "internal/calendar", "proto", "storage/vfs", "cluster/placement"}},
-	{"seams and pure parts", []string{"actor", "storage", "internal/draft", "internal/retry", "internal/journal", "internal/table", "internal/routing", "internal/telemetry", "internal/invoker", "internal/history", "internal/vet", "internal/timetable", "codegen/schema"}},
+	{"seams and pure parts", []string{"actor", "storage", "internal/draft", "internal/retry", "internal/journal", "internal/table", "internal/header", "internal/routing", "internal/telemetry", "internal/invoker", "internal/history", "internal/vet", "internal/timetable", "codegen/schema"}},
 	{"pure machines", []string{"internal/journal/pages", "internal/journal/renew", "internal/inbox", "internal/transaction", "internal/schedule", "internal/limit", "internal/flow", "storage/badgerstore", "storage/memstore", "storage/nodelog", "storage/storagetest", "internal/certificate", "internal/routing/routingtest", "codegen"}},
 	{"generated code", []string{"examples/counter/gen", "examples/bank/gen", "examples/orders/gen", "bench/gen"}},
 	{"deciding", []string{"internal/engine", "internal/deployment"}},

@@ -144,7 +144,7 @@ func rowOf(in *recordv1.Invoke, now int64) *recordv1.Invocation {
 		StepTimeoutMs:  in.StepTimeoutMs,
 		Chain:          in.Chain,
 		Flow:           flowOf(in.Flow),
-		Scheduled:      in.Scheduled,
+		Scheduled:      in.Scheduled, Headers: in.Headers,
 
 		JournalRetentionMs: in.JournalRetentionMs,
 	}

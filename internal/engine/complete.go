@@ -145,7 +145,7 @@ func (e *Engine) putEnded(l *live) error {
 	row := l.row
 	row.Input, row.Chain, row.Waiters, row.WaitingFor, row.WaitingUntil = nil, nil, nil, nil, nil
 	if !l.mode().Journaled() { // A restart needs them.
-		row.Retry, row.Flow = nil, nil
+		row.Retry, row.Flow, row.Headers = nil, nil, nil
 	}
 	return e.putMessage(table.Invocation(l.id), row)
 }

@@ -77,7 +77,7 @@ func (e *Engine) keepEntries(l *live, ev *RestartAsNew) (rewound int, refused *r
 // renewed is the new invocation, with what its .proto said when the old one was accepted.
 func (e *Engine) renewed(old *live, ev *RestartAsNew, input []byte, now int64) *live {
 	in := &recordv1.Invoke{
-		InvocationId: ev.New[:], Target: old.row.Target, Mode: old.row.Mode, Input: input, Retry: old.row.Retry, Flow: old.row.Flow,
+		InvocationId: ev.New[:], Target: old.row.Target, Mode: old.row.Mode, Input: input, Retry: old.row.Retry, Flow: old.row.Flow, Headers: old.row.Headers,
 		RetentionMs: old.row.RetentionMs, JournalRetentionMs: old.row.JournalRetentionMs, StepTimeoutMs: old.row.StepTimeoutMs,
 	}
 	if old.row.DeadlineAt != 0 {

@@ -120,7 +120,7 @@ func (c *call) nameIt(id invocation.ID) {
 
 // answer reads, checks and routes the request and sends the response.
 func (c *call) answer(ctx context.Context, stream connect.ServerStream) error {
-	wanted, err := readDelivery(c.info.RequestHeader())
+	wanted, err := readDelivery(c.info.RequestHeader(), c.method.ingress.keep)
 	if err != nil {
 		return err
 	}
@@ -210,6 +210,9 @@ func (c *call) invoke(request proto.Message, wanted delivery) (*recordv1.Invoke,
 		MaxInbox:       m.stamps.maxInbox,
 
 		JournalRetentionMs: m.stamps.journalRetentionMs,
+	}
+	if m.desc.Mode != actor.ModeSignal { // which is read by no handler of its own
+		in.Headers = wanted.headers
 	}
 	if wanted.delay > 0 || m.stamps.timeout > 0 {
 		now := time.Now()

@@ -92,7 +92,7 @@ func FuzzRequest(f *testing.F) {
 				header.Add(name, value)
 			}
 		}
-		wanted, err := readDelivery(header)
+		wanted, err := readDelivery(header, nil)
 		if err == nil {
 			err = wanted.check(m.desc)
 		}

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/internal/header"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/telemetry"
@@ -48,6 +49,9 @@ type Config struct {
 	// Troubles are what keeps the node from serving some calls though it serves others, a line
 	// each; /healthz and /readyz show them. Nil: there are none.
 	Troubles func() []string
+	// Headers are names of request headers that handlers see without the caller asking for it; one
+	// that ends in * stands for all that begin so.
+	Headers []string
 	// Clustered: other nodes may host services that this one does not.
 	Clustered bool
 	// Unknown says of which nodes it is not known yet what they host: until it is nil, a service that
@@ -87,6 +91,7 @@ type Ingress struct {
 	health   *health
 	inFlight atomic.Int64
 	underWay underWay
+	keep     *header.Rule
 }
 
 // New makes the handler. All that is wrong with config is in the error.
@@ -122,6 +127,10 @@ func New(config Config) (*Ingress, error) {
 	}
 	if err := i.check(); err != nil {
 		return nil, err
+	}
+	var err error
+	if i.keep, err = header.NewRule(config.Headers); err != nil {
+		return nil, fmt.Errorf("ingress: %w", err)
 	}
 	for _, desc := range config.Services {
 		i.own[desc.Name] = i.newService(desc)

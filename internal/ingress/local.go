@@ -81,6 +81,10 @@ func (l Local) guarded(ctx context.Context, c *call, request actor.CallRequest, 
 		key: request.IdempotencyKey, autoKey: request.AutoKey,
 		send: send, delay: request.Delay, delaySet: request.Delay > 0, flow: flow.GivenOf(request),
 	}
+	var err error
+	if wanted.headers, err = headersOf(request.Headers); err != nil {
+		return nil, err
+	}
 	if wanted.delay > MaxDelay {
 		return nil, invalid("%s: the delay is %s; it must be at most %s", c.method.name, wanted.delay, MaxDelay)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/flow"
+	"github.com/perdure/perdure/internal/header"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
@@ -31,6 +32,9 @@ const (
 	HeaderTenant = "Perdure-Tenant"
 	// HeaderPriority is an integer from -100 to 100; the higher goes first at limits.
 	HeaderPriority = "Perdure-Priority"
+	// HeaderHeaders names other headers of the request, separated by commas, that the handler is to
+	// see.
+	HeaderHeaders = "Perdure-Headers"
 	// HeaderInvocationID is in every response of a handler. Of a call that was refused before
 	// an invocation existed, it names the refusal in the node's log only.
 	HeaderInvocationID = "Perdure-Invocation-Id"
@@ -93,6 +97,7 @@ type delivery struct {
 	delay    time.Duration
 	delaySet bool
 	flow     flow.Given
+	headers  []*recordv1.Header
 }
 
 func invalid(format string, args ...any) error {
@@ -101,8 +106,8 @@ func invalid(format string, args ...any) error {
 
 // readDelivery reads the headers. Two values of a header that takes one are an error: which
 // of them counts would depend on the order in which proxies add them.
-func readDelivery(header *connect.Header) (d delivery, err error) {
-	if values := header.Values(HeaderIdempotencyKey); len(values) > 0 {
+func readDelivery(sent *connect.Header, keep *header.Rule) (d delivery, err error) {
+	if values := sent.Values(HeaderIdempotencyKey); len(values) > 0 {
 		d.key = values[0]
 		switch {
 		case len(values) > 1:
@@ -115,13 +120,13 @@ func readDelivery(header *connect.Header) (d delivery, err error) {
 			return d, invalid("the header %s is not valid utf-8", HeaderIdempotencyKey)
 		}
 	}
-	if d.autoKey, err = readFlag(header, HeaderAutoKey); err != nil {
+	if d.autoKey, err = readFlag(sent, HeaderAutoKey); err != nil {
 		return d, err
 	}
-	if d.send, err = readFlag(header, HeaderSend); err != nil {
+	if d.send, err = readFlag(sent, HeaderSend); err != nil {
 		return d, err
 	}
-	if values := header.Values(HeaderDelay); len(values) > 0 {
+	if values := sent.Values(HeaderDelay); len(values) > 0 {
 		delay, parseErr := time.ParseDuration(values[0])
 		switch {
 		case len(values) > 1:
@@ -133,7 +138,10 @@ func readDelivery(header *connect.Header) (d delivery, err error) {
 		}
 		d.send, d.delay, d.delaySet = true, delay, true
 	}
-	d.flow, err = readFlow(header)
+	if d.flow, err = readFlow(sent); err != nil {
+		return d, err
+	}
+	d.headers, err = readHeaders(sent, keep)
 	return d, err
 }
 

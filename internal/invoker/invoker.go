@@ -103,6 +103,8 @@ type Attempt struct {
 	// Flow is the invocation's tenant, priority and limit key, which what it calls has too; nil
 	// without any.
 	Flow *recordv1.Flow
+	// Headers of the call, sorted by name.
+	Headers []*recordv1.Header
 	// StartedAt is when the first attempt began, or when the handler continued as new for the
 	// last time: the invocation's time before its first entry.
 	StartedAt time.Time
@@ -214,6 +216,7 @@ type Read struct {
 	HasState    bool
 	Tables      Tables
 	Traceparent string
+	Headers     []*recordv1.Header
 	// Stored: a handler made it, which waits for its result as long as it takes.
 	Stored bool
 	// Promise returns how a promise of the object was completed; nil while it is not.

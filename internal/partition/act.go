@@ -146,6 +146,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		StartedAt:       time.UnixMilli(cmp.Or(row.ContinuedAt, row.StartedAt)),
 		Start:           row.JournalStart,
 		Flow:            row.Flow,
+		Headers:         row.Headers,
 		Deployment:      row.Deployment,
 		Earlier:         slices.Clone(row.EarlierDeployments),
 		Stored:          e.Stored && !e.Joined,
@@ -170,7 +171,7 @@ func (p *Partition) startRead(l *leadership, a *attempt, e *engine.StartAttempt,
 	ctx, cancel := context.WithTimeout(context.Background(), a.timeout)
 	a.running = readRunning{cancel}
 	number, id, from := e.Row.Attempt, e.ID, host{p, l.epoch}
-	in := &recordv1.Invoke{InvocationId: id[:], Target: e.Row.Target, Mode: e.Row.Mode, Input: e.Input, Traceparent: p.traceparent(e)}
+	in := &recordv1.Invoke{InvocationId: id[:], Target: e.Row.Target, Mode: e.Row.Mode, Input: e.Input, Traceparent: p.traceparent(e), Headers: e.Row.Headers}
 	// Its snapshot is of what is durable: the caller's own writes, and all it was told, must be
 	// in it.
 	p.grant(l, func() { p.runRead(ctx, cancel, in, id, number, from) })

@@ -69,7 +69,7 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke, stored bool) 
 	}
 	defer s.release()
 	read := &invoker.Read{
-		Target: target, Input: in.Input, Traceparent: in.Traceparent, Stored: stored,
+		Target: target, Input: in.Input, Traceparent: in.Traceparent, Headers: in.Headers, Stored: stored,
 		Tables: rows.Tables(s, target.Object()),
 	}
 	read.ID, _ = invocation.IDFromBytes(in.InvocationId)

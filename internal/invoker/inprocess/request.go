@@ -9,6 +9,7 @@ import (
 
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/flow"
+	"github.com/perdure/perdure/internal/header"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
@@ -21,6 +22,10 @@ func NewInvoke(call actor.CallRequest, now time.Time, caller *recordv1.Flow) (*r
 	if err != nil {
 		return nil, actor.Errorf(actor.InvalidArgument, "%s: the request cannot be encoded: %w", call.Method.FullName(), err)
 	}
+	headers, err := header.OfCall(call.Headers)
+	if err != nil {
+		return nil, actor.Errorf(actor.InvalidArgument, "%s: %w", call.Method.FullName(), err)
+	}
 	invoke := &recordv1.Invoke{
 		Target:         &recordv1.Target{Service: call.Method.Service, Key: call.Key, Handler: call.Method.Name},
 		Mode:           uint32(call.Method.Mode),
@@ -31,6 +36,7 @@ func NewInvoke(call actor.CallRequest, now time.Time, caller *recordv1.Flow) (*r
 		Retry:          retryRecord(call.Method.Options.Retry),
 		Flow:           flow.Of(call.Method, call.Key, flow.GivenOf(call), caller),
 		MaxInbox:       uint32(max(call.Method.Options.MaxInbox, 0)),
+		Headers:        headers,
 
 		JournalRetentionMs: call.Method.Options.JournalRetention.Milliseconds(),
 	}

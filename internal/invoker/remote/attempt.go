@@ -42,7 +42,7 @@ func attemptMessage(a *invoker.Attempt) *invokerv1.Attempt {
 		State: a.State, HasState: a.HasState, Writes: a.Writes, Start: a.Start, Journal: a.Journal, Entries: a.Entries,
 		Known: a.Known, LookAhead: a.LookAhead, EntryBytes: int64(a.EntryBytes), ResultBytes: int64(a.ResultBytes),
 		Tries: a.Tries, Deployment: a.Deployment, Earlier: a.Earlier, CancelRequested: a.CancelRequested,
-		Origins: a.Origins, Chain: a.Chain, Traceparent: a.Traceparent, Flow: a.Flow,
+		Origins: a.Origins, Chain: a.Chain, Traceparent: a.Traceparent, Flow: a.Flow, Headers: a.Headers,
 		StartedAt: nanoseconds(a.StartedAt), Deadline: nanoseconds(a.Deadline),
 	}
 	for _, completion := range a.Completions {
@@ -62,7 +62,7 @@ func attemptOf(m *invokerv1.Attempt) (*invoker.Attempt, error) {
 		State: m.GetState(), HasState: m.GetHasState(), Writes: m.GetWrites(), Start: m.GetStart(), Journal: m.GetJournal(), Entries: m.GetEntries(),
 		Known: m.GetKnown(), LookAhead: m.GetLookAhead(), EntryBytes: int(m.GetEntryBytes()), ResultBytes: int(m.GetResultBytes()),
 		Tries: m.GetTries(), Deployment: m.GetDeployment(), Earlier: m.GetEarlier(), CancelRequested: m.GetCancelRequested(),
-		Origins: m.GetOrigins(), Chain: m.GetChain(), Traceparent: m.GetTraceparent(), Flow: m.GetFlow(),
+		Origins: m.GetOrigins(), Chain: m.GetChain(), Traceparent: m.GetTraceparent(), Flow: m.GetFlow(), Headers: m.GetHeaders(),
 		StartedAt: instant(m.GetStartedAt()), Deadline: instant(m.GetDeadline()),
 		Completions: map[uint32]*recordv1.Completion{},
 	}

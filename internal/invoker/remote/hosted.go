@@ -216,7 +216,7 @@ func (inv *Invoker) serveRead(ctx context.Context, from uint64, m *invokerv1.Rea
 	reads := &asker{invoker: inv, node: from, key: m.GetKey(), ctx: ctx}
 	read := &invoker.Read{
 		Target: target, Input: m.GetInput(), State: m.GetState(), HasState: m.GetHasState(), Tables: reads,
-		Traceparent: m.GetTraceparent(), Promise: reads.promise, Complete: reads.complete, Call: reads.call,
+		Traceparent: m.GetTraceparent(), Headers: m.GetHeaders(), Promise: reads.promise, Complete: reads.complete, Call: reads.call,
 	}
 	read.ID, _ = invocation.IDFromBytes(m.GetId())
 	return &invokerv1.Response{Result: inv.config.Local.Read(ctx, read)}

@@ -272,7 +272,7 @@ func (inv *Invoker) readAt(ctx context.Context, node uint64, read *invoker.Read)
 	defer inv.withdraw(key)
 	response, err := inv.ask(ctx, node, &invokerv1.Request{Request: &invokerv1.Request_Read{Read: &invokerv1.Read{
 		Key: key, Id: read.ID[:], Target: targetRecord(read.Target), Input: read.Input,
-		State: read.State, HasState: read.HasState, Traceparent: read.Traceparent,
+		State: read.State, HasState: read.HasState, Traceparent: read.Traceparent, Headers: read.Headers,
 	}}})
 	if err != nil {
 		return nil, err

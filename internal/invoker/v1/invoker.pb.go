@@ -848,8 +848,9 @@ type Attempt struct {
 	Traceparent     string                  `protobuf:"bytes,23,opt,name=traceparent" json:"traceparent,omitempty"`
 	Flow            *v1.Flow                `protobuf:"bytes,24,opt,name=flow" json:"flow,omitempty"`
 	// Nanoseconds since 1970 UTC; 0: none.
-	StartedAt     int64 `protobuf:"varint,25,opt,name=started_at,json=startedAt" json:"started_at,omitempty"`
-	Deadline      int64 `protobuf:"varint,26,opt,name=deadline" json:"deadline,omitempty"`
+	StartedAt     int64        `protobuf:"varint,25,opt,name=started_at,json=startedAt" json:"started_at,omitempty"`
+	Deadline      int64        `protobuf:"varint,26,opt,name=deadline" json:"deadline,omitempty"`
+	Headers       []*v1.Header `protobuf:"bytes,30,rep,name=headers" json:"headers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1066,6 +1067,13 @@ func (x *Attempt) GetDeadline() int64 {
 	return 0
 }
 
+func (x *Attempt) GetHeaders() []*v1.Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
 // Outcome is invoker.Outcome.
 type Outcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1226,6 +1234,7 @@ type Read struct {
 	State         []byte                 `protobuf:"bytes,5,opt,name=state" json:"state,omitempty"`
 	HasState      bool                   `protobuf:"varint,6,opt,name=has_state,json=hasState" json:"has_state,omitempty"`
 	Traceparent   string                 `protobuf:"bytes,7,opt,name=traceparent" json:"traceparent,omitempty"`
+	Headers       []*v1.Header           `protobuf:"bytes,10,rep,name=headers" json:"headers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1307,6 +1316,13 @@ func (x *Read) GetTraceparent() string {
 		return x.Traceparent
 	}
 	return ""
+}
+
+func (x *Read) GetHeaders() []*v1.Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
 }
 
 // Ask is for what only the leader has.
@@ -1677,7 +1693,7 @@ const file_perdure_invoker_v1_invoker_proto_rawDesc = "" +
 	"\aNothing\"4\n" +
 	"\x04Part\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\x82\b\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\xb7\b\n" +
 	"\aAttempt\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\rR\x06number\x121\n" +
@@ -1710,7 +1726,8 @@ const file_perdure_invoker_v1_invoker_proto_rawDesc = "" +
 	"\x04flow\x18\x18 \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\x12\x1d\n" +
 	"\n" +
 	"started_at\x18\x19 \x01(\x03R\tstartedAt\x12\x1a\n" +
-	"\bdeadline\x18\x1a \x01(\x03R\bdeadline\x1aU\n" +
+	"\bdeadline\x18\x1a \x01(\x03R\bdeadline\x123\n" +
+	"\aheaders\x18\x1e \x03(\v2\x19.perdure.record.v1.HeaderR\aheaders\x1aU\n" +
 	"\n" +
 	"TriesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x121\n" +
@@ -1733,7 +1750,7 @@ const file_perdure_invoker_v1_invoker_proto_rawDesc = "" +
 	"\vwaiting_for\x18\f \x03(\rR\n" +
 	"waitingFor\x12A\n" +
 	"\rwaiting_until\x18\r \x01(\v2\x1c.perdure.record.v1.ConditionR\fwaitingUntil\x12\x17\n" +
-	"\awake_at\x18\x0e \x01(\x03R\x06wakeAt\"\xc6\x01\n" +
+	"\awake_at\x18\x0e \x01(\x03R\x06wakeAt\"\xfb\x01\n" +
 	"\x04Read\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x06R\x03key\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x121\n" +
@@ -1741,7 +1758,9 @@ const file_perdure_invoker_v1_invoker_proto_rawDesc = "" +
 	"\x05input\x18\x04 \x01(\fR\x05input\x12\x14\n" +
 	"\x05state\x18\x05 \x01(\fR\x05state\x12\x1b\n" +
 	"\thas_state\x18\x06 \x01(\bR\bhasState\x12 \n" +
-	"\vtraceparent\x18\a \x01(\tR\vtraceparent\"\x9a\x03\n" +
+	"\vtraceparent\x18\a \x01(\tR\vtraceparent\x123\n" +
+	"\aheaders\x18\n" +
+	" \x03(\v2\x19.perdure.record.v1.HeaderR\aheaders\"\x9a\x03\n" +
 	"\x03Ask\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x06R\x03key\x120\n" +
 	"\x03get\x18\x02 \x01(\v2\x1c.perdure.invoker.v1.TableKeyH\x00R\x03get\x12\x12\n" +
@@ -1802,9 +1821,10 @@ var file_perdure_invoker_v1_invoker_proto_goTypes = []any{
 	(*v1.Target)(nil),        // 21: perdure.record.v1.Target
 	(*v1.RestartOrigin)(nil), // 22: perdure.record.v1.RestartOrigin
 	(*v1.Flow)(nil),          // 23: perdure.record.v1.Flow
-	(*v1.Error)(nil),         // 24: perdure.record.v1.Error
-	(*v1.Divergence)(nil),    // 25: perdure.record.v1.Divergence
-	(*v1.Condition)(nil),     // 26: perdure.record.v1.Condition
+	(*v1.Header)(nil),        // 24: perdure.record.v1.Header
+	(*v1.Error)(nil),         // 25: perdure.record.v1.Error
+	(*v1.Divergence)(nil),    // 26: perdure.record.v1.Divergence
+	(*v1.Condition)(nil),     // 27: perdure.record.v1.Condition
 }
 var file_perdure_invoker_v1_invoker_proto_depIdxs = []int32{
 	4,  // 0: perdure.invoker.v1.Request.down:type_name -> perdure.invoker.v1.Batch
@@ -1836,23 +1856,25 @@ var file_perdure_invoker_v1_invoker_proto_depIdxs = []int32{
 	22, // 26: perdure.invoker.v1.Attempt.origins:type_name -> perdure.record.v1.RestartOrigin
 	21, // 27: perdure.invoker.v1.Attempt.chain:type_name -> perdure.record.v1.Target
 	23, // 28: perdure.invoker.v1.Attempt.flow:type_name -> perdure.record.v1.Flow
-	15, // 29: perdure.invoker.v1.Outcome.result:type_name -> perdure.record.v1.Result
-	16, // 30: perdure.invoker.v1.Outcome.entries:type_name -> perdure.record.v1.Entry
-	24, // 31: perdure.invoker.v1.Outcome.retry:type_name -> perdure.record.v1.Error
-	25, // 32: perdure.invoker.v1.Outcome.divergence:type_name -> perdure.record.v1.Divergence
-	26, // 33: perdure.invoker.v1.Outcome.waiting_until:type_name -> perdure.record.v1.Condition
-	21, // 34: perdure.invoker.v1.Read.target:type_name -> perdure.record.v1.Target
-	12, // 35: perdure.invoker.v1.Ask.get:type_name -> perdure.invoker.v1.TableKey
-	12, // 36: perdure.invoker.v1.Ask.scan:type_name -> perdure.invoker.v1.TableKey
-	13, // 37: perdure.invoker.v1.Ask.completions:type_name -> perdure.invoker.v1.Range
-	16, // 38: perdure.invoker.v1.Ask.complete:type_name -> perdure.record.v1.Entry
-	18, // 39: perdure.invoker.v1.Ask.call:type_name -> perdure.record.v1.Invoke
-	19, // 40: perdure.invoker.v1.Attempt.TriesEntry.value:type_name -> perdure.record.v1.RunTries
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	24, // 29: perdure.invoker.v1.Attempt.headers:type_name -> perdure.record.v1.Header
+	15, // 30: perdure.invoker.v1.Outcome.result:type_name -> perdure.record.v1.Result
+	16, // 31: perdure.invoker.v1.Outcome.entries:type_name -> perdure.record.v1.Entry
+	25, // 32: perdure.invoker.v1.Outcome.retry:type_name -> perdure.record.v1.Error
+	26, // 33: perdure.invoker.v1.Outcome.divergence:type_name -> perdure.record.v1.Divergence
+	27, // 34: perdure.invoker.v1.Outcome.waiting_until:type_name -> perdure.record.v1.Condition
+	21, // 35: perdure.invoker.v1.Read.target:type_name -> perdure.record.v1.Target
+	24, // 36: perdure.invoker.v1.Read.headers:type_name -> perdure.record.v1.Header
+	12, // 37: perdure.invoker.v1.Ask.get:type_name -> perdure.invoker.v1.TableKey
+	12, // 38: perdure.invoker.v1.Ask.scan:type_name -> perdure.invoker.v1.TableKey
+	13, // 39: perdure.invoker.v1.Ask.completions:type_name -> perdure.invoker.v1.Range
+	16, // 40: perdure.invoker.v1.Ask.complete:type_name -> perdure.record.v1.Entry
+	18, // 41: perdure.invoker.v1.Ask.call:type_name -> perdure.record.v1.Invoke
+	19, // 42: perdure.invoker.v1.Attempt.TriesEntry.value:type_name -> perdure.record.v1.RunTries
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_perdure_invoker_v1_invoker_proto_init() }

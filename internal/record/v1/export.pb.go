@@ -58,7 +58,8 @@ type RecordedJournal struct {
 	Chain  []*Target `protobuf:"bytes,17,rep,name=chain" json:"chain,omitempty"`
 	Flow   *Flow     `protobuf:"bytes,18,opt,name=flow" json:"flow,omitempty"`
 	// Cancelled, and the handler was not told yet.
-	CancelRequested bool `protobuf:"varint,19,opt,name=cancel_requested,json=cancelRequested" json:"cancel_requested,omitempty"`
+	CancelRequested bool      `protobuf:"varint,19,opt,name=cancel_requested,json=cancelRequested" json:"cancel_requested,omitempty"`
+	Headers         []*Header `protobuf:"bytes,24,rep,name=headers" json:"headers,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -226,6 +227,13 @@ func (x *RecordedJournal) GetCancelRequested() bool {
 	return false
 }
 
+func (x *RecordedJournal) GetHeaders() []*Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
 // RecordedRow is a row of a table.
 type RecordedRow struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -291,7 +299,7 @@ var File_perdure_record_v1_export_proto protoreflect.FileDescriptor
 
 const file_perdure_record_v1_export_proto_rawDesc = "" +
 	"\n" +
-	"\x1eperdure/record/v1/export.proto\x12\x11perdure.record.v1\x1a\x1cperdure/record/v1/flow.proto\x1a\x1eperdure/record/v1/record.proto\"\xeb\x05\n" +
+	"\x1eperdure/record/v1/export.proto\x12\x11perdure.record.v1\x1a\x1cperdure/record/v1/flow.proto\x1a\x1eperdure/record/v1/record.proto\"\xa0\x06\n" +
 	"\x0fRecordedJournal\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12#\n" +
 	"\rinvocation_id\x18\x02 \x01(\tR\finvocationId\x121\n" +
@@ -315,7 +323,8 @@ const file_perdure_record_v1_export_proto_rawDesc = "" +
 	"\x06result\x18\x10 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\x12/\n" +
 	"\x05chain\x18\x11 \x03(\v2\x19.perdure.record.v1.TargetR\x05chain\x12+\n" +
 	"\x04flow\x18\x12 \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\x12)\n" +
-	"\x10cancel_requested\x18\x13 \x01(\bR\x0fcancelRequested\"K\n" +
+	"\x10cancel_requested\x18\x13 \x01(\bR\x0fcancelRequested\x123\n" +
+	"\aheaders\x18\x18 \x03(\v2\x19.perdure.record.v1.HeaderR\aheaders\"K\n" +
 	"\vRecordedRow\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
@@ -343,6 +352,7 @@ var file_perdure_record_v1_export_proto_goTypes = []any{
 	(*Completion)(nil),      // 5: perdure.record.v1.Completion
 	(*Result)(nil),          // 6: perdure.record.v1.Result
 	(*Flow)(nil),            // 7: perdure.record.v1.Flow
+	(*Header)(nil),          // 8: perdure.record.v1.Header
 }
 var file_perdure_record_v1_export_proto_depIdxs = []int32{
 	2, // 0: perdure.record.v1.RecordedJournal.target:type_name -> perdure.record.v1.Target
@@ -353,11 +363,12 @@ var file_perdure_record_v1_export_proto_depIdxs = []int32{
 	6, // 5: perdure.record.v1.RecordedJournal.result:type_name -> perdure.record.v1.Result
 	2, // 6: perdure.record.v1.RecordedJournal.chain:type_name -> perdure.record.v1.Target
 	7, // 7: perdure.record.v1.RecordedJournal.flow:type_name -> perdure.record.v1.Flow
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	8, // 8: perdure.record.v1.RecordedJournal.headers:type_name -> perdure.record.v1.Header
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_export_proto_init() }

@@ -585,6 +585,9 @@ type Invocation struct {
 	// first of each before it begins. Kept only for a journal that is longer than what an attempt is
 	// started with.
 	JournalWrites JournalWrites `protobuf:"varint,60,opt,name=journal_writes,json=journalWrites,enum=perdure.record.v1.JournalWrites" json:"journal_writes,omitempty"`
+	// What its caller, the first one if there are several, wants its handler to know: sorted by
+	// name, each name once.
+	Headers       []*Header `protobuf:"bytes,64,rep,name=headers" json:"headers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -925,6 +928,13 @@ func (x *Invocation) GetJournalWrites() JournalWrites {
 		return x.JournalWrites
 	}
 	return JournalWrites_JOURNAL_WRITES_UNSPECIFIED
+}
+
+func (x *Invocation) GetHeaders() []*Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
 }
 
 // Failure is why an attempt ended, or the invocation.
@@ -1515,6 +1525,61 @@ func (*Entry_Attach) isEntry_Entry() {}
 
 func (*Entry_StopTimer) isEntry_Entry() {}
 
+// Header is a header that a caller sent and that handlers see; which are kept decides
+// internal/header.
+type Header struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In lower case.
+	Name          string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	Value         string `protobuf:"bytes,2,opt,name=value" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Header) Reset() {
+	*x = Header{}
+	mi := &file_perdure_record_v1_record_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Header) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Header) ProtoMessage() {}
+
+func (x *Header) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_record_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Header.ProtoReflect.Descriptor instead.
+func (*Header) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Header) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Header) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
 type Input struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Value         []byte                 `protobuf:"bytes,1,opt,name=value" json:"value,omitempty"`
@@ -1524,7 +1589,7 @@ type Input struct {
 
 func (x *Input) Reset() {
 	*x = Input{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[9]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1601,7 @@ func (x *Input) String() string {
 func (*Input) ProtoMessage() {}
 
 func (x *Input) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[9]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1614,7 @@ func (x *Input) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Input.ProtoReflect.Descriptor instead.
 func (*Input) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Input) GetValue() []byte {
@@ -1569,7 +1634,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[10]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1646,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[10]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1659,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Call) GetInvoke() *Invoke {
@@ -1614,7 +1679,7 @@ type Send struct {
 
 func (x *Send) Reset() {
 	*x = Send{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[11]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1691,7 @@ func (x *Send) String() string {
 func (*Send) ProtoMessage() {}
 
 func (x *Send) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[11]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +1704,7 @@ func (x *Send) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Send.ProtoReflect.Descriptor instead.
 func (*Send) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Send) GetInvoke() *Invoke {
@@ -1673,14 +1738,16 @@ type Invoke struct {
 	// How many may wait for the object's key, 0 for the node's default.
 	MaxInbox uint32 `protobuf:"varint,21,opt,name=max_inbox,json=maxInbox" json:"max_inbox,omitempty"`
 	// Set if a schedule fires it, which then hears how it ends.
-	Scheduled     *ScheduledCall `protobuf:"bytes,25,opt,name=scheduled" json:"scheduled,omitempty"`
+	Scheduled *ScheduledCall `protobuf:"bytes,25,opt,name=scheduled" json:"scheduled,omitempty"`
+	// As in Invocation.
+	Headers       []*Header `protobuf:"bytes,30,rep,name=headers" json:"headers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Invoke) Reset() {
 	*x = Invoke{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[12]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1759,7 @@ func (x *Invoke) String() string {
 func (*Invoke) ProtoMessage() {}
 
 func (x *Invoke) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[12]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1772,7 @@ func (x *Invoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invoke.ProtoReflect.Descriptor instead.
 func (*Invoke) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Invoke) GetInvocationId() []byte {
@@ -1827,6 +1894,13 @@ func (x *Invoke) GetScheduled() *ScheduledCall {
 	return nil
 }
 
+func (x *Invoke) GetHeaders() []*Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
 // ScheduledCall is which firing of which schedule an invocation is.
 type ScheduledCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1840,7 +1914,7 @@ type ScheduledCall struct {
 
 func (x *ScheduledCall) Reset() {
 	*x = ScheduledCall{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[13]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +1926,7 @@ func (x *ScheduledCall) String() string {
 func (*ScheduledCall) ProtoMessage() {}
 
 func (x *ScheduledCall) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[13]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +1939,7 @@ func (x *ScheduledCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduledCall.ProtoReflect.Descriptor instead.
 func (*ScheduledCall) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ScheduledCall) GetSchedule() string {
@@ -1905,7 +1979,7 @@ type Sleep struct {
 
 func (x *Sleep) Reset() {
 	*x = Sleep{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[14]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1917,7 +1991,7 @@ func (x *Sleep) String() string {
 func (*Sleep) ProtoMessage() {}
 
 func (x *Sleep) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[14]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1930,7 +2004,7 @@ func (x *Sleep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sleep.ProtoReflect.Descriptor instead.
 func (*Sleep) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{14}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Sleep) GetUntil() int64 {
@@ -1949,7 +2023,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[15]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2035,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[15]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2048,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{15}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Run) GetName() string {
@@ -2000,7 +2074,7 @@ type SetState struct {
 
 func (x *SetState) Reset() {
 	*x = SetState{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[16]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2086,7 @@ func (x *SetState) String() string {
 func (*SetState) ProtoMessage() {}
 
 func (x *SetState) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[16]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2099,7 @@ func (x *SetState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetState.ProtoReflect.Descriptor instead.
 func (*SetState) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{16}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SetState) GetValue() []byte {
@@ -2081,7 +2155,7 @@ type TablePut struct {
 
 func (x *TablePut) Reset() {
 	*x = TablePut{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[17]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2093,7 +2167,7 @@ func (x *TablePut) String() string {
 func (*TablePut) ProtoMessage() {}
 
 func (x *TablePut) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[17]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2106,7 +2180,7 @@ func (x *TablePut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TablePut.ProtoReflect.Descriptor instead.
 func (*TablePut) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{17}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TablePut) GetTable() string {
@@ -2166,7 +2240,7 @@ type Awakeable struct {
 
 func (x *Awakeable) Reset() {
 	*x = Awakeable{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[18]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2252,7 @@ func (x *Awakeable) String() string {
 func (*Awakeable) ProtoMessage() {}
 
 func (x *Awakeable) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[18]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2265,7 @@ func (x *Awakeable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Awakeable.ProtoReflect.Descriptor instead.
 func (*Awakeable) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{18}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{19}
 }
 
 type AwaitPromise struct {
@@ -2203,7 +2277,7 @@ type AwaitPromise struct {
 
 func (x *AwaitPromise) Reset() {
 	*x = AwaitPromise{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[19]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2289,7 @@ func (x *AwaitPromise) String() string {
 func (*AwaitPromise) ProtoMessage() {}
 
 func (x *AwaitPromise) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[19]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2302,7 @@ func (x *AwaitPromise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitPromise.ProtoReflect.Descriptor instead.
 func (*AwaitPromise) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{19}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AwaitPromise) GetName() string {
@@ -2250,7 +2324,7 @@ type CompletePromise struct {
 
 func (x *CompletePromise) Reset() {
 	*x = CompletePromise{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[20]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2262,7 +2336,7 @@ func (x *CompletePromise) String() string {
 func (*CompletePromise) ProtoMessage() {}
 
 func (x *CompletePromise) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[20]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2275,7 +2349,7 @@ func (x *CompletePromise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompletePromise.ProtoReflect.Descriptor instead.
 func (*CompletePromise) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CompletePromise) GetName() string {
@@ -2309,7 +2383,7 @@ type Receive struct {
 
 func (x *Receive) Reset() {
 	*x = Receive{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2395,7 @@ func (x *Receive) String() string {
 func (*Receive) ProtoMessage() {}
 
 func (x *Receive) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[21]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2408,7 @@ func (x *Receive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receive.ProtoReflect.Descriptor instead.
 func (*Receive) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Receive) GetName() string {
@@ -2354,7 +2428,7 @@ type CompleteAwakeable struct {
 
 func (x *CompleteAwakeable) Reset() {
 	*x = CompleteAwakeable{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2440,7 @@ func (x *CompleteAwakeable) String() string {
 func (*CompleteAwakeable) ProtoMessage() {}
 
 func (x *CompleteAwakeable) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[22]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +2453,7 @@ func (x *CompleteAwakeable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteAwakeable.ProtoReflect.Descriptor instead.
 func (*CompleteAwakeable) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CompleteAwakeable) GetAwakeableId() string {
@@ -2416,7 +2490,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2502,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[23]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2515,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Wait) GetFutures() []uint32 {
@@ -2501,7 +2575,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2587,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[24]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2600,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Condition) GetQuantifier() Quantifier {
@@ -2566,7 +2640,7 @@ type CancelInvocation struct {
 
 func (x *CancelInvocation) Reset() {
 	*x = CancelInvocation{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +2652,7 @@ func (x *CancelInvocation) String() string {
 func (*CancelInvocation) ProtoMessage() {}
 
 func (x *CancelInvocation) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[25]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +2665,7 @@ func (x *CancelInvocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelInvocation.ProtoReflect.Descriptor instead.
 func (*CancelInvocation) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CancelInvocation) GetInvocationId() []byte {
@@ -2612,7 +2686,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2698,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[26]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2711,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Version) GetChange() string {
@@ -2666,7 +2740,7 @@ type Attach struct {
 
 func (x *Attach) Reset() {
 	*x = Attach{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2678,7 +2752,7 @@ func (x *Attach) String() string {
 func (*Attach) ProtoMessage() {}
 
 func (x *Attach) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[27]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2691,7 +2765,7 @@ func (x *Attach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attach.ProtoReflect.Descriptor instead.
 func (*Attach) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Attach) GetInvocationId() []byte {
@@ -2718,7 +2792,7 @@ type Peeked struct {
 
 func (x *Peeked) Reset() {
 	*x = Peeked{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2730,7 +2804,7 @@ func (x *Peeked) String() string {
 func (*Peeked) ProtoMessage() {}
 
 func (x *Peeked) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[28]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2743,7 +2817,7 @@ func (x *Peeked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peeked.ProtoReflect.Descriptor instead.
 func (*Peeked) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Peeked) GetResult() *Result {
@@ -2764,7 +2838,7 @@ type StopTimer struct {
 
 func (x *StopTimer) Reset() {
 	*x = StopTimer{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2776,7 +2850,7 @@ func (x *StopTimer) String() string {
 func (*StopTimer) ProtoMessage() {}
 
 func (x *StopTimer) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[29]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2789,7 +2863,7 @@ func (x *StopTimer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopTimer.ProtoReflect.Descriptor instead.
 func (*StopTimer) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StopTimer) GetEntry() uint32 {
@@ -2816,7 +2890,7 @@ type RunTries struct {
 
 func (x *RunTries) Reset() {
 	*x = RunTries{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +2902,7 @@ func (x *RunTries) String() string {
 func (*RunTries) ProtoMessage() {}
 
 func (x *RunTries) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[30]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +2915,7 @@ func (x *RunTries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTries.ProtoReflect.Descriptor instead.
 func (*RunTries) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RunTries) GetFailed() uint32 {
@@ -2890,7 +2964,7 @@ type Divergence struct {
 
 func (x *Divergence) Reset() {
 	*x = Divergence{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +2976,7 @@ func (x *Divergence) String() string {
 func (*Divergence) ProtoMessage() {}
 
 func (x *Divergence) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[31]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +2989,7 @@ func (x *Divergence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Divergence.ProtoReflect.Descriptor instead.
 func (*Divergence) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Divergence) GetEntry() uint32 {
@@ -2972,7 +3046,7 @@ type DivergentStep struct {
 
 func (x *DivergentStep) Reset() {
 	*x = DivergentStep{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2984,7 +3058,7 @@ func (x *DivergentStep) String() string {
 func (*DivergentStep) ProtoMessage() {}
 
 func (x *DivergentStep) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[32]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2997,7 +3071,7 @@ func (x *DivergentStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DivergentStep.ProtoReflect.Descriptor instead.
 func (*DivergentStep) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{32}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DivergentStep) GetStep() string {
@@ -3025,7 +3099,7 @@ type DivergentField struct {
 
 func (x *DivergentField) Reset() {
 	*x = DivergentField{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3037,7 +3111,7 @@ func (x *DivergentField) String() string {
 func (*DivergentField) ProtoMessage() {}
 
 func (x *DivergentField) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[33]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3050,7 +3124,7 @@ func (x *DivergentField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DivergentField.ProtoReflect.Descriptor instead.
 func (*DivergentField) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{33}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DivergentField) GetName() string {
@@ -3088,7 +3162,7 @@ type Completion struct {
 
 func (x *Completion) Reset() {
 	*x = Completion{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3100,7 +3174,7 @@ func (x *Completion) String() string {
 func (*Completion) ProtoMessage() {}
 
 func (x *Completion) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[34]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3113,7 +3187,7 @@ func (x *Completion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Completion.ProtoReflect.Descriptor instead.
 func (*Completion) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{34}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Completion) GetEntry() uint32 {
@@ -3158,7 +3232,7 @@ type Parts struct {
 
 func (x *Parts) Reset() {
 	*x = Parts{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3170,7 +3244,7 @@ func (x *Parts) String() string {
 func (*Parts) ProtoMessage() {}
 
 func (x *Parts) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[35]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +3257,7 @@ func (x *Parts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parts.ProtoReflect.Descriptor instead.
 func (*Parts) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{35}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Parts) GetBytes() uint64 {
@@ -3223,7 +3297,7 @@ type SignalInbox struct {
 
 func (x *SignalInbox) Reset() {
 	*x = SignalInbox{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3235,7 +3309,7 @@ func (x *SignalInbox) String() string {
 func (*SignalInbox) ProtoMessage() {}
 
 func (x *SignalInbox) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[36]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3248,7 +3322,7 @@ func (x *SignalInbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalInbox.ProtoReflect.Descriptor instead.
 func (*SignalInbox) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SignalInbox) GetObject() *Target {
@@ -3298,7 +3372,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3310,7 +3384,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[37]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3323,7 +3397,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Promise) GetResult() *Result {
@@ -3364,7 +3438,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3376,7 +3450,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[38]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3389,7 +3463,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{38}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Message) GetMessage() isMessage_Message {
@@ -3596,7 +3670,7 @@ type AttachCaller struct {
 
 func (x *AttachCaller) Reset() {
 	*x = AttachCaller{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3608,7 +3682,7 @@ func (x *AttachCaller) String() string {
 func (*AttachCaller) ProtoMessage() {}
 
 func (x *AttachCaller) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[39]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3621,7 +3695,7 @@ func (x *AttachCaller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachCaller.ProtoReflect.Descriptor instead.
 func (*AttachCaller) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{39}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AttachCaller) GetInvocationId() []byte {
@@ -3659,7 +3733,7 @@ type ScheduledEnd struct {
 
 func (x *ScheduledEnd) Reset() {
 	*x = ScheduledEnd{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3671,7 +3745,7 @@ func (x *ScheduledEnd) String() string {
 func (*ScheduledEnd) ProtoMessage() {}
 
 func (x *ScheduledEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[40]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3684,7 +3758,7 @@ func (x *ScheduledEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduledEnd.ProtoReflect.Descriptor instead.
 func (*ScheduledEnd) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{40}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ScheduledEnd) GetCall() *ScheduledCall {
@@ -3735,7 +3809,7 @@ type CancelCall struct {
 
 func (x *CancelCall) Reset() {
 	*x = CancelCall{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3747,7 +3821,7 @@ func (x *CancelCall) String() string {
 func (*CancelCall) ProtoMessage() {}
 
 func (x *CancelCall) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[41]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3760,7 +3834,7 @@ func (x *CancelCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelCall.ProtoReflect.Descriptor instead.
 func (*CancelCall) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{41}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CancelCall) GetInvocationId() []byte {
@@ -3796,7 +3870,7 @@ type Complete struct {
 
 func (x *Complete) Reset() {
 	*x = Complete{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3808,7 +3882,7 @@ func (x *Complete) String() string {
 func (*Complete) ProtoMessage() {}
 
 func (x *Complete) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[42]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3821,7 +3895,7 @@ func (x *Complete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complete.ProtoReflect.Descriptor instead.
 func (*Complete) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{42}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Complete) GetInvocationId() []byte {
@@ -3854,7 +3928,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[43]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3866,7 +3940,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[43]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3879,7 +3953,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{43}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Cancel) GetInvocationId() []byte {
@@ -3903,7 +3977,7 @@ type TransactionID struct {
 
 func (x *TransactionID) Reset() {
 	*x = TransactionID{}
-	mi := &file_perdure_record_v1_record_proto_msgTypes[44]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3915,7 +3989,7 @@ func (x *TransactionID) String() string {
 func (*TransactionID) ProtoMessage() {}
 
 func (x *TransactionID) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_record_proto_msgTypes[44]
+	mi := &file_perdure_record_v1_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3928,7 +4002,7 @@ func (x *TransactionID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionID.ProtoReflect.Descriptor instead.
 func (*TransactionID) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{44}
+	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *TransactionID) GetRoot() []byte {
@@ -3963,7 +4037,7 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x05error\x18\x02 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\"C\n" +
 	"\x06Caller\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x12\x14\n" +
-	"\x05entry\x18\x02 \x01(\rR\x05entry\"\x9d\x0e\n" +
+	"\x05entry\x18\x02 \x01(\rR\x05entry\"\xd2\x0e\n" +
 	"\n" +
 	"Invocation\x121\n" +
 	"\x06target\x18\x01 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x12\x12\n" +
@@ -4019,7 +4093,8 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\fcontinued_at\x18; \x01(\x03R\vcontinuedAt\x12+\n" +
 	"\x04flow\x18- \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\x12>\n" +
 	"\tscheduled\x182 \x01(\v2 .perdure.record.v1.ScheduledCallR\tscheduled\x12G\n" +
-	"\x0ejournal_writes\x18< \x01(\x0e2 .perdure.record.v1.JournalWritesR\rjournalWrites\"\xd3\x01\n" +
+	"\x0ejournal_writes\x18< \x01(\x0e2 .perdure.record.v1.JournalWritesR\rjournalWrites\x123\n" +
+	"\aheaders\x18@ \x03(\v2\x19.perdure.record.v1.HeaderR\aheaders\"\xd3\x01\n" +
 	"\aFailure\x12.\n" +
 	"\x05error\x18\x01 \x01(\v2\x18.perdure.record.v1.ErrorR\x05error\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x03R\x02at\x12\x18\n" +
@@ -4062,13 +4137,16 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x06attach\x18\x19 \x01(\v2\x19.perdure.record.v1.AttachH\x00R\x06attach\x12=\n" +
 	"\n" +
 	"stop_timer\x18\x1a \x01(\v2\x1c.perdure.record.v1.StopTimerH\x00R\tstopTimerB\a\n" +
-	"\x05entry\"\x1d\n" +
+	"\x05entry\"2\n" +
+	"\x06Header\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x1d\n" +
 	"\x05Input\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\"9\n" +
 	"\x04Call\x121\n" +
 	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeR\x06invoke\"9\n" +
 	"\x04Send\x121\n" +
-	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeR\x06invoke\"\xae\x05\n" +
+	"\x06invoke\x18\x01 \x01(\v2\x19.perdure.record.v1.InvokeR\x06invoke\"\xe3\x05\n" +
 	"\x06Invoke\x12#\n" +
 	"\rinvocation_id\x18\x01 \x01(\fR\finvocationId\x121\n" +
 	"\x06target\x18\x02 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x12\x12\n" +
@@ -4088,7 +4166,8 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x14journal_retention_ms\x18\x11 \x01(\x03R\x12journalRetentionMs\x12+\n" +
 	"\x04flow\x18\x14 \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\x12\x1b\n" +
 	"\tmax_inbox\x18\x15 \x01(\rR\bmaxInbox\x12>\n" +
-	"\tscheduled\x18\x19 \x01(\v2 .perdure.record.v1.ScheduledCallR\tscheduled\"z\n" +
+	"\tscheduled\x18\x19 \x01(\v2 .perdure.record.v1.ScheduledCallR\tscheduled\x123\n" +
+	"\aheaders\x18\x1e \x03(\v2\x19.perdure.record.v1.HeaderR\aheaders\"z\n" +
 	"\rScheduledCall\x12\x1a\n" +
 	"\bschedule\x18\x01 \x01(\tR\bschedule\x12\x1e\n" +
 	"\n" +
@@ -4281,7 +4360,7 @@ func file_perdure_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_perdure_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_perdure_record_v1_record_proto_goTypes = []any{
 	(Status)(0),               // 0: perdure.record.v1.Status
 	(JournalWrites)(0),        // 1: perdure.record.v1.JournalWrites
@@ -4296,51 +4375,52 @@ var file_perdure_record_v1_record_proto_goTypes = []any{
 	(*RestartOrigin)(nil),     // 10: perdure.record.v1.RestartOrigin
 	(*RetryPolicy)(nil),       // 11: perdure.record.v1.RetryPolicy
 	(*Entry)(nil),             // 12: perdure.record.v1.Entry
-	(*Input)(nil),             // 13: perdure.record.v1.Input
-	(*Call)(nil),              // 14: perdure.record.v1.Call
-	(*Send)(nil),              // 15: perdure.record.v1.Send
-	(*Invoke)(nil),            // 16: perdure.record.v1.Invoke
-	(*ScheduledCall)(nil),     // 17: perdure.record.v1.ScheduledCall
-	(*Sleep)(nil),             // 18: perdure.record.v1.Sleep
-	(*Run)(nil),               // 19: perdure.record.v1.Run
-	(*SetState)(nil),          // 20: perdure.record.v1.SetState
-	(*TablePut)(nil),          // 21: perdure.record.v1.TablePut
-	(*Awakeable)(nil),         // 22: perdure.record.v1.Awakeable
-	(*AwaitPromise)(nil),      // 23: perdure.record.v1.AwaitPromise
-	(*CompletePromise)(nil),   // 24: perdure.record.v1.CompletePromise
-	(*Receive)(nil),           // 25: perdure.record.v1.Receive
-	(*CompleteAwakeable)(nil), // 26: perdure.record.v1.CompleteAwakeable
-	(*Wait)(nil),              // 27: perdure.record.v1.Wait
-	(*Condition)(nil),         // 28: perdure.record.v1.Condition
-	(*CancelInvocation)(nil),  // 29: perdure.record.v1.CancelInvocation
-	(*Version)(nil),           // 30: perdure.record.v1.Version
-	(*Attach)(nil),            // 31: perdure.record.v1.Attach
-	(*Peeked)(nil),            // 32: perdure.record.v1.Peeked
-	(*StopTimer)(nil),         // 33: perdure.record.v1.StopTimer
-	(*RunTries)(nil),          // 34: perdure.record.v1.RunTries
-	(*Divergence)(nil),        // 35: perdure.record.v1.Divergence
-	(*DivergentStep)(nil),     // 36: perdure.record.v1.DivergentStep
-	(*DivergentField)(nil),    // 37: perdure.record.v1.DivergentField
-	(*Completion)(nil),        // 38: perdure.record.v1.Completion
-	(*Parts)(nil),             // 39: perdure.record.v1.Parts
-	(*SignalInbox)(nil),       // 40: perdure.record.v1.SignalInbox
-	(*Promise)(nil),           // 41: perdure.record.v1.Promise
-	(*Message)(nil),           // 42: perdure.record.v1.Message
-	(*AttachCaller)(nil),      // 43: perdure.record.v1.AttachCaller
-	(*ScheduledEnd)(nil),      // 44: perdure.record.v1.ScheduledEnd
-	(*CancelCall)(nil),        // 45: perdure.record.v1.CancelCall
-	(*Complete)(nil),          // 46: perdure.record.v1.Complete
-	(*Cancel)(nil),            // 47: perdure.record.v1.Cancel
-	(*TransactionID)(nil),     // 48: perdure.record.v1.TransactionID
-	(*anypb.Any)(nil),         // 49: google.protobuf.Any
-	(*Flow)(nil),              // 50: perdure.record.v1.Flow
-	(*Acquire)(nil),           // 51: perdure.record.v1.Acquire
-	(*Permit)(nil),            // 52: perdure.record.v1.Permit
-	(*Release)(nil),           // 53: perdure.record.v1.Release
-	(*Rules)(nil),             // 54: perdure.record.v1.Rules
+	(*Header)(nil),            // 13: perdure.record.v1.Header
+	(*Input)(nil),             // 14: perdure.record.v1.Input
+	(*Call)(nil),              // 15: perdure.record.v1.Call
+	(*Send)(nil),              // 16: perdure.record.v1.Send
+	(*Invoke)(nil),            // 17: perdure.record.v1.Invoke
+	(*ScheduledCall)(nil),     // 18: perdure.record.v1.ScheduledCall
+	(*Sleep)(nil),             // 19: perdure.record.v1.Sleep
+	(*Run)(nil),               // 20: perdure.record.v1.Run
+	(*SetState)(nil),          // 21: perdure.record.v1.SetState
+	(*TablePut)(nil),          // 22: perdure.record.v1.TablePut
+	(*Awakeable)(nil),         // 23: perdure.record.v1.Awakeable
+	(*AwaitPromise)(nil),      // 24: perdure.record.v1.AwaitPromise
+	(*CompletePromise)(nil),   // 25: perdure.record.v1.CompletePromise
+	(*Receive)(nil),           // 26: perdure.record.v1.Receive
+	(*CompleteAwakeable)(nil), // 27: perdure.record.v1.CompleteAwakeable
+	(*Wait)(nil),              // 28: perdure.record.v1.Wait
+	(*Condition)(nil),         // 29: perdure.record.v1.Condition
+	(*CancelInvocation)(nil),  // 30: perdure.record.v1.CancelInvocation
+	(*Version)(nil),           // 31: perdure.record.v1.Version
+	(*Attach)(nil),            // 32: perdure.record.v1.Attach
+	(*Peeked)(nil),            // 33: perdure.record.v1.Peeked
+	(*StopTimer)(nil),         // 34: perdure.record.v1.StopTimer
+	(*RunTries)(nil),          // 35: perdure.record.v1.RunTries
+	(*Divergence)(nil),        // 36: perdure.record.v1.Divergence
+	(*DivergentStep)(nil),     // 37: perdure.record.v1.DivergentStep
+	(*DivergentField)(nil),    // 38: perdure.record.v1.DivergentField
+	(*Completion)(nil),        // 39: perdure.record.v1.Completion
+	(*Parts)(nil),             // 40: perdure.record.v1.Parts
+	(*SignalInbox)(nil),       // 41: perdure.record.v1.SignalInbox
+	(*Promise)(nil),           // 42: perdure.record.v1.Promise
+	(*Message)(nil),           // 43: perdure.record.v1.Message
+	(*AttachCaller)(nil),      // 44: perdure.record.v1.AttachCaller
+	(*ScheduledEnd)(nil),      // 45: perdure.record.v1.ScheduledEnd
+	(*CancelCall)(nil),        // 46: perdure.record.v1.CancelCall
+	(*Complete)(nil),          // 47: perdure.record.v1.Complete
+	(*Cancel)(nil),            // 48: perdure.record.v1.Cancel
+	(*TransactionID)(nil),     // 49: perdure.record.v1.TransactionID
+	(*anypb.Any)(nil),         // 50: google.protobuf.Any
+	(*Flow)(nil),              // 51: perdure.record.v1.Flow
+	(*Acquire)(nil),           // 52: perdure.record.v1.Acquire
+	(*Permit)(nil),            // 53: perdure.record.v1.Permit
+	(*Release)(nil),           // 54: perdure.record.v1.Release
+	(*Rules)(nil),             // 55: perdure.record.v1.Rules
 }
 var file_perdure_record_v1_record_proto_depIdxs = []int32{
-	49, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
+	50, // 0: perdure.record.v1.Error.details:type_name -> google.protobuf.Any
 	5,  // 1: perdure.record.v1.Result.error:type_name -> perdure.record.v1.Error
 	4,  // 2: perdure.record.v1.Invocation.target:type_name -> perdure.record.v1.Target
 	0,  // 3: perdure.record.v1.Invocation.status:type_name -> perdure.record.v1.Status
@@ -4350,79 +4430,81 @@ var file_perdure_record_v1_record_proto_depIdxs = []int32{
 	11, // 7: perdure.record.v1.Invocation.retry:type_name -> perdure.record.v1.RetryPolicy
 	4,  // 8: perdure.record.v1.Invocation.chain:type_name -> perdure.record.v1.Target
 	7,  // 9: perdure.record.v1.Invocation.waiters:type_name -> perdure.record.v1.Caller
-	28, // 10: perdure.record.v1.Invocation.waiting_until:type_name -> perdure.record.v1.Condition
-	35, // 11: perdure.record.v1.Invocation.divergence:type_name -> perdure.record.v1.Divergence
+	29, // 10: perdure.record.v1.Invocation.waiting_until:type_name -> perdure.record.v1.Condition
+	36, // 11: perdure.record.v1.Invocation.divergence:type_name -> perdure.record.v1.Divergence
 	9,  // 12: perdure.record.v1.Invocation.failed:type_name -> perdure.record.v1.Failure
 	10, // 13: perdure.record.v1.Invocation.origins:type_name -> perdure.record.v1.RestartOrigin
-	50, // 14: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
-	17, // 15: perdure.record.v1.Invocation.scheduled:type_name -> perdure.record.v1.ScheduledCall
+	51, // 14: perdure.record.v1.Invocation.flow:type_name -> perdure.record.v1.Flow
+	18, // 15: perdure.record.v1.Invocation.scheduled:type_name -> perdure.record.v1.ScheduledCall
 	1,  // 16: perdure.record.v1.Invocation.journal_writes:type_name -> perdure.record.v1.JournalWrites
-	5,  // 17: perdure.record.v1.Failure.error:type_name -> perdure.record.v1.Error
-	13, // 18: perdure.record.v1.Entry.input:type_name -> perdure.record.v1.Input
-	14, // 19: perdure.record.v1.Entry.call:type_name -> perdure.record.v1.Call
-	15, // 20: perdure.record.v1.Entry.send:type_name -> perdure.record.v1.Send
-	18, // 21: perdure.record.v1.Entry.sleep:type_name -> perdure.record.v1.Sleep
-	19, // 22: perdure.record.v1.Entry.run:type_name -> perdure.record.v1.Run
-	20, // 23: perdure.record.v1.Entry.set_state:type_name -> perdure.record.v1.SetState
-	21, // 24: perdure.record.v1.Entry.table_put:type_name -> perdure.record.v1.TablePut
-	22, // 25: perdure.record.v1.Entry.awakeable:type_name -> perdure.record.v1.Awakeable
-	23, // 26: perdure.record.v1.Entry.await_promise:type_name -> perdure.record.v1.AwaitPromise
-	24, // 27: perdure.record.v1.Entry.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	25, // 28: perdure.record.v1.Entry.receive:type_name -> perdure.record.v1.Receive
-	26, // 29: perdure.record.v1.Entry.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	27, // 30: perdure.record.v1.Entry.wait:type_name -> perdure.record.v1.Wait
-	29, // 31: perdure.record.v1.Entry.cancel_invocation:type_name -> perdure.record.v1.CancelInvocation
-	30, // 32: perdure.record.v1.Entry.version:type_name -> perdure.record.v1.Version
-	31, // 33: perdure.record.v1.Entry.attach:type_name -> perdure.record.v1.Attach
-	33, // 34: perdure.record.v1.Entry.stop_timer:type_name -> perdure.record.v1.StopTimer
-	16, // 35: perdure.record.v1.Call.invoke:type_name -> perdure.record.v1.Invoke
-	16, // 36: perdure.record.v1.Send.invoke:type_name -> perdure.record.v1.Invoke
-	4,  // 37: perdure.record.v1.Invoke.target:type_name -> perdure.record.v1.Target
-	7,  // 38: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
-	11, // 39: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
-	4,  // 40: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
-	50, // 41: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
-	17, // 42: perdure.record.v1.Invoke.scheduled:type_name -> perdure.record.v1.ScheduledCall
-	6,  // 43: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
-	4,  // 44: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
-	6,  // 45: perdure.record.v1.CompleteAwakeable.result:type_name -> perdure.record.v1.Result
-	2,  // 46: perdure.record.v1.Wait.outcome:type_name -> perdure.record.v1.WaitOutcome
-	28, // 47: perdure.record.v1.Wait.condition:type_name -> perdure.record.v1.Condition
-	3,  // 48: perdure.record.v1.Condition.quantifier:type_name -> perdure.record.v1.Quantifier
-	28, // 49: perdure.record.v1.Condition.parts:type_name -> perdure.record.v1.Condition
-	6,  // 50: perdure.record.v1.Peeked.result:type_name -> perdure.record.v1.Result
-	5,  // 51: perdure.record.v1.RunTries.last_failure:type_name -> perdure.record.v1.Error
-	36, // 52: perdure.record.v1.Divergence.recorded:type_name -> perdure.record.v1.DivergentStep
-	36, // 53: perdure.record.v1.Divergence.made:type_name -> perdure.record.v1.DivergentStep
-	37, // 54: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
-	6,  // 55: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
-	39, // 56: perdure.record.v1.Completion.parts:type_name -> perdure.record.v1.Parts
-	4,  // 57: perdure.record.v1.SignalInbox.object:type_name -> perdure.record.v1.Target
-	6,  // 58: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
-	7,  // 59: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
-	16, // 60: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
-	46, // 61: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
-	47, // 62: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
-	24, // 63: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	26, // 64: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	43, // 65: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
-	45, // 66: perdure.record.v1.Message.cancel_call:type_name -> perdure.record.v1.CancelCall
-	51, // 67: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
-	52, // 68: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
-	53, // 69: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
-	44, // 70: perdure.record.v1.Message.scheduled_end:type_name -> perdure.record.v1.ScheduledEnd
-	54, // 71: perdure.record.v1.Message.rules:type_name -> perdure.record.v1.Rules
-	7,  // 72: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
-	17, // 73: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
-	0,  // 74: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
-	5,  // 75: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
-	7,  // 76: perdure.record.v1.CancelCall.caller:type_name -> perdure.record.v1.Caller
-	38, // 77: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
-	78, // [78:78] is the sub-list for method output_type
-	78, // [78:78] is the sub-list for method input_type
-	78, // [78:78] is the sub-list for extension type_name
-	78, // [78:78] is the sub-list for extension extendee
-	0,  // [0:78] is the sub-list for field type_name
+	13, // 17: perdure.record.v1.Invocation.headers:type_name -> perdure.record.v1.Header
+	5,  // 18: perdure.record.v1.Failure.error:type_name -> perdure.record.v1.Error
+	14, // 19: perdure.record.v1.Entry.input:type_name -> perdure.record.v1.Input
+	15, // 20: perdure.record.v1.Entry.call:type_name -> perdure.record.v1.Call
+	16, // 21: perdure.record.v1.Entry.send:type_name -> perdure.record.v1.Send
+	19, // 22: perdure.record.v1.Entry.sleep:type_name -> perdure.record.v1.Sleep
+	20, // 23: perdure.record.v1.Entry.run:type_name -> perdure.record.v1.Run
+	21, // 24: perdure.record.v1.Entry.set_state:type_name -> perdure.record.v1.SetState
+	22, // 25: perdure.record.v1.Entry.table_put:type_name -> perdure.record.v1.TablePut
+	23, // 26: perdure.record.v1.Entry.awakeable:type_name -> perdure.record.v1.Awakeable
+	24, // 27: perdure.record.v1.Entry.await_promise:type_name -> perdure.record.v1.AwaitPromise
+	25, // 28: perdure.record.v1.Entry.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	26, // 29: perdure.record.v1.Entry.receive:type_name -> perdure.record.v1.Receive
+	27, // 30: perdure.record.v1.Entry.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	28, // 31: perdure.record.v1.Entry.wait:type_name -> perdure.record.v1.Wait
+	30, // 32: perdure.record.v1.Entry.cancel_invocation:type_name -> perdure.record.v1.CancelInvocation
+	31, // 33: perdure.record.v1.Entry.version:type_name -> perdure.record.v1.Version
+	32, // 34: perdure.record.v1.Entry.attach:type_name -> perdure.record.v1.Attach
+	34, // 35: perdure.record.v1.Entry.stop_timer:type_name -> perdure.record.v1.StopTimer
+	17, // 36: perdure.record.v1.Call.invoke:type_name -> perdure.record.v1.Invoke
+	17, // 37: perdure.record.v1.Send.invoke:type_name -> perdure.record.v1.Invoke
+	4,  // 38: perdure.record.v1.Invoke.target:type_name -> perdure.record.v1.Target
+	7,  // 39: perdure.record.v1.Invoke.caller:type_name -> perdure.record.v1.Caller
+	11, // 40: perdure.record.v1.Invoke.retry:type_name -> perdure.record.v1.RetryPolicy
+	4,  // 41: perdure.record.v1.Invoke.chain:type_name -> perdure.record.v1.Target
+	51, // 42: perdure.record.v1.Invoke.flow:type_name -> perdure.record.v1.Flow
+	18, // 43: perdure.record.v1.Invoke.scheduled:type_name -> perdure.record.v1.ScheduledCall
+	13, // 44: perdure.record.v1.Invoke.headers:type_name -> perdure.record.v1.Header
+	6,  // 45: perdure.record.v1.CompletePromise.result:type_name -> perdure.record.v1.Result
+	4,  // 46: perdure.record.v1.CompletePromise.target:type_name -> perdure.record.v1.Target
+	6,  // 47: perdure.record.v1.CompleteAwakeable.result:type_name -> perdure.record.v1.Result
+	2,  // 48: perdure.record.v1.Wait.outcome:type_name -> perdure.record.v1.WaitOutcome
+	29, // 49: perdure.record.v1.Wait.condition:type_name -> perdure.record.v1.Condition
+	3,  // 50: perdure.record.v1.Condition.quantifier:type_name -> perdure.record.v1.Quantifier
+	29, // 51: perdure.record.v1.Condition.parts:type_name -> perdure.record.v1.Condition
+	6,  // 52: perdure.record.v1.Peeked.result:type_name -> perdure.record.v1.Result
+	5,  // 53: perdure.record.v1.RunTries.last_failure:type_name -> perdure.record.v1.Error
+	37, // 54: perdure.record.v1.Divergence.recorded:type_name -> perdure.record.v1.DivergentStep
+	37, // 55: perdure.record.v1.Divergence.made:type_name -> perdure.record.v1.DivergentStep
+	38, // 56: perdure.record.v1.Divergence.fields:type_name -> perdure.record.v1.DivergentField
+	6,  // 57: perdure.record.v1.Completion.result:type_name -> perdure.record.v1.Result
+	40, // 58: perdure.record.v1.Completion.parts:type_name -> perdure.record.v1.Parts
+	4,  // 59: perdure.record.v1.SignalInbox.object:type_name -> perdure.record.v1.Target
+	6,  // 60: perdure.record.v1.Promise.result:type_name -> perdure.record.v1.Result
+	7,  // 61: perdure.record.v1.Promise.waiters:type_name -> perdure.record.v1.Caller
+	17, // 62: perdure.record.v1.Message.invoke:type_name -> perdure.record.v1.Invoke
+	47, // 63: perdure.record.v1.Message.complete:type_name -> perdure.record.v1.Complete
+	48, // 64: perdure.record.v1.Message.cancel:type_name -> perdure.record.v1.Cancel
+	25, // 65: perdure.record.v1.Message.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	27, // 66: perdure.record.v1.Message.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	44, // 67: perdure.record.v1.Message.attach:type_name -> perdure.record.v1.AttachCaller
+	46, // 68: perdure.record.v1.Message.cancel_call:type_name -> perdure.record.v1.CancelCall
+	52, // 69: perdure.record.v1.Message.acquire:type_name -> perdure.record.v1.Acquire
+	53, // 70: perdure.record.v1.Message.permit:type_name -> perdure.record.v1.Permit
+	54, // 71: perdure.record.v1.Message.release:type_name -> perdure.record.v1.Release
+	45, // 72: perdure.record.v1.Message.scheduled_end:type_name -> perdure.record.v1.ScheduledEnd
+	55, // 73: perdure.record.v1.Message.rules:type_name -> perdure.record.v1.Rules
+	7,  // 74: perdure.record.v1.AttachCaller.caller:type_name -> perdure.record.v1.Caller
+	18, // 75: perdure.record.v1.ScheduledEnd.call:type_name -> perdure.record.v1.ScheduledCall
+	0,  // 76: perdure.record.v1.ScheduledEnd.status:type_name -> perdure.record.v1.Status
+	5,  // 77: perdure.record.v1.ScheduledEnd.error:type_name -> perdure.record.v1.Error
+	7,  // 78: perdure.record.v1.CancelCall.caller:type_name -> perdure.record.v1.Caller
+	39, // 79: perdure.record.v1.Complete.completion:type_name -> perdure.record.v1.Completion
+	80, // [80:80] is the sub-list for method output_type
+	80, // [80:80] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_record_proto_init() }
@@ -4450,7 +4532,7 @@ func file_perdure_record_v1_record_proto_init() {
 		(*Entry_Attach)(nil),
 		(*Entry_StopTimer)(nil),
 	}
-	file_perdure_record_v1_record_proto_msgTypes[38].OneofWrappers = []any{
+	file_perdure_record_v1_record_proto_msgTypes[39].OneofWrappers = []any{
 		(*Message_Invoke)(nil),
 		(*Message_Complete)(nil),
 		(*Message_Cancel)(nil),
@@ -4470,7 +4552,7 @@ func file_perdure_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_record_v1_record_proto_rawDesc), len(file_perdure_record_v1_record_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   45,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

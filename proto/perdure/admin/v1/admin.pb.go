@@ -532,7 +532,10 @@ type Invocation struct {
 	// the journal has.
 	Divergence *Divergence `protobuf:"bytes,31,opt,name=divergence,proto3" json:"divergence,omitempty"`
 	// The schedule that fired it. Unset: none did.
-	FiredBy       *FiredBy `protobuf:"bytes,60,opt,name=fired_by,json=firedBy,proto3" json:"fired_by,omitempty"`
+	FiredBy *FiredBy `protobuf:"bytes,60,opt,name=fired_by,json=firedBy,proto3" json:"fired_by,omitempty"`
+	// Headers of its caller that its handler sees, by their names in lower case. Set by GetInvocation.
+	// Not kept of a TRANSACTION that has ended.
+	Headers       map[string]string `protobuf:"bytes,64,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -815,6 +818,13 @@ func (x *Invocation) GetDivergence() *Divergence {
 func (x *Invocation) GetFiredBy() *FiredBy {
 	if x != nil {
 		return x.FiredBy
+	}
+	return nil
+}
+
+func (x *Invocation) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
 	}
 	return nil
 }
@@ -5706,7 +5716,7 @@ type Divergence_Step struct {
 
 func (x *Divergence_Step) Reset() {
 	*x = Divergence_Step{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[74]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5718,7 +5728,7 @@ func (x *Divergence_Step) String() string {
 func (*Divergence_Step) ProtoMessage() {}
 
 func (x *Divergence_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[74]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5759,7 +5769,7 @@ type Divergence_Field struct {
 
 func (x *Divergence_Field) Reset() {
 	*x = Divergence_Field{}
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[75]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5771,7 +5781,7 @@ func (x *Divergence_Field) String() string {
 func (*Divergence_Field) ProtoMessage() {}
 
 func (x *Divergence_Field) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_admin_v1_admin_proto_msgTypes[75]
+	mi := &file_perdure_admin_v1_admin_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5820,7 +5830,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x06Target\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
-	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xe6\f\n" +
+	"\ahandler\x18\x03 \x01(\tR\ahandler\"\xe7\r\n" +
 	"\n" +
 	"Invocation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
@@ -5866,7 +5876,11 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"divergence\x18\x1f \x01(\v2\x1c.perdure.admin.v1.DivergenceR\n" +
 	"divergence\x124\n" +
-	"\bfired_by\x18< \x01(\v2\x19.perdure.admin.v1.FiredByR\afiredBy\"p\n" +
+	"\bfired_by\x18< \x01(\v2\x19.perdure.admin.v1.FiredByR\afiredBy\x12C\n" +
+	"\aheaders\x18@ \x03(\v2).perdure.admin.v1.Invocation.HeadersEntryR\aheaders\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +
 	"\aFiredBy\x12\x1a\n" +
 	"\bschedule\x18\x01 \x01(\tR\bschedule\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x121\n" +
@@ -6339,7 +6353,7 @@ func file_perdure_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
+var file_perdure_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(InvocationStatus)(0),                  // 0: perdure.admin.v1.InvocationStatus
 	(EntryOutcome)(0),                      // 1: perdure.admin.v1.EntryOutcome
@@ -6420,181 +6434,183 @@ var file_perdure_admin_v1_admin_proto_goTypes = []any{
 	(*DrainDeploymentResponse)(nil),        // 76: perdure.admin.v1.DrainDeploymentResponse
 	(*RemoveDeploymentRequest)(nil),        // 77: perdure.admin.v1.RemoveDeploymentRequest
 	(*RemoveDeploymentResponse)(nil),       // 78: perdure.admin.v1.RemoveDeploymentResponse
-	(*Divergence_Step)(nil),                // 79: perdure.admin.v1.Divergence.Step
-	(*Divergence_Field)(nil),               // 80: perdure.admin.v1.Divergence.Field
-	(v1.Code)(0),                           // 81: perdure.v1.Code
-	(*anypb.Any)(nil),                      // 82: google.protobuf.Any
-	(v1.Mode)(0),                           // 83: perdure.v1.Mode
-	(*timestamppb.Timestamp)(nil),          // 84: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 85: google.protobuf.Duration
-	(v1.Kind)(0),                           // 86: perdure.v1.Kind
-	(*v1.Table)(nil),                       // 87: perdure.v1.Table
-	(*v1.Promise)(nil),                     // 88: perdure.v1.Promise
-	(*v1.HandlerOptions)(nil),              // 89: perdure.v1.HandlerOptions
-	(*descriptorpb.FileDescriptorSet)(nil), // 90: google.protobuf.FileDescriptorSet
-	(*v1.Rate)(nil),                        // 91: perdure.v1.Rate
-	(*v1.Limit)(nil),                       // 92: perdure.v1.Limit
+	nil,                                    // 79: perdure.admin.v1.Invocation.HeadersEntry
+	(*Divergence_Step)(nil),                // 80: perdure.admin.v1.Divergence.Step
+	(*Divergence_Field)(nil),               // 81: perdure.admin.v1.Divergence.Field
+	(v1.Code)(0),                           // 82: perdure.v1.Code
+	(*anypb.Any)(nil),                      // 83: google.protobuf.Any
+	(v1.Mode)(0),                           // 84: perdure.v1.Mode
+	(*timestamppb.Timestamp)(nil),          // 85: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 86: google.protobuf.Duration
+	(v1.Kind)(0),                           // 87: perdure.v1.Kind
+	(*v1.Table)(nil),                       // 88: perdure.v1.Table
+	(*v1.Promise)(nil),                     // 89: perdure.v1.Promise
+	(*v1.HandlerOptions)(nil),              // 90: perdure.v1.HandlerOptions
+	(*descriptorpb.FileDescriptorSet)(nil), // 91: google.protobuf.FileDescriptorSet
+	(*v1.Rate)(nil),                        // 92: perdure.v1.Rate
+	(*v1.Limit)(nil),                       // 93: perdure.v1.Limit
 }
 var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
-	81,  // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
-	82,  // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
+	82,  // 0: perdure.admin.v1.Error.code:type_name -> perdure.v1.Code
+	83,  // 1: perdure.admin.v1.Error.details:type_name -> google.protobuf.Any
 	6,   // 2: perdure.admin.v1.Invocation.target:type_name -> perdure.admin.v1.Target
-	83,  // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
+	84,  // 3: perdure.admin.v1.Invocation.mode:type_name -> perdure.v1.Mode
 	0,   // 4: perdure.admin.v1.Invocation.status:type_name -> perdure.admin.v1.InvocationStatus
-	84,  // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
-	84,  // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
-	84,  // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
-	84,  // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
-	84,  // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
+	85,  // 5: perdure.admin.v1.Invocation.created_at:type_name -> google.protobuf.Timestamp
+	85,  // 6: perdure.admin.v1.Invocation.started_at:type_name -> google.protobuf.Timestamp
+	85,  // 7: perdure.admin.v1.Invocation.completed_at:type_name -> google.protobuf.Timestamp
+	85,  // 8: perdure.admin.v1.Invocation.due_at:type_name -> google.protobuf.Timestamp
+	85,  // 9: perdure.admin.v1.Invocation.retry_at:type_name -> google.protobuf.Timestamp
 	5,   // 10: perdure.admin.v1.Invocation.last_failure:type_name -> perdure.admin.v1.Error
 	5,   // 11: perdure.admin.v1.Invocation.error:type_name -> perdure.admin.v1.Error
-	85,  // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
+	86,  // 12: perdure.admin.v1.Invocation.retention:type_name -> google.protobuf.Duration
 	10,  // 13: perdure.admin.v1.Invocation.failures:type_name -> perdure.admin.v1.Failure
-	84,  // 14: perdure.admin.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
-	84,  // 15: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
+	85,  // 14: perdure.admin.v1.Invocation.deadline:type_name -> google.protobuf.Timestamp
+	85,  // 15: perdure.admin.v1.Invocation.waiting_since:type_name -> google.protobuf.Timestamp
 	9,   // 16: perdure.admin.v1.Invocation.divergence:type_name -> perdure.admin.v1.Divergence
 	8,   // 17: perdure.admin.v1.Invocation.fired_by:type_name -> perdure.admin.v1.FiredBy
-	84,  // 18: perdure.admin.v1.FiredBy.due_at:type_name -> google.protobuf.Timestamp
-	79,  // 19: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
-	79,  // 20: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
-	80,  // 21: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
-	5,   // 22: perdure.admin.v1.Failure.error:type_name -> perdure.admin.v1.Error
-	84,  // 23: perdure.admin.v1.Failure.at:type_name -> google.protobuf.Timestamp
-	84,  // 24: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
-	84,  // 25: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
-	1,   // 26: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
-	5,   // 27: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
-	12,  // 28: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
-	12,  // 29: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
-	0,   // 30: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
-	84,  // 31: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
-	84,  // 32: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
-	7,   // 33: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
-	7,   // 34: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
-	11,  // 35: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
-	12,  // 36: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
-	12,  // 37: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
-	0,   // 38: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,   // 39: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,   // 40: perdure.admin.v1.PauseInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,   // 41: perdure.admin.v1.ResumeInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,   // 42: perdure.admin.v1.RestartInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	2,   // 43: perdure.admin.v1.BatchInvocationsRequest.operation:type_name -> perdure.admin.v1.InvocationOperation
-	13,  // 44: perdure.admin.v1.BatchInvocationsRequest.invocations:type_name -> perdure.admin.v1.ListInvocationsRequest
-	33,  // 45: perdure.admin.v1.BatchInvocationsResponse.failures:type_name -> perdure.admin.v1.BatchFailure
-	84,  // 46: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
-	5,   // 47: perdure.admin.v1.BatchFailure.error:type_name -> perdure.admin.v1.Error
-	36,  // 48: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
-	37,  // 49: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
-	6,   // 50: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
-	3,   // 51: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
-	84,  // 52: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
-	84,  // 53: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
-	84,  // 54: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
-	39,  // 55: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
-	3,   // 56: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
-	84,  // 57: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
-	40,  // 58: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
-	40,  // 59: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
-	38,  // 60: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
-	84,  // 61: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
-	38,  // 62: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
-	84,  // 63: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
-	47,  // 64: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
-	86,  // 65: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
-	48,  // 66: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
-	87,  // 67: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
-	88,  // 68: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
-	83,  // 69: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
-	89,  // 70: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
-	47,  // 71: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
-	90,  // 72: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
-	84,  // 73: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	85,  // 74: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	53,  // 75: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
-	54,  // 76: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
-	91,  // 77: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
-	84,  // 78: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
-	63,  // 79: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
-	64,  // 80: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
-	64,  // 81: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
-	92,  // 82: perdure.admin.v1.Limit.declared:type_name -> perdure.v1.Limit
-	91,  // 83: perdure.admin.v1.LimitRule.rate:type_name -> perdure.v1.Rate
-	84,  // 84: perdure.admin.v1.LimitRule.set_at:type_name -> google.protobuf.Timestamp
-	92,  // 85: perdure.admin.v1.LimitRule.declared:type_name -> perdure.v1.Limit
-	56,  // 86: perdure.admin.v1.ListLimitRulesResponse.rules:type_name -> perdure.admin.v1.LimitRule
-	84,  // 87: perdure.admin.v1.ListLimitRulesResponse.at:type_name -> google.protobuf.Timestamp
-	56,  // 88: perdure.admin.v1.SetLimitRulesRequest.rules:type_name -> perdure.admin.v1.LimitRule
-	56,  // 89: perdure.admin.v1.SetLimitRulesResponse.rules:type_name -> perdure.admin.v1.LimitRule
-	84,  // 90: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
-	55,  // 91: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
-	84,  // 92: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
-	55,  // 93: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
-	84,  // 94: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
-	56,  // 95: perdure.admin.v1.GetLimitResponse.rule:type_name -> perdure.admin.v1.LimitRule
-	4,   // 96: perdure.admin.v1.Deployment.status:type_name -> perdure.admin.v1.DeploymentStatus
-	84,  // 97: perdure.admin.v1.Deployment.first_seen_at:type_name -> google.protobuf.Timestamp
-	84,  // 98: perdure.admin.v1.Deployment.last_seen_at:type_name -> google.protobuf.Timestamp
-	69,  // 99: perdure.admin.v1.ListDeploymentsResponse.deployments:type_name -> perdure.admin.v1.Deployment
-	69,  // 100: perdure.admin.v1.DescribeDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
-	47,  // 101: perdure.admin.v1.DescribeDeploymentResponse.services:type_name -> perdure.admin.v1.Service
-	74,  // 102: perdure.admin.v1.DescribeDeploymentResponse.changes:type_name -> perdure.admin.v1.DeploymentChange
-	69,  // 103: perdure.admin.v1.DrainDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
-	13,  // 104: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
-	15,  // 105: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
-	17,  // 106: perdure.admin.v1.AdminService.ExportJournal:input_type -> perdure.admin.v1.ExportJournalRequest
-	19,  // 107: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
-	21,  // 108: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
-	23,  // 109: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
-	25,  // 110: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
-	27,  // 111: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
-	29,  // 112: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
-	31,  // 113: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
-	34,  // 114: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
-	41,  // 115: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
-	43,  // 116: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
-	65,  // 117: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
-	67,  // 118: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
-	57,  // 119: perdure.admin.v1.AdminService.ListLimitRules:input_type -> perdure.admin.v1.ListLimitRulesRequest
-	59,  // 120: perdure.admin.v1.AdminService.SetLimitRules:input_type -> perdure.admin.v1.SetLimitRulesRequest
-	61,  // 121: perdure.admin.v1.AdminService.RemoveLimitRules:input_type -> perdure.admin.v1.RemoveLimitRulesRequest
-	45,  // 122: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
-	49,  // 123: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
-	70,  // 124: perdure.admin.v1.AdminService.ListDeployments:input_type -> perdure.admin.v1.ListDeploymentsRequest
-	72,  // 125: perdure.admin.v1.AdminService.DescribeDeployment:input_type -> perdure.admin.v1.DescribeDeploymentRequest
-	75,  // 126: perdure.admin.v1.AdminService.DrainDeployment:input_type -> perdure.admin.v1.DrainDeploymentRequest
-	77,  // 127: perdure.admin.v1.AdminService.RemoveDeployment:input_type -> perdure.admin.v1.RemoveDeploymentRequest
-	51,  // 128: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
-	14,  // 129: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
-	16,  // 130: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
-	18,  // 131: perdure.admin.v1.AdminService.ExportJournal:output_type -> perdure.admin.v1.ExportJournalResponse
-	20,  // 132: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
-	22,  // 133: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
-	24,  // 134: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
-	26,  // 135: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
-	28,  // 136: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
-	30,  // 137: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
-	32,  // 138: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
-	35,  // 139: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
-	42,  // 140: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
-	44,  // 141: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
-	66,  // 142: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
-	68,  // 143: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
-	58,  // 144: perdure.admin.v1.AdminService.ListLimitRules:output_type -> perdure.admin.v1.ListLimitRulesResponse
-	60,  // 145: perdure.admin.v1.AdminService.SetLimitRules:output_type -> perdure.admin.v1.SetLimitRulesResponse
-	62,  // 146: perdure.admin.v1.AdminService.RemoveLimitRules:output_type -> perdure.admin.v1.RemoveLimitRulesResponse
-	46,  // 147: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
-	50,  // 148: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
-	71,  // 149: perdure.admin.v1.AdminService.ListDeployments:output_type -> perdure.admin.v1.ListDeploymentsResponse
-	73,  // 150: perdure.admin.v1.AdminService.DescribeDeployment:output_type -> perdure.admin.v1.DescribeDeploymentResponse
-	76,  // 151: perdure.admin.v1.AdminService.DrainDeployment:output_type -> perdure.admin.v1.DrainDeploymentResponse
-	78,  // 152: perdure.admin.v1.AdminService.RemoveDeployment:output_type -> perdure.admin.v1.RemoveDeploymentResponse
-	52,  // 153: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
-	129, // [129:154] is the sub-list for method output_type
-	104, // [104:129] is the sub-list for method input_type
-	104, // [104:104] is the sub-list for extension type_name
-	104, // [104:104] is the sub-list for extension extendee
-	0,   // [0:104] is the sub-list for field type_name
+	79,  // 18: perdure.admin.v1.Invocation.headers:type_name -> perdure.admin.v1.Invocation.HeadersEntry
+	85,  // 19: perdure.admin.v1.FiredBy.due_at:type_name -> google.protobuf.Timestamp
+	80,  // 20: perdure.admin.v1.Divergence.recorded:type_name -> perdure.admin.v1.Divergence.Step
+	80,  // 21: perdure.admin.v1.Divergence.made:type_name -> perdure.admin.v1.Divergence.Step
+	81,  // 22: perdure.admin.v1.Divergence.fields:type_name -> perdure.admin.v1.Divergence.Field
+	5,   // 23: perdure.admin.v1.Failure.error:type_name -> perdure.admin.v1.Error
+	85,  // 24: perdure.admin.v1.Failure.at:type_name -> google.protobuf.Timestamp
+	85,  // 25: perdure.admin.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	85,  // 26: perdure.admin.v1.JournalEntry.completed_at:type_name -> google.protobuf.Timestamp
+	1,   // 27: perdure.admin.v1.JournalEntry.outcome:type_name -> perdure.admin.v1.EntryOutcome
+	5,   // 28: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
+	12,  // 29: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
+	12,  // 30: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
+	0,   // 31: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
+	85,  // 32: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
+	85,  // 33: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
+	7,   // 34: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
+	7,   // 35: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
+	11,  // 36: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
+	12,  // 37: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
+	12,  // 38: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
+	0,   // 39: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 40: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 41: perdure.admin.v1.PauseInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 42: perdure.admin.v1.ResumeInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 43: perdure.admin.v1.RestartInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	2,   // 44: perdure.admin.v1.BatchInvocationsRequest.operation:type_name -> perdure.admin.v1.InvocationOperation
+	13,  // 45: perdure.admin.v1.BatchInvocationsRequest.invocations:type_name -> perdure.admin.v1.ListInvocationsRequest
+	33,  // 46: perdure.admin.v1.BatchInvocationsResponse.failures:type_name -> perdure.admin.v1.BatchFailure
+	85,  // 47: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
+	5,   // 48: perdure.admin.v1.BatchFailure.error:type_name -> perdure.admin.v1.Error
+	36,  // 49: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
+	37,  // 50: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
+	6,   // 51: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
+	3,   // 52: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
+	85,  // 53: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
+	85,  // 54: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
+	85,  // 55: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
+	39,  // 56: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
+	3,   // 57: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
+	85,  // 58: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
+	40,  // 59: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
+	40,  // 60: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
+	38,  // 61: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
+	85,  // 62: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
+	38,  // 63: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
+	85,  // 64: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
+	47,  // 65: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
+	87,  // 66: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
+	48,  // 67: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
+	88,  // 68: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
+	89,  // 69: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
+	84,  // 70: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
+	90,  // 71: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
+	47,  // 72: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
+	91,  // 73: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
+	85,  // 74: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	86,  // 75: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	53,  // 76: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
+	54,  // 77: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
+	92,  // 78: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
+	85,  // 79: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
+	63,  // 80: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
+	64,  // 81: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
+	64,  // 82: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
+	93,  // 83: perdure.admin.v1.Limit.declared:type_name -> perdure.v1.Limit
+	92,  // 84: perdure.admin.v1.LimitRule.rate:type_name -> perdure.v1.Rate
+	85,  // 85: perdure.admin.v1.LimitRule.set_at:type_name -> google.protobuf.Timestamp
+	93,  // 86: perdure.admin.v1.LimitRule.declared:type_name -> perdure.v1.Limit
+	56,  // 87: perdure.admin.v1.ListLimitRulesResponse.rules:type_name -> perdure.admin.v1.LimitRule
+	85,  // 88: perdure.admin.v1.ListLimitRulesResponse.at:type_name -> google.protobuf.Timestamp
+	56,  // 89: perdure.admin.v1.SetLimitRulesRequest.rules:type_name -> perdure.admin.v1.LimitRule
+	56,  // 90: perdure.admin.v1.SetLimitRulesResponse.rules:type_name -> perdure.admin.v1.LimitRule
+	85,  // 91: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
+	55,  // 92: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
+	85,  // 93: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
+	55,  // 94: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
+	85,  // 95: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
+	56,  // 96: perdure.admin.v1.GetLimitResponse.rule:type_name -> perdure.admin.v1.LimitRule
+	4,   // 97: perdure.admin.v1.Deployment.status:type_name -> perdure.admin.v1.DeploymentStatus
+	85,  // 98: perdure.admin.v1.Deployment.first_seen_at:type_name -> google.protobuf.Timestamp
+	85,  // 99: perdure.admin.v1.Deployment.last_seen_at:type_name -> google.protobuf.Timestamp
+	69,  // 100: perdure.admin.v1.ListDeploymentsResponse.deployments:type_name -> perdure.admin.v1.Deployment
+	69,  // 101: perdure.admin.v1.DescribeDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
+	47,  // 102: perdure.admin.v1.DescribeDeploymentResponse.services:type_name -> perdure.admin.v1.Service
+	74,  // 103: perdure.admin.v1.DescribeDeploymentResponse.changes:type_name -> perdure.admin.v1.DeploymentChange
+	69,  // 104: perdure.admin.v1.DrainDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
+	13,  // 105: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
+	15,  // 106: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
+	17,  // 107: perdure.admin.v1.AdminService.ExportJournal:input_type -> perdure.admin.v1.ExportJournalRequest
+	19,  // 108: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
+	21,  // 109: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
+	23,  // 110: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
+	25,  // 111: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
+	27,  // 112: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
+	29,  // 113: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
+	31,  // 114: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
+	34,  // 115: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
+	41,  // 116: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
+	43,  // 117: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
+	65,  // 118: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
+	67,  // 119: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
+	57,  // 120: perdure.admin.v1.AdminService.ListLimitRules:input_type -> perdure.admin.v1.ListLimitRulesRequest
+	59,  // 121: perdure.admin.v1.AdminService.SetLimitRules:input_type -> perdure.admin.v1.SetLimitRulesRequest
+	61,  // 122: perdure.admin.v1.AdminService.RemoveLimitRules:input_type -> perdure.admin.v1.RemoveLimitRulesRequest
+	45,  // 123: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
+	49,  // 124: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
+	70,  // 125: perdure.admin.v1.AdminService.ListDeployments:input_type -> perdure.admin.v1.ListDeploymentsRequest
+	72,  // 126: perdure.admin.v1.AdminService.DescribeDeployment:input_type -> perdure.admin.v1.DescribeDeploymentRequest
+	75,  // 127: perdure.admin.v1.AdminService.DrainDeployment:input_type -> perdure.admin.v1.DrainDeploymentRequest
+	77,  // 128: perdure.admin.v1.AdminService.RemoveDeployment:input_type -> perdure.admin.v1.RemoveDeploymentRequest
+	51,  // 129: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
+	14,  // 130: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
+	16,  // 131: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
+	18,  // 132: perdure.admin.v1.AdminService.ExportJournal:output_type -> perdure.admin.v1.ExportJournalResponse
+	20,  // 133: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
+	22,  // 134: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
+	24,  // 135: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
+	26,  // 136: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
+	28,  // 137: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
+	30,  // 138: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
+	32,  // 139: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
+	35,  // 140: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
+	42,  // 141: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
+	44,  // 142: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
+	66,  // 143: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
+	68,  // 144: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
+	58,  // 145: perdure.admin.v1.AdminService.ListLimitRules:output_type -> perdure.admin.v1.ListLimitRulesResponse
+	60,  // 146: perdure.admin.v1.AdminService.SetLimitRules:output_type -> perdure.admin.v1.SetLimitRulesResponse
+	62,  // 147: perdure.admin.v1.AdminService.RemoveLimitRules:output_type -> perdure.admin.v1.RemoveLimitRulesResponse
+	46,  // 148: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
+	50,  // 149: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
+	71,  // 150: perdure.admin.v1.AdminService.ListDeployments:output_type -> perdure.admin.v1.ListDeploymentsResponse
+	73,  // 151: perdure.admin.v1.AdminService.DescribeDeployment:output_type -> perdure.admin.v1.DescribeDeploymentResponse
+	76,  // 152: perdure.admin.v1.AdminService.DrainDeployment:output_type -> perdure.admin.v1.DrainDeploymentResponse
+	78,  // 153: perdure.admin.v1.AdminService.RemoveDeployment:output_type -> perdure.admin.v1.RemoveDeploymentResponse
+	52,  // 154: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
+	130, // [130:155] is the sub-list for method output_type
+	105, // [105:130] is the sub-list for method input_type
+	105, // [105:105] is the sub-list for extension type_name
+	105, // [105:105] is the sub-list for extension extendee
+	0,   // [0:105] is the sub-list for field type_name
 }
 
 func init() { file_perdure_admin_v1_admin_proto_init() }
@@ -6610,7 +6626,7 @@ func file_perdure_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_admin_v1_admin_proto_rawDesc), len(file_perdure_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   76,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
