@@ -69,7 +69,7 @@ func (t tableHandle[V]) Put(key string, row V) {
 		runtime.Fail(Errorf(Internal, "table %s: Put(%q, nil): use Delete to remove a row", t.name, key))
 	}
 	if len(key) > maxTableKeyBytes {
-		runtime.Fail(Errorf(InvalidArgument, "table %s: a key has %d bytes; at most %d are allowed", t.name, len(key), maxTableKeyBytes))
+		runtime.Fail(Errorf(ResourceExhausted, "table %s: the key %.40q… has %d bytes; at most %d are allowed: use a hash of it, and keep the rest in the row", t.name, key, len(key), maxTableKeyBytes))
 	}
 	data, err := marshal(row)
 	if err != nil {

@@ -134,7 +134,7 @@ func (i *Ingress) notReceived(err *receiveError) *connect.Error {
 		return connect.NewError(connect.CodeInvalidArgument, "the request could not be read").WithCause(err)
 	case coded.Code() == connect.CodeResourceExhausted:
 		return connect.Errorf(connect.CodeResourceExhausted,
-			"the request is larger than %d bytes, the most this node accepts", i.config.MaxMessageBytes)
+			"the request is larger than %d bytes, the most this node accepts: split it, or keep what is large elsewhere and send where it is; MaxMessageBytes of the node may be raised", i.config.MaxMessageBytes)
 	}
 	return coded
 }

@@ -147,6 +147,9 @@ func id(data []byte) string {
 	return fmt.Sprintf("%x", data)
 }
 
+// Brief is Describe of an entry whose names may be large themselves.
+func Brief(entry *recordv1.Entry) string { return clip(Describe(entry), 200) }
+
 // Describe is an entry in words, such as `Run "pay"`.
 func Describe(entry *recordv1.Entry) string {
 	switch step := entry.GetEntry().(type) {

@@ -24,7 +24,7 @@ func Keep(index uint32, entry *recordv1.Entry, has bool) error {
 	switch wait := entry.GetWait(); {
 	case entry.GetSleep() != nil: // Its timer is set again.
 	case Completes(entry) && !has:
-		return fmt.Errorf("entry %d (%s) has no result, which a replay would need: keep the entries before it, up to %d", index, Describe(entry), index-1)
+		return fmt.Errorf("entry %d (%s) has no result, which a replay would need: keep the entries before it, up to %d", index, Brief(entry), index-1)
 	case wait.GetOutcome() == recordv1.WaitOutcome_WAIT_OUTCOME_CANCELLED || wait.GetCancelHeard():
 		return fmt.Errorf("with entry %d its handler heard that it was cancelled, and would again: keep the entries before it, up to %d", index, index-1)
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/journal/pages"
+	"github.com/perdure/perdure/internal/partition/fit"
 	"github.com/perdure/perdure/internal/partition/rows"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
-	"github.com/perdure/perdure/internal/routing"
 )
 
 // act does what an effect says.
@@ -137,7 +137,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Entries:         e.Entries,
 		Known:           e.Known,
 		LookAhead:       e.LookAhead,
-		EntryBytes:      min(p.config.MaxEntryBytes, maxWholeBytes),
+		EntryBytes:      min(p.config.MaxEntryBytes, fit.WholeBytes),
 		ResultBytes:     p.config.MaxResultBytes,
 		Tries:           e.Tries,
 		CancelRequested: e.CancelRequested,
@@ -187,6 +187,10 @@ func (p *Partition) runRead(ctx context.Context, cancel context.CancelFunc, in *
 		case result == nil: // with another snapshot
 			from.post(item{event: &engine.Restart{ID: id, Attempt: number}})
 			return
+		default:
+			if refused := p.config.record().Refuse(targetOf(in), "its response to another handler", proto.Size(result)); refused != nil {
+				result = &recordv1.Result{Error: refused}
+			}
 		}
 		from.post(item{event: &engine.Finish{ID: id, Attempt: number, Result: result}})
 	})
@@ -236,33 +240,14 @@ func (h host) refuse(a *invoker.Attempt, refused *recordv1.Error) {
 	})
 }
 
-// tooMany refuses a TRANSACTION with more writes than fit a record.
-func (h host) tooMany(a *invoker.Attempt, writes int) *recordv1.Error {
-	most := h.partition.config.MaxEntryWrites
-	if writes <= most {
-		return nil
-	}
-	return &recordv1.Error{Code: uint32(routing.CodeResourceExhausted), Message: fmt.Sprintf(
-		"%s made %d writes and sends, more than the %d that fit one record: split it over several calls", a.Target, writes, most)}
-}
-
-// maxWholeBytes is what a Run returns at once even if a record could take more, so that nobody waits
-// for long behind it.
-const maxWholeBytes = 7 << 18
-
-// tooLarge refuses what would not fit a record.
-func (h host) tooLarge(a *invoker.Attempt, bytes int) *recordv1.Error {
-	most := h.partition.config.MaxEntryBytes
-	if bytes <= most {
-		return nil
-	}
-	return &recordv1.Error{Code: uint32(routing.CodeResourceExhausted), Message: fmt.Sprintf(
-		"%s wrote %d bytes at once, more than the %d that fit one record: split it over several steps or calls", a.Target, bytes, most)}
+// record is what an attempt may write at once.
+func (c *Config) record() fit.Record {
+	return fit.Record{Bytes: c.MaxEntryBytes, Writes: c.MaxEntryWrites}
 }
 
 // Append implements invoker.Host.
 func (h host) Append(a *invoker.Attempt, index uint32, entry *recordv1.Entry) {
-	if refused := h.tooLarge(a, proto.Size(entry)); refused != nil {
+	if refused := h.partition.config.record().Entry(a.Target, entry); refused != nil {
 		h.refuse(a, refused)
 		return
 	}
@@ -271,6 +256,10 @@ func (h host) Append(a *invoker.Attempt, index uint32, entry *recordv1.Entry) {
 
 // Call implements invoker.Host.
 func (h host) Call(a *invoker.Attempt, index uint32, invoke *recordv1.Invoke) {
+	if refused := h.partition.config.record().Refuse(a.Target, "Call "+targetOf(invoke).String(), proto.Size(invoke)); refused != nil {
+		h.refuse(a, refused)
+		return
+	}
 	h.post(item{event: &engine.Call{ID: a.ID, Attempt: a.Number, Index: index, Invoke: invoke}})
 }
 
@@ -306,7 +295,7 @@ func (h host) Retry(a *invoker.Attempt, index uint32, tries *recordv1.RunTries) 
 
 // Complete implements invoker.Host.
 func (h host) Complete(a *invoker.Attempt, index uint32, result *recordv1.Result) {
-	if refused := h.tooLarge(a, proto.Size(result)); refused != nil {
+	if refused := h.partition.config.record().Refuse(a.Target, fmt.Sprintf("what the Run of entry %d returned", index), proto.Size(result)); refused != nil {
 		h.refuse(a, refused)
 		return
 	}
@@ -328,11 +317,7 @@ func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
 	var event engine.Event
 	switch {
 	case o.Result != nil:
-		bytes := proto.Size(o.Result)
-		for _, entry := range o.Entries {
-			bytes += proto.Size(entry)
-		}
-		if refused := cmp.Or(h.tooLarge(a, bytes), h.tooMany(a, len(o.Entries))); refused != nil {
+		if refused := h.partition.config.record().Outcome(a.Target, o); refused != nil {
 			o.Result = &recordv1.Result{Error: refused}
 		}
 		event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: o.Result, Entries: o.Entries, Entry: o.Entry}
@@ -343,7 +328,7 @@ func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
 		}
 		event = restart
 	case o.ContinueAsNew != nil:
-		if refused := h.tooLarge(a, len(o.ContinueAsNew)); refused != nil {
+		if refused := h.partition.config.record().Refuse(a.Target, "the request with which it continues as new", len(o.ContinueAsNew)); refused != nil {
 			event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: &recordv1.Result{Error: refused}}
 			break
 		}

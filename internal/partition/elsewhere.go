@@ -63,6 +63,9 @@ func (r *Router) Resend(to uint32) {
 
 // CompletePromise completes a promise of an object on behalf of a READ handler.
 func (r *Router) CompletePromise(ctx context.Context, object invocation.Object, name string, result *recordv1.Result) error {
+	if err := r.config.record().Message(object, "the value of promise "+name, result); err != nil {
+		return err
+	}
 	answer, err := r.ofObject(object).ask(ctx, func(token engine.Token) engine.Event {
 		return &engine.CompletePromise{Object: object, Name: name, Result: result, Token: token}
 	}, invocation.ID{})

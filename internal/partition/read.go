@@ -62,7 +62,7 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke, stored bool) 
 		ctx, cancel = context.WithTimeout(ctx, p.config.TransactionTimeout)
 		defer cancel()
 	}
-	target := invocation.Target{Service: in.Target.GetService(), Key: in.Target.GetKey(), Handler: in.Target.GetHandler()}
+	target := targetOf(in)
 	s, err := p.pinShown(ctx, target.Object())
 	if err != nil {
 		return nil, err
@@ -84,6 +84,10 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke, stored bool) 
 		return p.config.reach.Read(ctx, invoke)
 	}
 	return p.config.Invoker.Read(ctx, read), nil
+}
+
+func targetOf(in *recordv1.Invoke) invocation.Target {
+	return invocation.Target{Service: in.Target.GetService(), Key: in.Target.GetKey(), Handler: in.Target.GetHandler()}
 }
 
 // awaitReads waits for READ handlers to end, as long as it is worth it: one that does not heed

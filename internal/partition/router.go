@@ -272,6 +272,15 @@ func idOf(in *recordv1.Invoke) (invocation.ID, error) {
 	return id, nil
 }
 
+// accepts refuses a request that could not be recorded.
+func (r *Router) accepts(in *recordv1.Invoke) (invocation.ID, error) {
+	id, err := idOf(in)
+	if err == nil {
+		err = r.config.record().Message(targetOf(in), "the request", in)
+	}
+	return id, err
+}
+
 // Call implements routing.Router.
 func (r *Router) Call(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error) {
 	return r.call(ctx, in, false)
@@ -285,7 +294,7 @@ func (r *Router) CallRepeatable(ctx context.Context, in *recordv1.Invoke) (*reco
 }
 
 func (r *Router) call(ctx context.Context, in *recordv1.Invoke, repeatable bool) (*recordv1.Result, error) {
-	id, err := idOf(in)
+	id, err := r.accepts(in)
 	if err != nil {
 		return nil, err
 	}
@@ -306,7 +315,7 @@ func (r *Router) SendRepeatable(ctx context.Context, in *recordv1.Invoke) (previ
 }
 
 func (r *Router) send(ctx context.Context, in *recordv1.Invoke, repeatable bool) (previously bool, err error) {
-	id, err := idOf(in)
+	id, err := r.accepts(in)
 	if err != nil {
 		return false, err
 	}
@@ -351,6 +360,9 @@ func (r *Router) CompleteAwakeable(ctx context.Context, awakeableID string, resu
 	id, entry, err := invocation.ParseAwakeableID(awakeableID)
 	if err != nil {
 		return routing.Errorf(routing.CodeInvalidArgument, "%v", err)
+	}
+	if err := r.config.record().Message(id, "the value of awakeable "+awakeableID, result); err != nil {
+		return err
 	}
 	answer, err := r.of(id).ask(ctx, func(token engine.Token) engine.Event {
 		return &engine.CompleteAwakeable{ID: id, Entry: entry, Result: result, Token: token}

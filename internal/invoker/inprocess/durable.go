@@ -294,7 +294,11 @@ func (d *durable) expired() {
 func (d *durable) Fail(err error) {
 	d.invoker.config.Logger.Error("attempt failed", telemetry.KeyInvocationID, d.attempt.ID.String(), telemetry.KeyService, d.attempt.Target.Service,
 		telemetry.KeyHandler, d.attempt.Target.Handler, telemetry.KeyAttempt, d.attempt.Number, telemetry.KeyError, err)
-	d.stop(err, d.at(&invoker.Outcome{Retry: errorRecord(err)}))
+	outcome := &invoker.Outcome{Retry: errorRecord(err)}
+	if actor.CodeOf(err) == actor.ResourceExhausted { // Another attempt would make it as large.
+		outcome = &invoker.Outcome{Result: errorResult(outcome.Retry)}
+	}
+	d.stop(err, d.at(outcome))
 	runtime.Goexit()
 }
 

@@ -9,16 +9,40 @@ import (
 
 	"github.com/perdure/perdure/actor"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
+)
+
+// What travels of an error: more is in the node's log. The row of an invocation has it, and for
+// callers it is in a header.
+const (
+	maxMessageBytes = 16 << 10
+	maxDetailBytes  = 64 << 10
 )
 
 // errorRecord is the part of an error that travels: of an *actor.Error in its chain the code, the
 // message and the details, without the text around it; of any other error the text. A row takes no
-// text that is not utf-8.
+// text that is not utf-8. What is too large is cut: the code must arrive.
 func errorRecord(err error) *recordv1.Error {
+	failure := &recordv1.Error{Code: uint32(actor.CodeOf(err)), Message: err.Error()}
 	if coded, ok := errors.AsType[*actor.Error](err); ok {
-		return &recordv1.Error{Code: uint32(coded.Code()), Message: strings.ToValidUTF8(coded.Message(), "\uFFFD"), Details: coded.Details()}
+		failure = &recordv1.Error{Code: uint32(coded.Code()), Message: coded.Message(), Details: coded.Details()}
 	}
-	return &recordv1.Error{Code: uint32(actor.CodeOf(err)), Message: strings.ToValidUTF8(err.Error(), "\uFFFD")}
+	if refused, ok := errors.AsType[*routing.Error](err); ok && !isCoded(err) {
+		failure = &recordv1.Error{Code: uint32(refused.Code), Message: refused.Message, Details: refused.Details}
+	}
+	if all := len(failure.Message); all > maxMessageBytes {
+		failure.Message = fmt.Sprintf("%s… (the message has %d bytes, of which the first %d are shown)", failure.Message[:maxMessageBytes], all, maxMessageBytes)
+	}
+	failure.Message = strings.ToValidUTF8(failure.Message, "\uFFFD")
+	bytes := 0
+	for _, detail := range failure.Details {
+		bytes += len(detail.GetValue())
+	}
+	if bytes > maxDetailBytes {
+		failure.Message += fmt.Sprintf(" (its details are left out: they have %d bytes, and at most %d are kept)", bytes, maxDetailBytes)
+		failure.Details = nil
+	}
+	return failure
 }
 
 func errorResult(failure *recordv1.Error) *recordv1.Result { return &recordv1.Result{Error: failure} }

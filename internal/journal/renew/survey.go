@@ -162,7 +162,7 @@ func (s *surveyor) window(first uint32) (found uint32, err error) {
 			if err := journal.Keep(index, entry, s.completed[index-first]); err != nil {
 				return &Refusal{text: err.Error()}
 			}
-			if err := s.row(index, journal.Describe(entry), value); err != nil {
+			if err := s.row(index, journal.Brief(entry), value); err != nil {
 				return err
 			}
 		}
