@@ -22,8 +22,8 @@ type Invoker interface {
 	// is part of a transaction, and returns without waiting for it. It is called on the
 	// partition's goroutine and must not block.
 	Start(attempt *Attempt) Running
-	// Read runs a READ handler on the caller's goroutine and returns its result; nil if it is Stored
-	// and no node can run it now.
+	// Read runs a READ handler on the caller's goroutine and returns its result; nil if no node can run
+	// it now, and then read.Unhosted says why.
 	Read(ctx context.Context, read *Read) *recordv1.Result
 }
 
@@ -217,12 +217,21 @@ type Read struct {
 	Tables      Tables
 	Traceparent string
 	Headers     []*recordv1.Header
-	// Stored: a handler made it, which waits for its result as long as it takes.
-	Stored bool
 	// Promise returns how a promise of the object was completed; nil while it is not.
 	Promise func(name string) (*recordv1.Result, error)
 	// Complete makes a CompletePromise or CompleteAwakeable entry durable before it returns.
 	Complete func(ctx context.Context, entry *recordv1.Entry) error
 	// Call runs another READ handler.
 	Call func(ctx context.Context, invoke *recordv1.Invoke) (*recordv1.Result, error)
+	// Unhosted is set by an Invoker that returns no result.
+	Unhosted *Unhosted
 }
+
+// Unhosted is that no node can run a handler now.
+type Unhosted struct{ Cause error }
+
+// Error is the cause's.
+func (u *Unhosted) Error() string { return u.Cause.Error() }
+
+// Unwrap returns the cause.
+func (u *Unhosted) Unwrap() error { return u.Cause }

@@ -180,17 +180,15 @@ func (p *Partition) startRead(l *leadership, a *attempt, e *engine.StartAttempt,
 func (p *Partition) runRead(ctx context.Context, cancel context.CancelFunc, in *recordv1.Invoke, id invocation.ID, number uint32, from host) {
 	p.reads.Go(func() {
 		defer cancel()
-		result, err := p.read(ctx, in, true)
-		switch {
-		case err != nil:
-			result = &recordv1.Result{Error: &recordv1.Error{Code: codeOf(err), Message: err.Error()}}
-		case result == nil: // with another snapshot
+		result, err := p.read(ctx, in)
+		if _, none := errors.AsType[*invoker.Unhosted](err); none { // it waits, and sees what there is then
 			from.post(item{event: &engine.Restart{ID: id, Attempt: number}})
 			return
-		default:
-			if refused := p.config.record().Refuse(targetOf(in), "its response to another handler", proto.Size(result)); refused != nil {
-				result = &recordv1.Result{Error: refused}
-			}
+		}
+		if err != nil {
+			result = &recordv1.Result{Error: &recordv1.Error{Code: codeOf(err), Message: err.Error()}}
+		} else if refused := p.config.record().Refuse(targetOf(in), "its response to another handler", proto.Size(result)); refused != nil {
+			result = &recordv1.Result{Error: refused}
 		}
 		from.post(item{event: &engine.Finish{ID: id, Attempt: number, Result: result}})
 	})

@@ -53,9 +53,8 @@ func (p *Partition) pinShown(ctx context.Context, object invocation.Object) (*sn
 	return s, nil
 }
 
-// read runs a READ handler on the last durable data, on the caller's goroutine. The result of one that
-// is stored is nil if no node can run it now.
-func (p *Partition) read(ctx context.Context, in *recordv1.Invoke, stored bool) (*recordv1.Result, error) {
+// read runs a READ handler on the last durable data, on the caller's goroutine.
+func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Result, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		// A snapshot keeps old versions alive: nobody may hold one for ever.
 		var cancel context.CancelFunc
@@ -69,7 +68,7 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke, stored bool) 
 	}
 	defer s.release()
 	read := &invoker.Read{
-		Target: target, Input: in.Input, Traceparent: in.Traceparent, Headers: in.Headers, Stored: stored,
+		Target: target, Input: in.Input, Traceparent: in.Traceparent, Headers: in.Headers,
 		Tables: rows.Tables(s, target.Object()),
 	}
 	read.ID, _ = invocation.IDFromBytes(in.InvocationId)
@@ -83,7 +82,10 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke, stored bool) 
 	read.Call = func(ctx context.Context, invoke *recordv1.Invoke) (*recordv1.Result, error) {
 		return p.config.reach.Read(ctx, invoke)
 	}
-	return p.config.Invoker.Read(ctx, read), nil
+	if result := p.config.Invoker.Read(ctx, read); result != nil {
+		return result, nil
+	}
+	return nil, read.Unhosted
 }
 
 func targetOf(in *recordv1.Invoke) invocation.Target {

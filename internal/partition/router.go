@@ -333,7 +333,7 @@ func (r *Router) Read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Resul
 	if in.GetTarget() == nil {
 		return nil, routing.Errorf(routing.CodeInternal, "request without a target")
 	}
-	return r.ofObject(invocation.Object{Service: in.Target.Service, Key: in.Target.Key}).read(ctx, in, false)
+	return r.ofObject(invocation.Object{Service: in.Target.Service, Key: in.Target.Key}).read(ctx, in)
 }
 
 // Attach implements routing.Router.

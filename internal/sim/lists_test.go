@@ -358,7 +358,7 @@ func (w *world) readList(process int, key string) {
 	w.lists.mu.Unlock()
 	pending := w.lists.history.Begin(process)
 	result, ok := w.call(func(ctx context.Context, n *node) (*recordv1.Result, error) {
-		return n.Read(ctx, invoke(target("sim.List", key, "Get"), invocation.ModeRead, nil, ""))
+		return n.look(ctx, target("sim.List", key, "Get"))
 	})
 	if !ok {
 		return

@@ -153,7 +153,16 @@ const patience = 2 * time.Second
 
 // Call implements peer.Network. A request goes over a connection: what breaks that after it was
 // sent leaves open whether it was heard.
-func (l peerLink) Call(ctx context.Context, to uint64, method string, request []byte) ([]byte, error) {
+func (l peerLink) Call(ctx context.Context, to uint64, _ string, request []byte) ([]byte, error) {
+	return l.ask(ctx, to, func(ctx context.Context, n *node) ([]byte, error) { return n.server.Call(ctx, l.from.id(), request) })
+}
+
+// attempts is Config.Call of a remote.Invoker.
+func (l peerLink) attempts(ctx context.Context, to uint64, request []byte) ([]byte, error) {
+	return l.ask(ctx, to, func(ctx context.Context, n *node) ([]byte, error) { return n.attempts.Serve(ctx, l.from.id(), request) })
+}
+
+func (l peerLink) ask(ctx context.Context, to uint64, answered func(context.Context, *node) ([]byte, error)) ([]byte, error) {
 	n, _ := l.net.reach(l.from, to)
 	if n == nil {
 		return nil, fmt.Errorf("%w: node %d", peer.ErrUnreachable, to)
@@ -172,12 +181,12 @@ func (l peerLink) Call(ctx context.Context, to uint64, method string, request []
 		data []byte
 		err  error
 	}
-	answered := make(chan answer, 1)
+	came := make(chan answer, 1)
 	asking, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		data, err := n.server.Call(asking, l.from.id(), request)
-		answered <- answer{data, err}
+		data, err := answered(asking, n)
+		came <- answer{data, err}
 	}()
 	for {
 		now, changed := l.net.back(n, l.from)
@@ -193,7 +202,7 @@ func (l peerLink) Call(ctx context.Context, to uint64, method string, request []
 			}
 		}
 		select {
-		case got := <-answered:
+		case got := <-came:
 			if !transit() {
 				return nil, errCut
 			}

@@ -15,8 +15,11 @@ import (
 
 	"github.com/perdure/perdure/cluster/replica"
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/invoker"
+	"github.com/perdure/perdure/internal/invoker/remote"
 	"github.com/perdure/perdure/internal/partition"
 	"github.com/perdure/perdure/internal/peer"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/memstore"
@@ -111,9 +114,11 @@ type node struct {
 	disks  disks
 	world  *world
 	runner *runner
-	host   *replica.Host
-	groups []*group // of partition i+1
-	log    *nodelog.Log
+	// attempts has other nodes run what this one has no handlers for; nil: all have all.
+	attempts *remote.Invoker
+	host     *replica.Host
+	groups   []*group // of partition i+1
+	log      *nodelog.Log
 	// dead is set in the instant of the crash: whatever the process still says is not heard.
 	dead   atomic.Bool
 	drag   atomic.Int64  // see slowDisk
@@ -183,9 +188,17 @@ func (w *world) open(number int, at disks, net *network) (*node, error) {
 	if n.host, err = replica.Open(replicas); err != nil {
 		return nil, errors.Join(err, n.log.Close())
 	}
+	var runs invoker.Invoker = n.runner
+	if net != nil && w.load.hosting != 0 {
+		n.attempts = remote.New(remote.Config{
+			Node: n.id(), Local: n.runner, Directory: hosting{w, n.id()}, Call: peerLink{net, n}.attempts, Logger: logger(),
+			Beat: 50 * time.Millisecond, Patience: time.Second, Avoid: 50 * time.Millisecond, HostWait: 2 * time.Second,
+		})
+		runs = n.attempts
+	}
 	n.Router, err = peer.New(peers, func(elsewhere partition.Elsewhere) (*partition.Router, error) {
 		n.local, err = partition.NewRouter(partition.Config{
-			Invoker: n.runner, Partitions: partitions, Logger: slog.New(watcher{logger().Handler(), n}), MaxInbox: 1000, Between: n.between,
+			Invoker: runs, Partitions: partitions, Logger: slog.New(watcher{logger().Handler(), n}), MaxInbox: 1000, Between: n.between,
 			Node: n.id(), Elsewhere: elsewhere, Now: n.now, TransactionTimeout: transactionTimeout,
 		}, n.attach)
 		return n.local, err
@@ -208,11 +221,58 @@ func (w *world) open(number int, at disks, net *network) (*node, error) {
 	return n, nil
 }
 
+// endAttempts ends what handlers do for others and for this node.
+func (n *node) endAttempts() {
+	if n.attempts != nil {
+		n.attempts.Close()
+	}
+	n.runner.wait()
+}
+
+// hosting is what a node knows of who has handlers: all there is to know, but for who is alive.
+type hosting struct {
+	world *world
+	node  uint64
+}
+
+// has reports whether a node hosts anything: which ones do follows from the seed.
+func (h hosting) has(node uint64) bool {
+	return (node+h.world.seed)%uint64(h.world.load.nodes) < uint64(h.world.load.hosting)
+}
+
+// Here implements remote.Directory.
+func (h hosting) Here(invocation.Target) bool { return h.has(h.node) }
+
+// Hosts implements remote.Directory.
+func (h hosting) Hosts(invocation.Target, string) (nodes []uint64) {
+	for node := uint64(1); node <= uint64(h.world.load.nodes); node++ {
+		if node != h.node && h.has(node) {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes
+}
+
+// Changed implements remote.Directory.
+func (hosting) Changed() <-chan struct{} { return nil }
+
 func (n *node) id() uint64 { return uint64(n.number + 1) }
 
 // now is what its wall clock shows.
 func (n *node) now() time.Time {
 	return time.Now().Add(time.Duration(n.world.clocks[n.number].Load()))
+}
+
+// look calls a READ handler, which only fails if its time is over while another node runs it.
+func (n *node) look(ctx context.Context, t invocation.Target) (*recordv1.Result, error) {
+	result, err := n.Read(ctx, invoke(t, invocation.ModeRead, nil, ""))
+	if failure := result.GetError(); failure != nil {
+		if failure.GetCode() != uint32(routing.CodeDeadlineExceeded) {
+			n.world.fail("READ of %s failed with %v", t, failure)
+		}
+		return nil, fmt.Errorf("%s: %w", failure.GetMessage(), context.DeadlineExceeded)
+	}
+	return result, err
 }
 
 // State is all that is kept of an object.
@@ -238,7 +298,7 @@ func (n *node) Invocations(ctx context.Context, filter routing.Filter) (found []
 func (n *node) stop() disks {
 	n.cancel()
 	n.all.Wait()
-	n.runner.wait()
+	n.endAttempts()
 	n.dead.Store(true)
 	if err := n.log.Close(); err != nil && !errors.Is(err, vfs.ErrPowerCut) {
 		n.world.trace("close log: %v", err)
@@ -255,7 +315,7 @@ func (n *node) crash(seed uint64) disks {
 	n.disks.log.CutPowerAfter(0)
 	n.cancel()
 	n.all.Wait()
-	n.runner.wait()
+	n.endAttempts()
 	_ = n.log.Close()
 	return left
 }

@@ -33,7 +33,14 @@ func TestCrowd(t *testing.T) { simulate(t, crowded) }
 // TestCluster is TestSeed with four nodes, of which three hold each partition.
 func TestCluster(t *testing.T) { simulate(t, clustered) }
 
-func simulate(t *testing.T, load load) {
+// TestApart is TestCluster with handlers on two of the four nodes. What is not about that, TestCluster
+// looks for, so that a few seeds do.
+func TestApart(t *testing.T) { trySeeds(t, apart, nil, *simFor/8) }
+
+func simulate(t *testing.T, load load) { trySeeds(t, load, keptSeeds(t), *simFor/2) }
+
+// trySeeds runs some seeds, and then new ones for so long.
+func trySeeds(t *testing.T, load load, kept []uint64, forNew time.Duration) {
 	if *oneSeed != 0 {
 		for range *repeat {
 			violation, trace := run(t, *oneSeed, load)
@@ -49,7 +56,7 @@ func simulate(t *testing.T, load load) {
 			t.Fatalf("%s\n%s\ngo test ./internal/sim -run %s -seed %d", strings.Join(trace, "\n"), violation, t.Name(), seed)
 		}
 	}
-	for _, seed := range keptSeeds(t) {
+	for _, seed := range kept {
 		try(seed)
 	}
 	seed := *from
@@ -57,7 +64,7 @@ func simulate(t *testing.T, load load) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	n := 0
-	for end := time.Now().Add(*simFor / 2); n < 3 || time.Now().Before(end); n++ {
+	for end := time.Now().Add(forNew); n < 3 || time.Now().Before(end); n++ {
 		try(seed + uint64(n))
 	}
 	t.Logf("%d seeds from %d", n, seed)

@@ -89,6 +89,8 @@ type load struct {
 	lists []string
 	// nodes of a cluster; 0 is one node alone.
 	nodes int
+	// hosting is how many of them have handlers; 0 is all.
+	hosting int
 	// pause is the most time between two strikes, and cuts how many of 18 are power cuts.
 	pause time.Duration
 	cuts  int
@@ -105,6 +107,9 @@ var (
 		lists: []string{"l0", "l1", "l3", "l4"}}
 	// clustered has nodes that come and go, and links between them that break.
 	clustered = load{workers: 8, transactors: 6, watchers: 3, calls: 20, kinds: 20, pause: 400 * time.Millisecond, nodes: 4,
+		lists: []string{"l0", "l1", "l2", "l3", "l4", "l5"}}
+	// apart is clustered with handlers on two nodes.
+	apart = load{workers: 8, transactors: 6, watchers: 3, calls: 20, kinds: 20, pause: 400 * time.Millisecond, nodes: 4, hosting: 2,
 		lists: []string{"l0", "l1", "l2", "l3", "l4", "l5"}}
 )
 
@@ -314,7 +319,7 @@ func (w *world) read(counter string) {
 	w.mu.Unlock()
 	t := invocation.Target{Service: "sim.Counter", Key: counter, Handler: "Get"}
 	result, ok := w.call(func(ctx context.Context, n *node) (*recordv1.Result, error) {
-		return n.Read(ctx, invoke(t, invocation.ModeRead, nil, ""))
+		return n.look(ctx, t)
 	})
 	if ok && number(result.Value) < least {
 		w.fail("READ of %s saw %d after %d was acknowledged", counter, number(result.Value), least)

@@ -202,28 +202,31 @@ func (inv *Invoker) Read(ctx context.Context, read *invoker.Read) *recordv1.Resu
 			if inv.waitForHost(ctx, changed, again, late.C) {
 				continue
 			}
-			if read.Stored && ctx.Err() == nil && inv.ctx.Err() == nil {
-				return nil
+			if ctx.Err() != nil {
+				return interrupted(ctx, read.Target.String())
 			}
-			return inv.unhosted(read.Target, failed)
+			refused := inv.unhosted(read.Target, failed).GetError()
+			read.Unhosted = &invoker.Unhosted{Cause: routing.Errorf(routing.Code(refused.GetCode()), "%s", refused.GetMessage())}
+			return nil
 		}
 		result, err := inv.readAt(ctx, node, read)
 		if err == nil {
 			return result
 		}
 		if ctx.Err() != nil {
-			return &recordv1.Result{Error: &recordv1.Error{Code: uint32(codeOf(ctx)), Message: fmt.Sprintf("%s on node %016x: %v", read.Target, node, context.Cause(ctx))}}
+			return interrupted(ctx, fmt.Sprintf("%s on node %016x", read.Target, node))
 		}
 		failed = err
 		inv.passOver(node)
 	}
 }
 
-func codeOf(ctx context.Context) routing.Code {
+func interrupted(ctx context.Context, what string) *recordv1.Result {
+	code := routing.CodeCanceled
 	if ctx.Err() == context.DeadlineExceeded {
-		return routing.CodeDeadlineExceeded
+		code = routing.CodeDeadlineExceeded
 	}
-	return routing.CodeCanceled
+	return &recordv1.Result{Error: &recordv1.Error{Code: uint32(code), Message: fmt.Sprintf("%s: %v", what, context.Cause(ctx))}}
 }
 
 // waitForHost reports false if there is no use in looking again.

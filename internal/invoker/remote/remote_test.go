@@ -16,6 +16,7 @@ import (
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/invoker/remote"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
 )
 
 // world is some nodes, of which a test says who hosts and who reaches whom.
@@ -229,13 +230,14 @@ func TestWithoutHost(t *testing.T) {
 		if got := w.nodes[1].Waiting(); len(got) != 1 || got["t.Orders"] != 2 {
 			t.Errorf("waiting: %v", got)
 		}
-		unhosted := &invoker.Read{Target: invocation.Target{Service: "t.Orders", Key: "k", Handler: "List"}, Stored: true}
-		if got := w.nodes[1].Read(t.Context(), unhosted); got != nil {
-			t.Errorf("a READ of a handler, while nobody hosts it: %v", got)
+		read := &invoker.Read{Target: invocation.Target{Service: "t.Orders", Key: "k", Handler: "List"}}
+		if got := w.nodes[1].Read(t.Context(), read); got != nil || read.Unhosted == nil || !strings.Contains(read.Unhosted.Error(), "no live node hosts t.Orders") {
+			t.Errorf("a READ while nobody hosts it: %v, %v", got, read.Unhosted)
 		}
-		unhosted.Stored = false
-		if got := w.nodes[1].Read(t.Context(), unhosted); !strings.Contains(got.GetError().GetMessage(), "no live node hosts t.Orders") {
-			t.Errorf("a READ from outside, while nobody hosts it: %v", got)
+		brief, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if got := w.nodes[1].Read(brief, read); got.GetError().GetCode() != uint32(routing.CodeDeadlineExceeded) {
+			t.Errorf("a READ that has a second, while nobody hosts it: %v", got)
 		}
 		w.host(3)
 		synctest.Wait()
