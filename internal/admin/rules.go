@@ -55,6 +55,9 @@ func (s *Service) rule(ctx context.Context, name string) (*adminv1.LimitRule, er
 }
 
 func (s *Service) setLimitRules(ctx context.Context, request *adminv1.SetLimitRulesRequest) (*adminv1.SetLimitRulesResponse, error) {
+	if err := rule.CheckCount(len(request.GetRules())); err != nil {
+		return nil, invalid("nothing was set: %v", err)
+	}
 	change := &recordv1.Rules{}
 	response := &adminv1.SetLimitRulesResponse{}
 	var problems []string
@@ -91,6 +94,9 @@ func (s *Service) setLimitRules(ctx context.Context, request *adminv1.SetLimitRu
 }
 
 func (s *Service) removeLimitRules(ctx context.Context, request *adminv1.RemoveLimitRulesRequest) (*adminv1.RemoveLimitRulesResponse, error) {
+	if err := rule.CheckCount(len(request.GetNames())); err != nil {
+		return nil, invalid("nothing was removed: %v", err)
+	}
 	change := &recordv1.Rules{}
 	var missing []string
 	for _, name := range request.GetNames() {

@@ -89,7 +89,7 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay, repeatable boo
 	case oneWay && e.mayBeRefused(l):
 		e.accepts(l, token)
 	case oneWay:
-		l.promise()
+		e.firm(l)
 		e.effect(&Reply{Token: token})
 	default:
 		e.waiters[id] = append(e.waiters[id], token)
@@ -198,13 +198,13 @@ func (e *Engine) join(l *live, in *recordv1.Invoke, token Token, oneWay bool, no
 	switch {
 	case token == 0 && in.Caller != nil:
 	case token == 0:
-		if !done && l.promise() { // This one was promised.
+		if !done && e.firm(l) { // This one was promised.
 			return e.store(l)
 		}
-	case oneWay && !done && e.mayBeRefused(l):
+	case oneWay && !done && e.mayBeRefused(l) && !e.unheard(l):
 		e.accepts(l, token)
 	case oneWay:
-		if !done && (l.promise() || !l.stored) {
+		if !done && (e.firm(l) || !l.stored) {
 			if err := e.store(l); err != nil {
 				return err
 			}

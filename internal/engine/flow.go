@@ -50,13 +50,20 @@ func (e *Engine) mayRefuse(limit *recordv1.Limit) bool {
 	return limit.MaxQueue != 0 || e.limits.MayRefuse(limit.Name)
 }
 
-// promise makes sure that an invocation is not refused any more, and reports whether that is news.
-func (l *live) promise() (changed bool) {
+// firm makes sure that an invocation is not refused any more, and reports whether that is news.
+func (e *Engine) firm(l *live) (changed bool) {
 	if l.row.Flow == nil || l.row.Flow.Firm {
 		return false
 	}
-	l.row.Flow.Firm = true
+	e.taken(l)
 	return true
+}
+
+// unheard reports whether an invocation may have asked for a permit without asking for word of its place: a
+// bound by a rule is news.
+func (e *Engine) unheard(l *live) bool {
+	f := l.row.Flow
+	return f.GetAsk() != 0 && f.Limits[f.Held].MaxQueue == 0 && e.accepting[l.id] == nil
 }
 
 // waitsForPermit reports whether a queued invocation has its key and waits for a limit.

@@ -314,7 +314,7 @@ func (l *Limits) ChangeRules(change *recordv1.Rules, now int64) error {
 }
 
 // retune gives a limit what it lets by the rules. Its row is written with the next thing that becomes of
-// it: until then a new leader, which has the rules, comes to the same.
+// it: until then a new leader, which has the rules, comes to the same or, of the bucket, to less.
 func (l *Limits) retune(own *owned, now int64) {
 	if own.record == nil {
 		return

@@ -232,6 +232,55 @@ func TestRateOfARuleIsKept(t *testing.T) {
 	}
 }
 
+// TestNextLeaderLetsNoMore: a rule changes a rate, and a new leader comes before anything is written of the limit: its
+// bucket has no more than that of the leader before it.
+func TestNextLeaderLetsNoMore(t *testing.T) {
+	fast, slow := &recordv1.Rate{Count: 100, PerMs: 1000, Burst: 100}, &recordv1.Rate{Count: 1, PerMs: 60_000, Burst: 100}
+	for _, c := range []struct {
+		name            string
+		declared        *recordv1.Rate
+		first, then     *recordv1.Rate
+		kept, restarted int64
+	}{
+		{"slower by a rule", fast, nil, slow, 0, 0},
+		{"slower without a rule", slow, fast, nil, 0, 0},
+		{"faster by a rule", slow, nil, fast, 100, 0},
+		{"none any more", fast, nil, &recordv1.Rate{}, 0, 0},
+		{"none before", slow, &recordv1.Rate{}, slow, 100, 100},
+	} {
+		for _, restarts := range []bool{false, true} {
+			d := newDesk(t)
+			to := func(rate *recordv1.Rate) {
+				change := &recordv1.Rules{Remove: []string{"s/x"}}
+				if rate != nil {
+					change = &recordv1.Rules{Set: []*recordv1.LimitRule{{Name: "s/x", Rate: rate}}}
+				}
+				d.change(change)
+			}
+			if c.first != nil {
+				to(c.first)
+			}
+			l := &recordv1.Limit{Name: "s/x", Concurrency: 1000, RateCount: c.declared.Count, RatePerMs: c.declared.PerMs, Burst: c.declared.Burst}
+			for i := range 100 {
+				if got := d.ask(i, l); got != recordv1.Permission_PERMISSION_GRANTED {
+					t.Fatalf("%s: %d is answered %v", c.name, i, got)
+				}
+			}
+			d.now++
+			to(c.then)
+			d.now += 20_000
+			want := c.kept
+			if restarts {
+				d.restart()
+				want = c.restarted
+			}
+			if status, _ := d.limits.Status("s/x", 1, d.now); status.Tokens != want {
+				t.Errorf("%s, restarts %v: there are %d tokens, want %d", c.name, restarts, status.Tokens, want)
+			}
+		}
+	}
+}
+
 // TestDamagedRules: rows of the rule book that can't be read are named, and what they were for is as
 // declared.
 func TestDamagedRules(t *testing.T) {

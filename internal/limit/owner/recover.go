@@ -85,9 +85,9 @@ func (l *Limits) recoverLimits(damaged func(key []byte, err error), now int64) e
 			if limitRow.Counted != nil {
 				counted.Rate = rule.RateOf(limitRow.Counted)
 			}
-			own := &owned{Limit: limit.Restore(counted, limitRow.Level, limitRow.LevelAt), record: limitRow.Limit, setAt: limitRow.SetAt}
+			own := &owned{record: limitRow.Limit, setAt: limitRow.SetAt}
+			own.Limit, own.dirty = restore(limitRow, counted, l.settings(limitRow.Limit), now)
 			l.add(own, name)
-			l.retune(own, now)
 		default:
 			if own := l.find(name, now); !bugLimit {
 				own.Hold(id, limit.Permit{Number: permitRow.Number, Partition: permitRow.Partition, Tenant: permitRow.Tenant, At: permitRow.At})
@@ -95,6 +95,29 @@ func (l *Limits) recoverLimits(damaged func(key []byte, err error), now int64) e
 		}
 		return true
 	})
+}
+
+// restore makes a limit from its row, whose level was counted with other settings if rules have changed
+// since: at some time before now. Nobody has begun since the row was written, but how much came into the
+// bucket depends on that time. The less that may be is what is there, so that no leader lets more begin
+// than the one before it.
+func restore(row *recordv1.LimitRow, counted, settings limit.Settings, now int64) (restored *limit.Limit, changed bool) {
+	late := limit.Restore(counted, row.Level, row.LevelAt)
+	if counted == settings {
+		return late, false
+	}
+	early := limit.Restore(counted, row.Level, row.LevelAt)
+	early.Set(settings, row.LevelAt)
+	late.Set(settings, now)
+	level := func(l *limit.Limit) int64 {
+		l.Tokens(now)
+		level, _ := l.Bucket()
+		return level
+	}
+	if level(early) < level(late) {
+		return early, true
+	}
+	return late, true
 }
 
 func (l *Limits) recoverWaits(damaged func(key []byte, err error), now int64) error {

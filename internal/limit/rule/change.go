@@ -28,8 +28,8 @@ func (b *Book) Change(asked *recordv1.Rules, partitions uint32, now int64) (*rec
 	change := &recordv1.Rules{Version: b.version + 1}
 	var problems []string
 	wrong := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
-	if n := len(asked.GetSet()) + len(asked.GetRemove()); n == 0 || n > MaxChange {
-		wrong("%d rules are to be set or removed; it must be 1 to %d", n, MaxChange)
+	if err := CheckCount(len(asked.GetSet()) + len(asked.GetRemove())); err != nil {
+		return nil, err // Not what is wrong with each: that may be more than anybody reads.
 	}
 	seen := map[string]bool{}
 	once := func(name string) {
@@ -70,6 +70,14 @@ func (b *Book) Change(asked *recordv1.Rules, partitions uint32, now int64) (*rec
 		return nil, nil
 	}
 	return change, nil
+}
+
+// CheckCount says whether one change may be of so many rules.
+func CheckCount(rules int) error {
+	if rules == 0 || rules > MaxChange {
+		return &Refused{Text: fmt.Sprintf("%d rules are to be set or removed; it must be 1 to %d", rules, MaxChange)}
+	}
+	return nil
 }
 
 // Check says all that is wrong with a rule by itself.

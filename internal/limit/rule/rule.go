@@ -123,13 +123,27 @@ type Book struct {
 type family struct {
 	all   *recordv1.LimitRule
 	exact map[string]*recordv1.LimitRule
-	// prefixes, the longest first.
-	prefixes []prefix
+	// prefixes are those for beginnings, by their length in bytes, and lengths which there are, the
+	// longest first: thousands of them are looked through at once.
+	prefixes map[int]map[string]*recordv1.LimitRule
+	lengths  []int
 }
 
-type prefix struct {
-	text string
-	rule *recordv1.LimitRule
+func (f *family) putPrefix(text string, r *recordv1.LimitRule) {
+	if f.prefixes[len(text)] == nil {
+		at, _ := slices.BinarySearchFunc(f.lengths, len(text), func(a, b int) int { return cmp.Compare(b, a) })
+		f.lengths = slices.Insert(f.lengths, at, len(text))
+		f.prefixes[len(text)] = map[string]*recordv1.LimitRule{}
+	}
+	f.prefixes[len(text)][text] = r
+}
+
+func (f *family) removePrefix(text string) {
+	delete(f.prefixes[len(text)], text)
+	if len(f.prefixes[len(text)]) == 0 {
+		delete(f.prefixes, len(text))
+		f.lengths = slices.DeleteFunc(f.lengths, func(length int) bool { return length == len(text) })
+	}
 }
 
 // Version counts the changes that the book has seen.
@@ -158,9 +172,12 @@ func (b *Book) Of(name string) *recordv1.LimitRule {
 		if r := f.exact[value]; r != nil {
 			return r
 		}
-		for _, p := range f.prefixes {
-			if strings.HasPrefix(value, p.text) {
-				return p.rule
+		for _, length := range f.lengths {
+			if length > len(value) {
+				continue
+			}
+			if r := f.prefixes[length][value[:length]]; r != nil {
+				return r
 			}
 		}
 	}
@@ -180,17 +197,14 @@ func (b *Book) Put(r *recordv1.LimitRule) error {
 	b.rules[r.Name] = r
 	f := b.families[name.Declared]
 	if f == nil {
-		f = &family{exact: map[string]*recordv1.LimitRule{}}
+		f = &family{exact: map[string]*recordv1.LimitRule{}, prefixes: map[int]map[string]*recordv1.LimitRule{}}
 		b.families[name.Declared] = f
 	}
 	switch {
 	case !name.Apart:
 		f.all = r
 	case name.Prefix:
-		f.prefixes = append(f.prefixes, prefix{name.Value, r})
-		slices.SortFunc(f.prefixes, func(a, b prefix) int {
-			return cmp.Or(cmp.Compare(len(b.text), len(a.text)), cmp.Compare(a.text, b.text))
-		})
+		f.putPrefix(name.Value, r)
 	default:
 		f.exact[name.Value] = r
 	}
@@ -212,7 +226,7 @@ func (b *Book) Remove(text string) {
 	case !name.Apart:
 		f.all = nil
 	case name.Prefix:
-		f.prefixes = slices.DeleteFunc(f.prefixes, func(p prefix) bool { return p.text == name.Value })
+		f.removePrefix(name.Value)
 	default:
 		delete(f.exact, name.Value)
 	}
