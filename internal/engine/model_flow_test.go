@@ -139,6 +139,10 @@ func (w *world) removeRules() bool {
 // it says, and none that may still be taken back.
 func (w *world) checkRules(l *leader) {
 	book, home := l.engine.Limits().Book(), w.rulesHome()
+	if l.checked == book && l.version == book.Version() {
+		return // It was looked at when it came.
+	}
+	l.checked, l.version = book, book.Version()
 	if got, want := bookText(book), w.books[book.Version()]; got != want {
 		w.t.Fatalf("partition %d: the rules of version %d are %q, not %q", l.id, book.Version(), got, want)
 	}

@@ -24,6 +24,8 @@ type program struct {
 	idem      string
 	retention int64
 	delay     int64
+	asked     bool   // a client has asked for it already
+	again     bool   // a client has asked for it when nothing was known of an earlier time
 	failures  uint32 // attempts that fail before one may finish
 	fails     bool   // ends with a terminal error
 	ops       []op

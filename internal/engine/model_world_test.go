@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/limit/rule"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/transaction"
@@ -54,6 +55,9 @@ type leader struct {
 	attempts map[invocation.ID]*modelAttempt
 	queues   map[invocation.Object][]invocation.ID
 	tokens   map[Token]invocation.ID
+	// checked is the rule book that was looked at last, and version is its own then.
+	checked *rule.Book
+	version uint64
 }
 
 type pendingRecord struct {
