@@ -2,7 +2,9 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/perdure/perdure/internal/invoker"
 	invokerv1 "github.com/perdure/perdure/internal/invoker/v1"
@@ -111,6 +113,7 @@ type asker struct {
 	key     uint64
 	ctx     context.Context
 	before  func(context.Context) error // nil: nothing was said that has to arrive before
+	lost    func(cause error)           // is told that what is read can't be asked for
 }
 
 var (
@@ -126,28 +129,55 @@ func (a *asker) ask(ctx context.Context, ask *invokerv1.Ask) (*invokerv1.Respons
 	}
 	ask.Key = a.key
 	response, err := a.invoker.ask(ctx, a.node, &invokerv1.Request{Request: &invokerv1.Request_Ask{Ask: ask}})
-	if err == nil {
-		err = failureOf(response.GetFailure())
+	if err != nil {
+		return nil, unanswered{err}
 	}
-	return response, err
+	return response, failureOf(response.GetFailure())
+}
+
+// unanswered is the error of what was asked and may not have arrived.
+type unanswered struct{ error }
+
+func (u unanswered) Unwrap() error { return u.error }
+
+const askPause = 100 * time.Millisecond
+
+// read asks for what can be asked for as often as need be: until there is an answer, for as long as
+// one may take. A call can fail while the session goes on.
+func (a *asker) read(ask *invokerv1.Ask) (*invokerv1.Response, error) {
+	for until := time.Now().Add(a.invoker.config.Patience); ; {
+		response, err := a.ask(a.ctx, ask)
+		if _, ok := errors.AsType[unanswered](err); !ok {
+			return response, err
+		}
+		if !time.Now().Before(until) {
+			a.lost(err)
+			return nil, err
+		}
+		select {
+		case <-time.After(askPause):
+		case <-a.ctx.Done():
+			return nil, context.Cause(a.ctx)
+		}
+	}
 }
 
 // Get implements invoker.Tables.
 func (a *asker) Get(table, key string) ([]byte, bool, error) {
-	r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Get{Get: &invokerv1.TableKey{Table: table, Key: key}}})
+	r, err := a.read(&invokerv1.Ask{Ask: &invokerv1.Ask_Get{Get: &invokerv1.TableKey{Table: table, Key: key}}})
 	return r.GetValue(), r.GetFound(), err
 }
 
 // Len implements invoker.Tables.
 func (a *asker) Len(table string) (int, error) {
-	r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Len{Len: table}})
+	r, err := a.read(&invokerv1.Ask{Ask: &invokerv1.Ask_Len{Len: table}})
 	return int(r.GetCount()), err
 }
 
 // Scan implements invoker.Tables.
 func (a *asker) Scan(table, from string, fn func(key string, value []byte) bool) error {
 	for {
-		r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Scan{Scan: &invokerv1.TableKey{Table: table, Key: from}}})
+		r, err := a.read(&invokerv1.Ask{Ask: &invokerv1.Ask_Scan{Scan: &invokerv1.TableKey{Table: table, Key: from}}})
 		if err != nil {
 			return err
 		}
@@ -165,13 +195,13 @@ func (a *asker) Scan(table, from string, fn func(key string, value []byte) bool)
 
 // Entries implements invoker.Journal.
 func (a *asker) Entries(index uint32) ([]*recordv1.Entry, error) {
-	r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Entries{Entries: index}})
+	r, err := a.read(&invokerv1.Ask{Ask: &invokerv1.Ask_Entries{Entries: index}})
 	return r.GetEntries(), err
 }
 
 // Completions implements invoker.Journal.
 func (a *asker) Completions(first, last uint32) (map[uint32]*recordv1.Completion, uint32, error) {
-	r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Completions{Completions: &invokerv1.Range{First: first, Last: last}}})
+	r, err := a.read(&invokerv1.Ask{Ask: &invokerv1.Ask_Completions{Completions: &invokerv1.Range{First: first, Last: last}}})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -184,7 +214,7 @@ func (a *asker) Completions(first, last uint32) (map[uint32]*recordv1.Completion
 
 // Completion implements invoker.Journal.
 func (a *asker) Completion(index uint32) (*recordv1.Completion, error) {
-	r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Completion{Completion: index}})
+	r, err := a.read(&invokerv1.Ask{Ask: &invokerv1.Ask_Completion{Completion: index}})
 	if err != nil || len(r.GetCompletions()) == 0 {
 		return nil, err
 	}
@@ -192,7 +222,7 @@ func (a *asker) Completion(index uint32) (*recordv1.Completion, error) {
 }
 
 func (a *asker) promise(name string) (*recordv1.Result, error) {
-	r, err := a.ask(a.ctx, &invokerv1.Ask{Ask: &invokerv1.Ask_Promise{Promise: name}})
+	r, err := a.read(&invokerv1.Ask{Ask: &invokerv1.Ask_Promise{Promise: name}})
 	return r.GetResult(), err
 }
 

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/perdure/perdure/internal/invoker"
 	invokerv1 "github.com/perdure/perdure/internal/invoker/v1"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
@@ -51,6 +53,11 @@ func (f *forwarded) place() bool {
 		f.end(&invoker.Outcome{Lost: true})
 		return true
 	}
+	start := attemptMessage(f.attempt)
+	if bytes := proto.Size(start); bytes > maxMessageBytes {
+		f.end(f.refusal(bytes))
+		return true
+	}
 	key := f.invoker.offer(source{tables: f.attempt.Tables, promise: f.attempt.Promise, journal: f.attempt.Host.Journal, attempt: f.attempt})
 	link := f.invoker.downTo(node, key, f)
 	f.mu.Lock()
@@ -60,13 +67,23 @@ func (f *forwarded) place() bool {
 		f.invoker.forget(f)
 		return true
 	}
-	link.say(&invokerv1.Message{Key: key, Message: &invokerv1.Message_Start{Start: attemptMessage(f.attempt)}})
+	link.say(&invokerv1.Message{Key: key, Message: &invokerv1.Message_Start{Start: start}})
 	for _, message := range f.mu.early {
 		message.Key = key
 		link.say(message)
 	}
 	f.mu.early = nil
 	return true
+}
+
+// refusal is how an attempt ends that has too many bytes to be given to another node. What has a journal
+// waits for an operator.
+func (f *forwarded) refusal(bytes int) *invoker.Outcome {
+	refused := tooLarge(fmt.Sprintf("what %s begins with (its request, state and what its transaction has written)", f.attempt.Target), bytes)
+	if f.attempt.Mode.Journaled() {
+		return &invoker.Outcome{Retry: refused, Pause: true}
+	}
+	return &invoker.Outcome{Result: &recordv1.Result{Error: refused}}
 }
 
 // end says how the attempt ended, unless it has or was aborted.

@@ -3,13 +3,18 @@ package remote
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	invokerv1 "github.com/perdure/perdure/internal/invoker/v1"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
 )
 
 // uplink is the side of a session that runs attempts.
@@ -29,6 +34,7 @@ type hosted struct {
 	running invoker.Running // set and used while the link heeds a batch, and by ended
 	mu      struct {
 		sync.Mutex
+		over    bool // it has finished or is given up: what it says counts no more
 		awaits  uint64
 		granted map[uint64]func()
 	}
@@ -139,7 +145,7 @@ func (u *uplink) start(key uint64, message *invokerv1.Attempt) {
 	}
 	h := &hosted{link: u, key: key}
 	h.mu.granted = map[uint64]func(){}
-	reads := &asker{invoker: u.invoker, node: u.node, key: key, ctx: u.ctx, before: u.flush}
+	reads := &asker{invoker: u.invoker, node: u.node, key: key, ctx: u.ctx, before: u.flush, lost: h.lose}
 	attempt.Host, attempt.Tables = h, reads
 	if attempt.Mode == invocation.ModeRead {
 		attempt.Promise = reads.promise
@@ -150,9 +156,55 @@ func (u *uplink) start(key uint64, message *invokerv1.Attempt) {
 	h.running = u.invoker.config.Local.Start(attempt)
 }
 
+// maxMessageBytes bounds one message, so that a batch with it is one that other nodes take: a batch that
+// is refused would end the session, and with it all other attempts, again and again.
+const maxMessageBytes = 31<<20 - 64<<10
+
+func tooLarge(what string, bytes int) *recordv1.Error {
+	return &recordv1.Error{Code: uint32(routing.CodeResourceExhausted), Message: fmt.Sprintf(
+		"%s has %d bytes, and what one node says to another has at most %d: split it over several steps or calls", what, bytes, maxMessageBytes)}
+}
+
 func (h *hosted) say(message *invokerv1.Message) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.over {
+		return
+	}
+	if bytes := proto.Size(message); bytes > maxMessageBytes {
+		refused := tooLarge("a step", bytes)
+		h.giveUpLocked(&invokerv1.Message{Message: &invokerv1.Message_Finish{Finish: outcomeMessage(&invoker.Outcome{Result: &recordv1.Result{Error: refused}})}}, errors.New(refused.Message))
+		return
+	}
 	message.Key = h.key
 	h.link.say(message)
+	if _, finished := message.GetMessage().(*invokerv1.Message_Finish); finished {
+		h.mu.over = true
+		h.link.drop(h.key)
+	}
+}
+
+// lose has the leader start the attempt again: what it must know can't be asked for, of which the handler
+// would make an error that is kept.
+func (h *hosted) lose(cause error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.mu.over {
+		h.giveUpLocked(&invokerv1.Message{Message: &invokerv1.Message_Lost{Lost: &invokerv1.Nothing{}}}, cause)
+	}
+}
+
+// giveUpLocked says the last of the attempt, which may be on this goroutine, in the middle of a step.
+func (h *hosted) giveUpLocked(last *invokerv1.Message, cause error) {
+	h.mu.over = true
+	last.Key = h.key
+	h.link.say(last)
+	h.link.drop(h.key)
+	go func() {
+		h.link.heed.Lock()
+		defer h.link.heed.Unlock()
+		h.running.Abort(cause)
+	}()
 }
 
 // Append implements invoker.Host.
@@ -198,13 +250,12 @@ func (h *hosted) CompleteParts(_ *invoker.Attempt, index uint32, parts *recordv1
 // Journal implements invoker.Host.
 func (h *hosted) Journal(*invoker.Attempt) invoker.Journal {
 	u := h.link
-	return &asker{invoker: u.invoker, node: u.node, key: h.key, ctx: u.ctx, before: u.flush}
+	return &asker{invoker: u.invoker, node: u.node, key: h.key, ctx: u.ctx, before: u.flush, lost: h.lose}
 }
 
 // Finish implements invoker.Host.
 func (h *hosted) Finish(_ *invoker.Attempt, outcome *invoker.Outcome) {
 	h.say(&invokerv1.Message{Message: &invokerv1.Message_Finish{Finish: outcomeMessage(outcome)}})
-	h.link.drop(h.key)
 }
 
 // serveRead runs a READ handler for a leader.
@@ -213,11 +264,19 @@ func (inv *Invoker) serveRead(ctx context.Context, from uint64, m *invokerv1.Rea
 	if !inv.config.Directory.Here(target) {
 		return &invokerv1.Response{Failure: &invokerv1.Failure{Message: "this node does not host " + target.Service}}
 	}
-	reads := &asker{invoker: inv, node: from, key: m.GetKey(), ctx: ctx}
+	var unread atomic.Pointer[error]
+	reads := &asker{invoker: inv, node: from, key: m.GetKey(), ctx: ctx, lost: func(cause error) { unread.Store(&cause) }}
 	read := &invoker.Read{
 		Target: target, Input: m.GetInput(), State: m.GetState(), HasState: m.GetHasState(), Tables: reads,
 		Traceparent: m.GetTraceparent(), Headers: m.GetHeaders(), Promise: reads.promise, Complete: reads.complete, Call: reads.call,
 	}
 	read.ID, _ = invocation.IDFromBytes(m.GetId())
-	return &invokerv1.Response{Result: inv.config.Local.Read(ctx, read)}
+	result := inv.config.Local.Read(ctx, read)
+	if cause := unread.Load(); cause != nil {
+		return &invokerv1.Response{Failure: failureMessage(fmt.Errorf("the data of %s can't be asked for: %w", target, *cause))}
+	}
+	if bytes := proto.Size(result); bytes > maxMessageBytes {
+		result = &recordv1.Result{Error: tooLarge("the response of "+target.String(), bytes)}
+	}
+	return &invokerv1.Response{Result: result}
 }

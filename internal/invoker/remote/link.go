@@ -95,7 +95,9 @@ func (l *link) next() []*invokerv1.Message {
 		count++
 	}
 	batch := l.mu.queue[:count:count]
-	l.mu.queue = l.mu.queue[count:]
+	if l.mu.queue = l.mu.queue[count:]; len(l.mu.queue) == 0 {
+		l.mu.queue = nil // which would keep what was said before
+	}
 	return batch
 }
 

@@ -12,9 +12,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/invoker/remote"
+	invokerv1 "github.com/perdure/perdure/internal/invoker/v1"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 )
@@ -27,19 +30,29 @@ type world struct {
 	hosts   []uint64
 	cut     map[[2]uint64]bool
 	changed chan struct{}
+	fails   func(request *invokerv1.Request) bool // nil: none is lost
+	reads   map[uint64]int
+	looks   int // how often a node was asked who hosts
 }
 
 func newWorld(t *testing.T, hosts ...uint64) *world {
-	w := &world{nodes: map[uint64]*remote.Invoker{}, locals: map[uint64]*handlers{}, hosts: hosts, cut: map[[2]uint64]bool{}, changed: make(chan struct{})}
+	w := &world{nodes: map[uint64]*remote.Invoker{}, locals: map[uint64]*handlers{}, hosts: hosts, cut: map[[2]uint64]bool{}, reads: map[uint64]int{}, changed: make(chan struct{})}
 	for node := uint64(1); node <= 3; node++ {
 		w.locals[node] = &handlers{}
 		w.nodes[node] = remote.New(remote.Config{
 			Node: node, Local: w.locals[node], Logger: slog.New(slog.DiscardHandler), Directory: directory{w, node},
 			Call: func(ctx context.Context, to uint64, request []byte) ([]byte, error) {
-				if w.isCut(node, to) {
+				if w.isCut(node, to) || w.loses(request) {
 					return nil, errors.New("unreachable")
 				}
+				if len(request) > 32<<20 {
+					return nil, errors.New("too large a request")
+				}
+				w.count(to, request)
 				answer, err := w.nodes[to].Serve(ctx, node, request)
+				if len(answer) > 32<<20 {
+					return nil, errors.New("too large an answer")
+				}
 				if w.isCut(to, node) {
 					return nil, errors.New("the answer is lost")
 				}
@@ -68,6 +81,7 @@ func (d directory) Here(invocation.Target) bool {
 func (d directory) Hosts(invocation.Target, string) []uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.looks++
 	return d.hosts
 }
 
@@ -81,6 +95,22 @@ func (w *world) isCut(from, to uint64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.cut[[2]uint64{from, to}]
+}
+
+func (w *world) count(to uint64, data []byte) {
+	request := &invokerv1.Request{}
+	if proto.Unmarshal(data, request) == nil && request.GetRead() != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.reads[to]++
+	}
+}
+
+func (w *world) loses(data []byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	request := &invokerv1.Request{}
+	return w.fails != nil && proto.Unmarshal(data, request) == nil && w.fails(request)
 }
 
 func (w *world) sever(a, b uint64) {
@@ -265,6 +295,121 @@ func (t table) Scan(_, from string, fn func(string, []byte) bool) error {
 		}
 	}
 	return nil
+}
+
+// TestWhatIsAskedForIsAskedForAgain: that a call is lost while the session goes on is no error of the data,
+// which a TRANSACTION would end with for good. If none arrives, the attempt begins again elsewhere.
+func TestWhatIsAskedForIsAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, h := newWorld(t, 2), &host{}
+		a := attempt(h, invocation.ModeTransaction)
+		a.Tables = table{7}
+		w.nodes[1].Start(a)
+		synctest.Wait()
+		theirs, asked, lost := w.locals[2].attempts[0], 0, 3
+		w.fails = func(request *invokerv1.Request) bool {
+			if request.GetAsk() == nil {
+				return false
+			}
+			asked++
+			return asked <= lost
+		}
+		if rows, err := theirs.Tables.Len("rows"); err != nil || rows != 7 || asked != 4 {
+			t.Errorf("read %d, %v after %d questions of which three were lost", rows, err, asked)
+		}
+		lost = 1 << 30
+		_, err := theirs.Tables.Len("rows")
+		if err == nil {
+			t.Error("read what can't be asked for")
+		}
+		theirs.Host.Finish(theirs, &invoker.Outcome{Result: &recordv1.Result{Error: &recordv1.Error{Message: err.Error()}}})
+		synctest.Wait()
+		if len(h.outcomes) != 1 || !h.outcomes[0].Lost {
+			t.Errorf("the leader heard %+v, not that the attempt is lost", h.outcomes)
+		}
+		if _, aborted := w.locals[2].counts(); aborted != 1 {
+			t.Errorf("aborted %d times, not once", aborted)
+		}
+		// A READ is made elsewhere.
+		w.host(2, 3)
+		w.fails = func(request *invokerv1.Request) bool { return request.GetAsk() != nil && w.reads[3] == 0 }
+		result := w.nodes[1].Read(t.Context(), &invoker.Read{Target: a.Target, Tables: table{7}})
+		if len(result.GetValue()) != 7 {
+			t.Errorf("a READ at a node that can't ask ended with %v", result)
+		}
+	})
+}
+
+// TestTooLargeEndsOneAttempt: one that says more at once than nodes take ends with an error, and those
+// beside it go on.
+func TestTooLargeEndsOneAttempt(t *testing.T) {
+	large := make([]byte, 33<<20)
+	for name, say := range map[string]func(*invoker.Attempt){
+		"an entry": func(a *invoker.Attempt) {
+			a.Host.Append(a, 1, &recordv1.Entry{Entry: &recordv1.Entry_SetState{SetState: &recordv1.SetState{Value: large}}})
+		},
+		"its outcome": func(a *invoker.Attempt) {
+			a.Host.Finish(a, &invoker.Outcome{Result: &recordv1.Result{Value: large}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, h, beside := newWorld(t, 2), &host{}, &host{}
+				w.nodes[1].Start(attempt(h, invocation.ModeDurable))
+				w.nodes[1].Start(attempt(beside, invocation.ModeDurable))
+				synctest.Wait()
+				theirs, other := w.locals[2].attempts[0], w.locals[2].attempts[1]
+				say(theirs)
+				theirs.Host.Append(theirs, 2, &recordv1.Entry{})
+				other.Host.Append(other, 1, &recordv1.Entry{})
+				time.Sleep(10 * time.Second)
+				if len(h.appended) != 0 || len(h.outcomes) != 1 || h.outcomes[0].Result.GetError().GetCode() != uint32(routing.CodeResourceExhausted) {
+					t.Errorf("it was heard to say %v and end with %+v", h.appended, h.outcomes)
+				}
+				if len(beside.appended) != 1 || len(beside.outcomes) != 0 {
+					t.Errorf("the other was heard to say %v and end with %v", beside.appended, beside.outcomes)
+				}
+			})
+		})
+	}
+	t.Run("what it begins with", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, durable, transaction := newWorld(t, 2), &host{}, &host{}
+			for h, mode := range map[*host]invocation.Mode{durable: invocation.ModeDurable, transaction: invocation.ModeTransaction} {
+				a := attempt(h, mode)
+				a.State = large
+				w.nodes[1].Start(a)
+			}
+			synctest.Wait()
+			if len(durable.outcomes) != 1 || !durable.outcomes[0].Pause || len(transaction.outcomes) != 1 || transaction.outcomes[0].Result.GetError() == nil {
+				t.Errorf("they ended with %+v and %+v", durable.outcomes, transaction.outcomes)
+			}
+		})
+	})
+}
+
+// TestManyWait: what comes beside many that wait does not have all of them looked at each time.
+func TestManyWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, h := newWorld(t), &host{}
+		const many = 2000
+		for range many {
+			w.nodes[1].Start(attempt(h, invocation.ModeDurable))
+			synctest.Wait()
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		// Each looks when it starts, and whoever looks after all of them does a few times.
+		if most := 8 * many; w.looks > most {
+			t.Errorf("looked %d times for a host, more than %d", w.looks, most)
+		}
+		w.host(2)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if started, _ := w.locals[2].counts(); started != many {
+			t.Errorf("%d began once there was a host, not %d", started, many)
+		}
+	})
 }
 
 func TestReadScansInPagesAndGoesElsewhere(t *testing.T) {

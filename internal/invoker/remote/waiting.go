@@ -43,6 +43,9 @@ func (inv *Invoker) Waiting() map[string]int {
 	return counts
 }
 
+// restAfter is the least time between two looks at all that wait.
+const restAfter = 5 * time.Millisecond
+
 // placeWaiting runs as long as any wait.
 func (inv *Invoker) placeWaiting() {
 	told := map[string]bool{}
@@ -56,7 +59,13 @@ func (inv *Invoker) placeWaiting() {
 			return
 		}
 		inv.mu.Unlock()
+		began := time.Now()
 		due := inv.placeThese(waiting, told)
+		// Many may wait, and each that comes wakes this: it takes a tenth of a core at most.
+		select {
+		case <-time.After(restAfter + 9*time.Since(began)):
+		case <-inv.ctx.Done():
+		}
 		if due.IsZero() {
 			due = time.Now().Add(time.Hour)
 		}
@@ -79,14 +88,24 @@ func (inv *Invoker) placeThese(waiting map[*forwarded]time.Time, told map[string
 			due = at
 		}
 	}
+	type wanted struct{ service, handler, deployment string }
+	none := map[wanted]time.Time{} // what no node can run, and when to look again
 	for f, until := range waiting {
 		target := f.attempt.Target
-		if node, _ := inv.choose(target, f.attempt.Deployment); node != 0 && until.IsZero() && !f.attempt.Mode.Journaled() {
+		want := wanted{target.Service, target.Handler, f.attempt.Deployment}
+		again, nobody := none[want]
+		if !nobody {
+			var node uint64
+			if node, again = inv.choose(target, f.attempt.Deployment); node == 0 {
+				nobody, none[want] = true, again
+			}
+		}
+		if !nobody && until.IsZero() && !f.attempt.Mode.Journaled() {
 			// What time it has is counted from when it first began.
 			f.end(&invoker.Outcome{Lost: true, Anew: true})
 			continue
 		}
-		if f.place() {
+		if !nobody && f.place() {
 			inv.mu.Lock()
 			delete(inv.mu.waiting, f)
 			inv.mu.Unlock()
@@ -96,8 +115,10 @@ func (inv *Invoker) placeThese(waiting map[*forwarded]time.Time, told map[string
 			f.end(&invoker.Outcome{Result: inv.unhosted(target, nil)})
 			continue
 		}
+		if !nobody { // there was one a moment ago
+			again = time.Now().Add(inv.config.Avoid)
+		}
 		soonest(until)
-		_, again := inv.choose(target, f.attempt.Deployment)
 		soonest(again)
 		if !told[target.Service] {
 			told[target.Service] = true
