@@ -2,7 +2,9 @@
 // and breaks it: power cuts, disk errors, full disks, restarts, partitions that lose their
 // leader, messages between them that are late, doubled or lost, while callers keep calling. A cluster
 // of four nodes is cut in any shape besides, has slow disks and wall clocks that jump, and
-// a node that comes back without its disks, as another. At
+// a node that comes back without its disks, as another. Some handlers don't heed the end of their attempt, and
+// speak when the next one runs; and whenever two nodes believe that they lead a partition, the old one is asked for
+// what the new one has acknowledged. At
 // the end it holds what happened against what was promised: counters, money, the due
 // times of schedules, and a history of transactions over lists that must be strictly serializable
 // (internal/history).

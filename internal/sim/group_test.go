@@ -16,7 +16,7 @@ type group struct {
 	raft *replica.Group
 	mu   struct {
 		sync.Mutex
-		epoch  uint64
+		epoch  uint64 // of the leadership, or 0
 		refuse bool
 	}
 }
@@ -25,6 +25,8 @@ type group struct {
 type listener struct {
 	replica.Listener
 	group *group
+	node  *node
+	id    uint32
 }
 
 // Lead implements replica.Listener.
@@ -33,11 +35,22 @@ func (l listener) Lead(epoch uint64) {
 	l.group.mu.epoch = epoch
 	l.group.mu.Unlock()
 	l.Listener.Lead(epoch)
+	l.node.led(int(l.id - 1))
+}
+
+// StepDown implements replica.Listener.
+func (l listener) StepDown(epoch uint64, cause error) {
+	l.group.mu.Lock()
+	if l.group.mu.epoch == epoch {
+		l.group.mu.epoch = 0
+	}
+	l.group.mu.Unlock()
+	l.Listener.StepDown(epoch, cause)
 }
 
 func (n *node) attach(id uint32, p *partition.Partition) partition.Group {
 	g := &group{}
-	g.raft = n.host.Attach(replica.GroupID(id), listener{p, g})
+	g.raft = n.host.Attach(replica.GroupID(id), listener{p, g, n, id})
 	g.Group = g.raft
 	n.groups = append(n.groups, g)
 	return g

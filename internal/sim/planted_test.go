@@ -46,7 +46,7 @@ func TestPlantedBugsAreNoticed(t *testing.T) {
 		{"due", due}, {"due", firing}, {"due", whole},
 		{"decision", worlds}, {"unlock", worlds}, {"prepared", worlds}, {"wound", worlds},
 		{"decision", whole}, {"unlock", whole}, {"prepared", whole}, {"wound", whole},
-		{"outbox", four}, {"majority", four},
+		{"epoch", whole}, {"outbox", four}, {"majority", four}, {"stale", four},
 	} {
 		t.Run(bug.tag+" "+strings.Fields(bug.suites)[0], func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)

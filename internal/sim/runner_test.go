@@ -22,9 +22,56 @@ import (
 type runner struct {
 	node *node
 	all  sync.WaitGroup
+	mu   struct {
+		sync.Mutex
+		deaf   map[invocation.ID]chan struct{} // closed when the invocation's next attempt begins
+		closed bool                            // none will
+	}
 }
 
-func (r *runner) wait() { r.all.Wait() }
+// wait returns when all attempts have ended, of which none begins any more.
+func (r *runner) wait() {
+	r.mu.Lock()
+	r.mu.closed = true
+	for _, next := range r.mu.deaf {
+		close(next)
+	}
+	r.mu.deaf = nil
+	r.mu.Unlock()
+	r.all.Wait()
+}
+
+// linger keeps an attempt that does not heed its end until it can be taken for the invocation's next one, if
+// there is one in this process.
+func (r *runner) linger(id invocation.ID) bool {
+	r.mu.Lock()
+	if _, ok := r.mu.deaf[id]; ok || r.mu.closed {
+		r.mu.Unlock()
+		return false
+	}
+	next := make(chan struct{})
+	if r.mu.deaf == nil {
+		r.mu.deaf = map[invocation.ID]chan struct{}{}
+	}
+	r.mu.deaf[id] = next
+	r.mu.Unlock()
+	<-next
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.mu.closed
+}
+
+// rouse lets an earlier attempt say what it has come to, and reports whether there is one.
+func (r *runner) rouse(id invocation.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next, ok := r.mu.deaf[id]
+	if ok {
+		close(next)
+		delete(r.mu.deaf, id)
+	}
+	return ok
+}
 
 const (
 	codeFailedPrecondition = 9
@@ -59,7 +106,11 @@ func (r *runner) Start(a *invoker.Attempt) invoker.Running {
 		return h
 	}
 	h.mu.cancelled = a.CancelRequested
+	outrun := r.rouse(a.ID)
 	r.all.Go(func() {
+		if outrun {
+			time.Sleep(100 * time.Microsecond)
+		}
 		outcome := h.run()
 		if outcome != nil {
 			a.Host.Finish(a, outcome)
@@ -152,7 +203,9 @@ func (h *handler) run() (outcome *invoker.Outcome) {
 		select {
 		case <-time.After(time.Duration(h.runner.luck(a.ID, a.Number, "pause", 3000)) * time.Microsecond):
 		case <-h.over:
-			return nil
+			if h.runner.luck(a.ID, a.Number, "deaf", 2) == 0 || !h.runner.linger(a.ID) {
+				return nil
+			}
 		}
 	}
 	if a.Mode.Journaled() && h.runner.luck(a.ID, a.Number, "fail", 8) == 0 {
