@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -57,6 +58,9 @@ func (l *lab) settled(nodes int) {
 		for _, n := range l.nodes {
 			if n.command == nil {
 				continue
+			}
+			if said := n.said.tail(20_000); strings.Contains(said, "partition is halted") {
+				l.t.Fatalf("%s does not understand its log:\n%s", n.address, said)
 			}
 			state, err := n.cluster(l.t.Context())
 			if err != nil {
