@@ -6,5 +6,6 @@ package registry
 // included.
 //
 //	1  all records up to the first version with several nodes
-//	2  rules for limits: rows of the rule book, and messages that tell partitions of it
+//	2  rules for limits: rows of the rule book, and messages that tell partitions of it;
+//	   headers of invocations, which nodes of level 1 drop
 const FeatureLevel = 2

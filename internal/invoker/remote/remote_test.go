@@ -131,6 +131,7 @@ func (w *world) host(nodes ...uint64) {
 type handlers struct {
 	mu       sync.Mutex
 	attempts []*invoker.Attempt
+	reads    []*invoker.Read
 	aborted  []error
 }
 
@@ -142,6 +143,9 @@ func (h *handlers) Start(a *invoker.Attempt) invoker.Running {
 }
 
 func (h *handlers) Read(_ context.Context, r *invoker.Read) *recordv1.Result {
+	h.mu.Lock()
+	h.reads = append(h.reads, r)
+	h.mu.Unlock()
 	rows := 0
 	if err := r.Tables.Scan("rows", "", func(string, []byte) bool { rows++; return true }); err != nil {
 		return &recordv1.Result{Error: &recordv1.Error{Message: err.Error()}}
@@ -420,6 +424,28 @@ func TestReadScansInPagesAndGoesElsewhere(t *testing.T) {
 		result := w.nodes[1].Read(t.Context(), read)
 		if got := len(result.GetValue()); got != 2500 {
 			t.Errorf("read %d rows, not 2500: %v", got, result.GetError())
+		}
+	})
+}
+
+// TestHeadersGoAlong: what runs elsewhere knows the headers of its call.
+func TestHeadersGoAlong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		headers := []*recordv1.Header{{Name: "x-team", Value: "blue"}}
+		started := attempt(&host{}, invocation.ModeDurable)
+		started.Headers = headers
+		w.nodes[1].Start(started)
+		synctest.Wait()
+		read := &invoker.Read{Target: invocation.Target{Service: "t.Orders", Key: "k", Handler: "List"}, Tables: table{0}, Headers: headers}
+		if result := w.nodes[1].Read(t.Context(), read); result.GetError() != nil {
+			t.Fatal(result.GetError())
+		}
+		theirs := w.locals[2]
+		for _, got := range [][]*recordv1.Header{theirs.attempts[0].Headers, theirs.reads[0].Headers} {
+			if len(got) != 1 || got[0].GetName() != "x-team" || got[0].GetValue() != "blue" {
+				t.Errorf("elsewhere the headers are %v", got)
+			}
 		}
 	})
 }
