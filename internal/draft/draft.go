@@ -27,6 +27,7 @@ type Mutation struct {
 type Draft struct {
 	view      View
 	mutations []Mutation
+	bytes     int
 	// index finds mutations by key, once there are many.
 	index   map[string]int
 	indexed int
@@ -37,7 +38,7 @@ func New(view View) Draft { return Draft{view: view, index: map[string]int{}} }
 
 // Reset begins another event. The mutations of the one before are no longer valid.
 func (d *Draft) Reset() {
-	d.mutations = d.mutations[:0]
+	d.mutations, d.bytes = d.mutations[:0], 0
 	if d.indexed > 0 {
 		clear(d.index)
 		d.indexed = 0
@@ -47,9 +48,13 @@ func (d *Draft) Reset() {
 // Mutations are all writes since Reset, in order. They are valid until the next one.
 func (d *Draft) Mutations() []Mutation { return d.mutations }
 
+// Size is how many writes there are since Reset, and the bytes of their keys and values.
+func (d *Draft) Size() (writes, bytes int) { return len(d.mutations), d.bytes }
+
 // Put writes a row. The draft keeps both.
 func (d *Draft) Put(key, value []byte) {
 	d.mutations = append(d.mutations, Mutation{Key: key, Value: value})
+	d.bytes += len(key) + len(value)
 }
 
 // Delete deletes a row. The draft keeps the key.

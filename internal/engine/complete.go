@@ -85,13 +85,12 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 		e.effect(&Reply{Token: token, Result: result})
 	}
 	delete(e.waiters, l.id)
-	for _, caller := range append([]*recordv1.Caller{row.Caller}, row.Waiters...) {
-		if caller == nil {
-			continue
-		}
-		if err := e.completeCaller(caller, l.id[:], result, now); err != nil {
-			return err
-		}
+	waiting := row.Waiters
+	if row.Caller != nil {
+		waiting = append([]*recordv1.Caller{row.Caller}, waiting...)
+	}
+	if err := e.tellWaiting(l, waiting, now); err != nil {
+		return err
 	}
 	if row.Scheduled != nil {
 		if err := e.endScheduled(scheduledEnd(row.Scheduled, l.id[:], status, result.GetError(), now), now); err != nil {
@@ -118,7 +117,7 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 // keep leaves a completed invocation's row for its retention, or removes all of it.
 func (e *Engine) keep(l *live, now int64) error {
 	row := l.row
-	if row.RetentionMs <= 0 {
+	if row.RetentionMs <= 0 && len(row.Waiters) == 0 {
 		if !l.stored {
 			return nil
 		}
@@ -143,7 +142,7 @@ func (e *Engine) keep(l *live, now int64) error {
 // kept.
 func (e *Engine) putEnded(l *live) error {
 	row := l.row
-	row.Input, row.Chain, row.Waiters, row.WaitingFor, row.WaitingUntil = nil, nil, nil, nil, nil
+	row.Input, row.Chain, row.WaitingFor, row.WaitingUntil = nil, nil, nil, nil
 	if !l.mode().Journaled() { // A restart needs them.
 		row.Retry, row.Flow, row.Headers = nil, nil, nil
 	}

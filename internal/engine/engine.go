@@ -22,7 +22,7 @@
 //
 // # Files
 //
-// accept, start, finish, complete, retry, suspend, cancel, operate, restart (with restart_copy, for
+// accept, start, finish, complete, tell, retry, suspend, cancel, operate, restart (with restart_copy, for
 // what takes several records) and recover are the
 // transitions of an invocation; entry_*.go is one kind of journal entry each; message.go is
 // traffic between partitions and timer.go what fires; schedule.go is what internal/schedule needs

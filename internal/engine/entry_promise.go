@@ -52,12 +52,7 @@ func (e *Engine) completePromise(o invocation.Object, name string, result *recor
 	if err := e.putMessage(key, row); err != nil {
 		return nil, err
 	}
-	for _, caller := range waiters {
-		if err := e.completeCaller(caller, nil, result, now); err != nil {
-			return nil, err
-		}
-	}
-	return nil, nil
+	return nil, e.tellPromise(waiters, result, now)
 }
 
 func (ev *CompletePromise) evaluate(e *Engine, now int64) error {

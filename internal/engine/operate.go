@@ -123,6 +123,9 @@ func (ev *Purge) evaluate(e *Engine, now int64) error {
 		if !completed(l.row.Status) {
 			return failure(codeFailedPrecondition, "%s has not ended: cancel or kill it before it is purged", l.target), nil
 		}
+		if len(l.row.Waiters) > 0 {
+			return failure(codeFailedPrecondition, "%s has ended, and %d that wait for its result are told of it: purge it in a moment", l.target, len(l.row.Waiters)), nil
+		}
 		if to, copied := e.copies.Of(l.id); copied {
 			return failure(codeFailedPrecondition, "%s is being copied to %s, which it was restarted as: purge it once that has begun, or kill that first", l.target, to), nil
 		}

@@ -67,8 +67,15 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 		if completed(l.row.Status) && l.row.CompletedAt+l.row.JournalRetentionMs <= now {
 			return e.purgeJournal(l, timer.Entry, now)
 		}
+	case table.TimerTell:
+		return e.tellMore(l, timer.Entry, now)
 	case table.TimerExpire:
 		e.out.Lazy = true
+		if len(l.row.Waiters) > 0 && completed(l.row.Status) { // Somebody has not been told yet.
+			timer.At = now + 60_000
+			e.armTimer(timer)
+			return nil
+		}
 		if completed(l.row.Status) && (l.row.Purging || l.row.CompletedAt+l.row.RetentionMs <= now) {
 			next, err := e.purge(l, timer.Entry)
 			if err != nil || next == 0 {

@@ -66,6 +66,7 @@ func TestKeysAreFrozen(t *testing.T) {
 		{"inbox", Inbox(id)},
 		{"copy", CopyKey(id)},
 		{"value of copy", Copy{Source: id, Through: 1 << 20, Next: 300, Part: 5}.Append(nil)},
+		{"timer tell", Timer{At: 1, Kind: TimerTell, ID: id, Entry: 7}.Key()},
 		{"timer inbox", Timer{At: 1, Kind: TimerInbox, ID: id}.Key()},
 		{"rule", Rule("bank.v1.Account/vip=al*")},
 		{"rule book", RuleBook()},

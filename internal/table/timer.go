@@ -20,6 +20,7 @@ const (
 	TimerWake     TimerKind = 'u' // a suspended invocation is started again
 	TimerTrim     TimerKind = 'j' // entries of runs before the last ContinueAsNew are removed, from its entry on
 	TimerInbox    TimerKind = 'g' // signals that nobody has received go; the id is that of Inbox
+	TimerTell     TimerKind = 'f' // more of those who wait for a result, or the entry that waits for a promise, are told
 	TimerLimit    TimerKind = 'l' // a limit has a token for who waits, or nobody uses it any more
 
 	TimerExpireJournal TimerKind = 'b' // that of its journal is, which is shorter; its entry is where its removal goes on
