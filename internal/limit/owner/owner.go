@@ -68,9 +68,9 @@ type Limits struct {
 	// timers are the limits by the id of their timers.
 	timers map[invocation.ID]*owned
 	book   rule.Book
-	// retuned is the limit up to which those that wait have been looked at since the last change of
-	// the rules; empty: all.
-	retuned string
+	// retuned are the names of limits, in order, that let something else since a change of the rules, and
+	// have not let those begin who may now; under a new leader, all that somebody waited for.
+	retuned []string
 }
 
 // New is without limits. Rows are read and written through the draft of the event in progress.
@@ -274,7 +274,7 @@ func (l *Limits) keep(own *owned, now int64) error {
 // look at.
 func (l *Limits) Fire(timer table.Timer, now int64) (found bool, err error) {
 	if timer.ID == l.TimerID("") {
-		return true, l.serveAll(now)
+		return true, l.serveRetuned(now)
 	}
 	own := l.timers[timer.ID]
 	if own == nil {
@@ -306,49 +306,51 @@ func (l *Limits) ChangeRules(change *recordv1.Rules, now int64) error {
 	if err := l.rows.PutMessage(table.RuleBook(), &recordv1.RuleBook{Version: change.Version}); err != nil {
 		return err
 	}
-	for _, own := range l.named {
-		l.retune(own, now)
-	}
-	l.retuned = ""
-	return l.serveAll(now)
-}
-
-// retune gives a limit what it lets by the rules. Its row is written with the next thing that becomes of
-// it: until then a new leader, which has the rules, comes to the same or, of the bucket, to less.
-func (l *Limits) retune(own *owned, now int64) {
-	if own.record == nil {
-		return
-	}
-	if settings := l.settings(own.record); settings != own.Settings() {
-		own.Set(settings, now)
-		own.dirty = true
-	}
-}
-
-// serveAll lets those begin, under any limit, whose turn it is.
-func (l *Limits) serveAll(now int64) error {
-	var waited []string
 	for name, own := range l.named {
-		if own.Waiting() > 0 && name > l.retuned {
-			waited = append(waited, name)
+		if l.retune(own, now) && own.Waiting() > 0 {
+			l.retuned = append(l.retuned, name)
 		}
 	}
-	slices.Sort(waited)
-	for most := maxGrants; len(waited) > 0; waited = waited[1:] {
+	slices.Sort(l.retuned)
+	l.retuned = slices.Compact(l.retuned)
+	return l.serveRetuned(now)
+}
+
+// retune gives a limit what it lets by the rules, and reports whether that is something else. Its row is
+// written with the next thing that becomes of it: until then a new leader, which has the rules, comes to
+// the same or, of the bucket, to less.
+func (l *Limits) retune(own *owned, now int64) (changed bool) {
+	if own.record == nil {
+		return false
+	}
+	settings := l.settings(own.record)
+	if settings == own.Settings() {
+		return false
+	}
+	own.Set(settings, now)
+	own.dirty = true
+	return true
+}
+
+// serveRetuned lets those begin whose turn it is since rules have changed.
+func (l *Limits) serveRetuned(now int64) error {
+	l.host.Touch()
+	for most := maxGrants; len(l.retuned) > 0; l.retuned = l.retuned[1:] {
 		if most <= 0 {
-			l.host.Touch()
 			l.host.Arm(table.Timer{At: now, Kind: table.TimerLimit, ID: l.TimerID("")})
 			return nil
 		}
-		granted, err := l.serve(l.named[waited[0]], most, now)
+		own := l.named[l.retuned[0]]
+		if own == nil {
+			continue // Nobody uses it any more.
+		}
+		granted, err := l.serve(own, most, now)
 		if err != nil {
 			return err
 		}
-		l.host.Touch()
-		l.retuned = waited[0]
 		most -= granted + 1 // A limit that is looked at may write its row and a timer.
 	}
-	l.retuned = ""
+	l.retuned = nil
 	return nil
 }
 

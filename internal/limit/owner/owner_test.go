@@ -164,6 +164,10 @@ func TestManyBeginInManyEvents(t *testing.T) {
 				}
 			}
 			d.largest = 0
+			d.change(set("s/y", 1))
+			if d.largest != 2 || len(d.timers) != 0 {
+				t.Errorf("a rule for another limit writes %d rows, with timers %v", d.largest, d.timers)
+			}
 			d.change(&recordv1.Rules{Remove: []string{"s/x"}})
 			if got := len(d.granted); got == 0 || got > maxGrants {
 				t.Errorf("%d began in the event that removed the rule", got)

@@ -3,6 +3,7 @@ package owner
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -26,7 +27,16 @@ func (l *Limits) Recover(now int64) (damaged []error, err error) {
 	if err := l.recoverLimits(note, now); err != nil {
 		return damaged, err
 	}
-	return damaged, l.recoverWaits(note, now)
+	if err := l.recoverWaits(note, now); err != nil {
+		return damaged, err
+	}
+	for name, own := range l.named { // The leader before may not have been through.
+		if own.Waiting() > 0 {
+			l.retuned = append(l.retuned, name)
+		}
+	}
+	slices.Sort(l.retuned)
+	return damaged, nil
 }
 
 func (l *Limits) recoverRules(damaged func(key []byte, err error)) error {
