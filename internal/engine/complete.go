@@ -11,6 +11,14 @@ func (ev *Finish) evaluate(e *Engine, now int64) error {
 	if l == nil {
 		return nil
 	}
+	if ev.Unhosted && !l.stored && l.call == nil {
+		// Kept, it would be the answer to whoever calls again with its key.
+		l.row.RetentionMs = 0
+		for _, token := range e.waiters[l.id] {
+			e.effect(&Reply{Token: token, Result: ev.Result, Refused: true})
+		}
+		delete(e.waiters, l.id)
+	}
 	switch {
 	case l.call != nil:
 		return e.finishCall(l, ev.Result, ev.Entries, now)

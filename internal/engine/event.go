@@ -124,6 +124,8 @@ type Finish struct {
 	Entries []*recordv1.Entry
 	// Entry is the newest that the handler had made or met, 0 if it is not known.
 	Entry uint32
+	// Unhosted: no node could run it, as Result says. What is not stored was never called then.
+	Unhosted bool
 }
 
 // Fail ends an attempt with an error that is not terminal. RetryAfter (milliseconds) is what

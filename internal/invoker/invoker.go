@@ -149,6 +149,8 @@ type Host interface {
 type Outcome struct {
 	// Result ends the invocation: a response, or a terminal error.
 	Result *recordv1.Result
+	// Unhosted, beside Result, an error: no node could run it.
+	Unhosted bool
 	// Entries are what a TRANSACTION wants to take effect with its result, in program order:
 	// SetState, TablePut, Send, CompletePromise, CompleteAwakeable, CancelInvocation. Ignored
 	// when Result is an error.

@@ -318,7 +318,7 @@ func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
 		if refused := h.partition.config.record().Outcome(a.Target, o); refused != nil {
 			o.Result = &recordv1.Result{Error: refused}
 		}
-		event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: o.Result, Entries: o.Entries, Entry: o.Entry}
+		event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: o.Result, Entries: o.Entries, Entry: o.Entry, Unhosted: o.Unhosted}
 	case o.Lost:
 		restart := &engine.Restart{ID: a.ID, Attempt: a.Number}
 		if o.Anew {

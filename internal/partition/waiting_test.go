@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/storage/memstore"
 )
 
@@ -76,4 +78,39 @@ func TestTimeBeginsWithTheNode(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUnhostedCallLeavesNothing: what somebody waited for in vain, since no node could run it, has not
+// been called, and whoever calls again with its key is not told that it failed.
+func TestUnhostedCallLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nobody := &shy{}
+		n := startOn(t, openMemLog(t), memstore.New(memstore.Options{}), 1, nobody, func() {})
+		defer n.stop()
+		in := request("k", 7, invocation.ModeTransaction)
+		in.IdempotencyKey, in.RetentionMs = "once", time.Hour.Milliseconds()
+		var result *recordv1.Result
+		var err error
+		for number := 1; number <= 2; number++ {
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				result, err = n.Call(t.Context(), in)
+			}()
+			a := nobody.last(t, number)
+			if number == 2 {
+				a.Host.Finish(a, &invoker.Outcome{Result: &recordv1.Result{Value: []byte("7")}})
+				<-ended
+				break
+			}
+			a.Host.Finish(a, &invoker.Outcome{Unhosted: true, Result: &recordv1.Result{Error: &recordv1.Error{Code: uint32(routing.CodeUnavailable), Message: "no live node"}}})
+			<-ended
+			if refused, ok := errors.AsType[*routing.Error](err); !ok || refused.Code != routing.CodeUnavailable {
+				t.Fatalf("no node ran it: %v, %v", result, err)
+			}
+		}
+		if err != nil || string(result.GetValue()) != "7" {
+			t.Errorf("called again it ended with %v, %v", result, err)
+		}
+	})
 }

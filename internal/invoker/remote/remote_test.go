@@ -252,7 +252,7 @@ func TestWithoutHost(t *testing.T) {
 		w.nodes[1].Start(attempt(durable, invocation.ModeDurable))
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
-		if len(transaction.outcomes) != 1 || !strings.Contains(transaction.outcomes[0].Result.GetError().GetMessage(), "no live node hosts t.Orders") {
+		if len(transaction.outcomes) != 1 || !transaction.outcomes[0].Unhosted || !strings.Contains(transaction.outcomes[0].Result.GetError().GetMessage(), "no live node hosts t.Orders") {
 			t.Errorf("a TRANSACTION without a host ended with %v", transaction.outcomes)
 		}
 		if len(durable.outcomes) != 0 {

@@ -112,7 +112,7 @@ func (inv *Invoker) placeThese(waiting map[*forwarded]time.Time, told map[string
 			continue
 		}
 		if !until.IsZero() && !time.Now().Before(until) {
-			f.end(&invoker.Outcome{Result: inv.unhosted(target, nil)})
+			f.end(&invoker.Outcome{Result: inv.unhosted(target, nil), Unhosted: true})
 			continue
 		}
 		if !nobody { // there was one a moment ago
