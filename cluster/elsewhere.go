@@ -7,6 +7,7 @@ import (
 
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/cluster/placement"
+	"github.com/perdure/perdure/cluster/registry"
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/invoker/remote"
 	"github.com/perdure/perdure/internal/telemetry"
@@ -22,6 +23,21 @@ func (n *network) invoker(local invoker.Invoker, logger *slog.Logger) *remote.In
 	})
 }
 
+// admitted are the nodes of the cluster, dead ones too.
+func admitted(view *registry.View) []uint64 {
+	var nodes []uint64
+	for _, node := range view.Nodes {
+		if node.State != placement.Removed {
+			nodes = append(nodes, node.ID)
+		}
+	}
+	return nodes
+}
+
+// unknown says of which nodes it is not known what they host. One that is down since before this one was
+// started is among them: what it hosts is not gone.
+func (n *network) unknown() error { return n.hosting.Unknown(admitted(n.registry.View())) }
+
 // settlePatience is how long a start waits to learn what other nodes host. One that is lost, or does not
 // say so because its version does not know how, holds up a start by as much.
 const settlePatience = 3 * time.Second
@@ -31,14 +47,8 @@ const settlePatience = 3 * time.Second
 func (n *network) describe(ctx context.Context, tell ...func([]*actor.ServiceDesc)) {
 	settling, cancel := context.WithTimeout(ctx, settlePatience)
 	view := n.registry.View()
-	var nodes []uint64
-	for _, node := range view.Nodes {
-		if node.State != placement.Removed {
-			nodes = append(nodes, node.ID)
-		}
-	}
 	n.hosting.SetMembers(alive(n.gossip.Members(), view))
-	if err := n.hosting.Settled(settling, nodes); err != nil {
+	if err := n.hosting.Settled(settling, admitted(view)); err != nil {
 		n.logger.Warn("this node serves before it knows all that others host; it learns the rest when they say so", telemetry.KeyError, err)
 	}
 	cancel()

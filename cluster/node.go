@@ -218,7 +218,7 @@ func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, *admin.Service, e
 	var others admin.Cluster
 	var unknown func() error
 	if n.mu.network != nil {
-		others, unknown = n.mu.network.operator, n.mu.network.hosting.Unknown
+		others, unknown = n.mu.network.operator, n.mu.network.unknown
 	}
 	inspector, err := admin.New(admin.Config{
 		Cluster: others, Router: engine, Services: services, Logger: config.Logger,

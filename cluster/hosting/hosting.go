@@ -187,11 +187,12 @@ func (d *Directory) Changed() <-chan struct{} {
 	return d.mu.changed
 }
 
-// Unknown is nil if it is known what all live nodes host, and else says of whom it is not.
-func (d *Directory) Unknown() error {
+// Unknown is nil if it is known what all live nodes host, and nodes beside them, and else says of whom
+// it is not.
+func (d *Directory) Unknown(nodes []uint64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.unknownLocked(nil)
+	return d.unknownLocked(slices.Clone(nodes))
 }
 
 func (d *Directory) unknownLocked(nodes []uint64) error {

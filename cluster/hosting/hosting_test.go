@@ -335,6 +335,12 @@ func TestNothingHeard(t *testing.T) {
 	if d.Here(at(orders, "Run")) || len(d.Hosts(at(orders, "Run"), "")) != 0 || len(d.Elsewhere()) != 0 {
 		t.Error("something is hosted")
 	}
+	if err := d.Unknown([]uint64{1}); err != nil {
+		t.Errorf("of a node that is alone: %v", err)
+	}
+	if err := d.Unknown([]uint64{1, 5}); err == nil || !strings.Contains(err.Error(), "what node 0000000000000005 hosts") {
+		t.Errorf("of a node that is down: %v", err)
+	}
 	if _, err := d.Serve(); err == nil {
 		t.Error("a node that has not announced itself serves what it is")
 	}

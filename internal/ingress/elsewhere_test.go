@@ -54,6 +54,9 @@ func TestServicesElsewhere(t *testing.T) {
 	if got.status != http.StatusServiceUnavailable || !strings.Contains(got.body, "what node 7 hosts is not known yet: try again") {
 		t.Errorf("before what others host is known: %d %s", got.status, got.body)
 	}
+	if got = f.post(t, "/grpc.reflection.v2.ServerReflection/ServerReflectionInfo", `{}`); got.status != http.StatusNotImplemented {
+		t.Errorf("a version of what every node has: %d %s", got.status, got.body)
+	}
 	unknown = nil
 	if got = f.post(t, "/far.Orders/Do", `{"key":"k"}`); !strings.Contains(got.body, "far.Orders is not registered") {
 		t.Errorf("before it is served: %d %s", got.status, got.body)

@@ -111,7 +111,7 @@ func (i *Ingress) unknown(path string) *connect.Error {
 	if known.has(name) {
 		return connect.Errorf(connect.CodeUnimplemented, "service %s has no method %q", name, clip(handler))
 	}
-	if i.config.Unknown != nil {
+	if i.config.Unknown != nil && !strings.HasPrefix(name, "grpc.") && !strings.HasPrefix(name, "perdure.") { // those no node has alone
 		if err := i.config.Unknown(); err != nil {
 			return connect.Errorf(connect.CodeUnavailable, "service %s is not registered on this node, and %v: try again", clip(name), err)
 		}
