@@ -58,6 +58,8 @@ type leader struct {
 	// checked is the rule book that was looked at last, and version is its own then.
 	checked *rule.Book
 	version uint64
+	// recovered: it has just begun to lead, and nothing was looked at since.
+	recovered bool
 }
 
 type pendingRecord struct {
@@ -124,6 +126,7 @@ func (l *leader) lead() {
 	if err != nil {
 		l.world.t.Fatalf("partition %d: recover: %v", l.id, err)
 	}
+	l.recovered = true
 	l.take(out)
 	for key, after := range l.queuesNow() {
 		var common []invocation.ID
