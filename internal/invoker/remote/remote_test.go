@@ -106,6 +106,12 @@ func (w *world) count(to uint64, data []byte) {
 	}
 }
 
+func (w *world) failing(fails func(*invokerv1.Request) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fails = fails
+}
+
 func (w *world) loses(data []byte) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -311,13 +317,13 @@ func TestWhatIsAskedForIsAskedForAgain(t *testing.T) {
 		w.nodes[1].Start(a)
 		synctest.Wait()
 		theirs, asked, lost := w.locals[2].attempts[0], 0, 3
-		w.fails = func(request *invokerv1.Request) bool {
+		w.failing(func(request *invokerv1.Request) bool {
 			if request.GetAsk() == nil {
 				return false
 			}
 			asked++
 			return asked <= lost
-		}
+		})
 		if rows, err := theirs.Tables.Len("rows"); err != nil || rows != 7 || asked != 4 {
 			t.Errorf("read %d, %v after %d questions of which three were lost", rows, err, asked)
 		}
@@ -336,7 +342,7 @@ func TestWhatIsAskedForIsAskedForAgain(t *testing.T) {
 		}
 		// A READ is made elsewhere.
 		w.host(2, 3)
-		w.fails = func(request *invokerv1.Request) bool { return request.GetAsk() != nil && w.reads[3] == 0 }
+		w.failing(func(request *invokerv1.Request) bool { return request.GetAsk() != nil && w.reads[3] == 0 })
 		result := w.nodes[1].Read(t.Context(), &invoker.Read{Target: a.Target, Tables: table{7}})
 		if len(result.GetValue()) != 7 {
 			t.Errorf("a READ at a node that can't ask ended with %v", result)
@@ -367,6 +373,7 @@ func TestTooLargeEndsOneAttempt(t *testing.T) {
 				theirs.Host.Append(theirs, 2, &recordv1.Entry{})
 				other.Host.Append(other, 1, &recordv1.Entry{})
 				time.Sleep(10 * time.Second)
+				synctest.Wait()
 				if len(h.appended) != 0 || len(h.outcomes) != 1 || h.outcomes[0].Result.GetError().GetCode() != uint32(routing.CodeResourceExhausted) {
 					t.Errorf("it was heard to say %v and end with %+v", h.appended, h.outcomes)
 				}
