@@ -51,8 +51,8 @@ func merged(all []routing.Transaction) []*transaction {
 		for i := range t.parts {
 			part := &t.parts[i]
 			switch {
-			case part.Coordinator && t.coordinator == nil:
-				t.coordinator = part // of the latest try
+			case part.Coordinator && (t.coordinator == nil || part.Phase == routing.TransactionCommitted):
+				t.coordinator = part // of the latest try, or the participant that has decided
 			case !part.Coordinator && part.Phase == routing.TransactionPrepared:
 				t.prepared = append(t.prepared, part.Partition)
 			}
@@ -295,7 +295,7 @@ func (t *transaction) explainAlone(coordinator uint32) string {
 			"and what is left of it is let go at the next answer."
 	}
 	return capital(partitions(t.prepared)) + pick(t.prepared, " has", " have") + " promised to commit, and " +
-		pick(t.prepared, "asks ", "ask ") + name + " for the decision until that answers. No decision there means that it never committed."
+		pick(t.prepared, "asks ", "ask ") + name + ", or the participant that it has handed the decision on to, until that answers. No decision there means that it never committed."
 }
 
 // partitions is "partition 3" or "partitions 3, 4 and 9".

@@ -158,10 +158,10 @@ func TestExplanation(t *testing.T) {
 		{"an earlier try's promise", 0, []routing.Transaction{coordinator(routing.TransactionRunning), participant(3, routing.TransactionPrepared)}, 1, true,
 			"Another try is under way. Partition 3 asks about an earlier one that never committed, and lets go at the answer."},
 		{"nobody decides", 7, []routing.Transaction{participant(3, routing.TransactionPrepared), participant(4, routing.TransactionPrepared)}, 3, true,
-			"Partitions 3 and 4 have promised to commit, and ask partition 7 for the decision until that answers. " +
+			"Partitions 3 and 4 have promised to commit, and ask partition 7, or the participant that it has handed the decision on to, until that answers. " +
 				"No decision there means that it never committed."},
 		{"nobody to tell", 3, []routing.Transaction{coordinator(routing.TransactionCommitted, 9, 3)}, 4, false, "Partitions 3 and 9 have their part not on disk yet"},
-		{"the coordinator has forgotten", 0, []routing.Transaction{participant(3, routing.TransactionPrepared)}, 3, true, "asks partition 7 for the decision"},
+		{"the coordinator has forgotten", 0, []routing.Transaction{participant(3, routing.TransactionPrepared)}, 3, true, "asks partition 7, or the participant"},
 		{"left over", 0, []routing.Transaction{participant(3, routing.TransactionRunning)}, 1, false, "Partition 7, where it began, does not speak of it"},
 	} {
 		s := told(t, test.failed, test.parts...)
@@ -181,9 +181,15 @@ func TestExplanation(t *testing.T) {
 			t.Errorf("%s: obstacle %q, want %q; target %v", test.name, got.Obstacle, obstacle, got.Target)
 		}
 	}
+	// A participant has decided, and the coordinator has not heard of it.
+	decided := routing.Transaction{Root: root, Sequence: 2, Partition: 9, Coordinator: true, Phase: routing.TransactionCommitted, Members: []uint32{3}}
+	response, err := told(t, 0, coordinator(routing.TransactionPreparing, 3, 9), participant(3, routing.TransactionPrepared), decided).
+		getTransaction(t.Context(), &adminv1.GetTransactionRequest{RootInvocationId: root.String()})
+	if err != nil || response.Transaction.Phase != adminv1.TransactionPhase_TRANSACTION_PHASE_COMMITTED || response.Transaction.CoordinatorPartition != 9 {
+		t.Errorf("decided by a participant: %v, %v", response, err)
+	}
 	// One that is not decided ends by itself, whoever does not answer.
-	s := told(t, 3, coordinator(routing.TransactionPreparing, 3))
-	response, err := s.getTransaction(t.Context(), &adminv1.GetTransactionRequest{RootInvocationId: root.String()})
+	response, err = told(t, 3, coordinator(routing.TransactionPreparing, 3)).getTransaction(t.Context(), &adminv1.GetTransactionRequest{RootInvocationId: root.String()})
 	if err != nil || response.Transaction.Obstacle != "" {
 		t.Errorf("undecided: %v, %v", response, err)
 	}

@@ -181,6 +181,9 @@ func (e *Engine) join(l *live, in *recordv1.Invoke, token Token, oneWay bool, no
 		// A WORKFLOW's run that somebody else has started: this firing comes to nothing.
 		return e.refuse(in, token, failure(codeAlreadyExists, "%s has run already, or is running", l.target), now)
 	}
+	if l.handedOn() && (in.Caller != nil || oneWay && token != 0) {
+		return e.refuse(in, token, failure(codeUnavailable, "%s is about to end, and nobody keeps its result: call again", l.target), now)
+	}
 	switch {
 	case in.Caller != nil && done:
 		if err := e.completeCaller(in.Caller, in.InvocationId, l.row.Result, now); err != nil {

@@ -28,7 +28,7 @@ func BenchmarkTransfer(b *testing.B) {
 	engines, views := make([]*Engine, partitions+1), make([]mapView, partitions+1)
 	for p := uint32(1); p <= partitions; p++ {
 		views[p] = mapView{}
-		engines[p] = New(Config{Partition: p, Partitions: partitions}, views[p], 1)
+		engines[p] = New(Config{Partition: p, Partitions: partitions, HandOn: always}, views[p], 1)
 	}
 	var queue []delivery
 	replies := 0

@@ -90,7 +90,7 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 	}
 	delete(e.live, l.id)
 	for _, token := range e.waiters[l.id] {
-		e.effect(&Reply{Token: token, Result: result})
+		e.effect(&Reply{Token: token, Result: result, Durable: l.answered})
 	}
 	delete(e.waiters, l.id)
 	waiting := row.Waiters

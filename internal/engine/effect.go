@@ -23,6 +23,8 @@ type Reply struct {
 	Existed bool
 	// Refused: the request itself failed; Result.Error says why.
 	Refused bool
+	// Durable: it says what is durable in another partition, and holds whoever leads this one.
+	Durable bool
 }
 
 // StartAttempt runs a handler.
@@ -149,8 +151,8 @@ type CopyOn struct{ CopyEntries }
 // ArmTimer says that a timer was written for that instant.
 type ArmTimer struct{ At int64 }
 
-// Gated is true: a reply says that something is durable.
-func (*Reply) Gated() bool { return true }
+// Gated is true unless what a reply says is known to be durable.
+func (e *Reply) Gated() bool { return !e.Durable }
 
 // Gated is false: what the attempt says is gated.
 func (*StartAttempt) Gated() bool { return false }

@@ -70,6 +70,9 @@ type Output struct {
 	Damaged []error
 }
 
+// HandOnLevel is the feature level of promises about which a participant decides: see Config.HandOn.
+const HandOnLevel = 2
+
 // Config of an engine. All fields are required but the limits.
 type Config struct {
 	// Partition is this partition's number and Partitions how many there are.
@@ -94,6 +97,9 @@ type Config struct {
 	// Patience is how many transactions that only read may take a key that an older invocation
 	// waits for, before younger ones of that kind are held back for it. 0 is 64.
 	Patience int
+	// HandOn reports whether a participant may decide about a transaction: see
+	// transaction.Coordinator. All nodes must know how. Nil: none may.
+	HandOn func() bool
 	// Deployment is what attempts of a service run on. Nil, or "": nothing is noted.
 	Deployment func(service string) string
 }
@@ -127,11 +133,10 @@ type Engine struct {
 	// told are messages from this partition to itself, for the event in progress.
 	told []*recordv1.Peer
 	// name is the last transaction that was written of.
-	name named
-	// committedWord is the message of every Committed, and applied is whom the writes of a
-	// transaction's calls are applied for, whose target changes.
-	committedWord *recordv1.Peer_Committed
-	applied       *live
+	name  named
+	words transaction.Words[Tell]
+	// applied is whom the writes of a transaction's calls are applied for, whose target changes.
+	applied *live
 	// Tokens to answer when an invocation completes; only while there are any.
 	waiters map[invocation.ID][]Token
 	// Sequence of the newest message to each partition, once it was needed.
@@ -199,6 +204,12 @@ type live struct {
 	starvesUntil  int64
 	// unlucky counts tries that ended because a participant was lost.
 	unlucky int
+	// denied: a participant that was asked to decide said that it has not. That may be wrong: if this
+	// leadership is over and does not know it, the next one may have let the participant forget it. So
+	// what follows must not take effect without a record of this one.
+	denied bool
+	// answered: the outcome is durable in the partition that decided.
+	answered bool
 	// root is set once its handler has called another object: it is a transaction's root.
 	root *root
 	// call is set for a call that is part of a transaction.
@@ -236,8 +247,8 @@ func New(config Config, view View, epoch uint64) *Engine {
 		acked:      map[uint32]uint64{},
 		copies:     renew.Copying{},
 
-		committedWord: &recordv1.Peer_Committed{Committed: &recordv1.Committed{From: config.Partition}},
-		applied:       &live{row: &recordv1.Invocation{Mode: uint32(invocation.ModeTransaction)}},
+		words:   transaction.WordsOf[Tell](config.Partition),
+		applied: &live{row: &recordv1.Invocation{Mode: uint32(invocation.ModeTransaction)}},
 	}
 	e.limits = owner.New(giver{e}, &e.draft, config.Partition)
 	return e

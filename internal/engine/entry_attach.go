@@ -53,6 +53,8 @@ func (e *Engine) attachCaller(asked *recordv1.AttachCaller, now int64) error {
 		return e.completeCaller(asked.Caller, id[:], &recordv1.Result{Value: value}, now)
 	case completed(l.row.Status):
 		return e.completeCaller(asked.Caller, id[:], l.row.Result, now)
+	case l.handedOn():
+		return e.completeCaller(asked.Caller, id[:], failure(codeNotFound, "invocation %s is about to end, and nobody keeps its result", id), now)
 	case len(l.row.Waiters) >= maxWaiters:
 		return e.completeCaller(asked.Caller, id[:], failure(codeResourceExhausted, "%s has %d that wait for its result, the most there may be; peek at it, or wait for a promise of a workflow", l.target, maxWaiters), now)
 	case !isWaiter(l.row, asked.Caller):

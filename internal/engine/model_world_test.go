@@ -121,7 +121,7 @@ func (l *leader) lead() {
 	before := l.queues
 	l.view = &rowMap{rows: *l.durable.rows.Copy()}
 	l.pending, l.attempts, l.queues, l.tokens = nil, map[invocation.ID]*modelAttempt{}, map[invocation.Object][]invocation.ID{}, map[Token]invocation.ID{}
-	l.engine = New(Config{Partition: l.id, Partitions: modelPartitions, MaxInbox: 3}, l.view, l.epoch)
+	l.engine = New(Config{Partition: l.id, Partitions: modelPartitions, MaxInbox: 3, HandOn: always}, l.view, l.epoch)
 	out, err := l.engine.Recover(l.world.now)
 	if err != nil {
 		l.world.t.Fatalf("partition %d: recover: %v", l.id, err)

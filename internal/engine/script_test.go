@@ -86,6 +86,7 @@ type script struct {
 	mail    scriptMail
 	// of the engines that start from now on
 	maxWriteBytes int
+	handOn        bool
 }
 
 func newScript() *script {
@@ -103,7 +104,7 @@ func (s *script) engine(partition uint32) *Engine {
 	if s.rows[partition] == nil {
 		s.rows[partition] = map[string][]byte{}
 	}
-	s.engines[partition] = New(Config{Partition: partition, Partitions: 4, MaxInbox: 3, Signals: inbox.Bounds{Signals: 4, Bytes: 40}, MaxWriteBytes: s.maxWriteBytes, Next: intervals}, mapView(s.rows[partition]), 7+s.mail.epochs[partition])
+	s.engines[partition] = New(Config{Partition: partition, Partitions: 4, MaxInbox: 3, Signals: inbox.Bounds{Signals: 4, Bytes: 40}, MaxWriteBytes: s.maxWriteBytes, HandOn: func() bool { return s.handOn }, Next: intervals}, mapView(s.rows[partition]), 7+s.mail.epochs[partition])
 	return s.engines[partition]
 }
 

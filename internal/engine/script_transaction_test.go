@@ -27,6 +27,7 @@ import (
 //	synced N        it becomes durable and happens
 //	restart         loses what is not durable
 //	limit 100       bound what a transaction may write in one partition; the first command
+//	hand on         let participants decide; the first command
 //
 // Calls in a transaction are known by their input. Keys live in partitions as follows: ann, bob
 // and cat in 1; fay and ivan in 2; kim and leo in 3; dan and eve in 4.
@@ -92,6 +93,8 @@ func (s *script) mailCommand(words []string) bool {
 		})
 	case "limit":
 		s.maxWriteBytes, _ = strconv.Atoi(argument)
+	case "hand":
+		s.handOn = true
 	case "again":
 		m.on = append(m.on, m.last[argument])
 	case "unsynced":

@@ -41,13 +41,6 @@ type call struct {
 	answer *recordv1.Peer
 }
 
-// called notes a partition that the handler calls, whose leadership is not known yet.
-func (c *call) called(partition uint32) {
-	if !slices.ContainsFunc(c.members, func(m *recordv1.Member) bool { return m.Partition == partition }) {
-		c.members = append(c.members, &recordv1.Member{Partition: partition})
-	}
-}
-
 // hear takes a message about a transaction.
 func (e *Engine) hear(peer *recordv1.Peer, now int64) error {
 	id, ok := transaction.IDOf(peer.GetId())
@@ -71,10 +64,13 @@ func (e *Engine) hear(peer *recordv1.Peer, now int64) error {
 			e.bringUpToDate(l, m.Inquire.From)
 			return e.stillWaiting(l, m.Inquire, now)
 		}
-		e.inquired(id, m.Inquire.From)
+		e.inquired(id, m.Inquire.From, m.Inquire.Part)
 		return nil
 	case *recordv1.Peer_Commit:
-		return e.commitBranch(id, now)
+		if e.rootOf(id) != nil { // It was handed on, and the answer is late.
+			return e.voted(id, &recordv1.Vote{From: m.Commit.From, Yes: true, Committed: true}, now)
+		}
+		return e.commitBranch(id, cmp.Or(m.Commit.From, id.Root.Partition(e.config.Partitions)), now)
 	case *recordv1.Peer_Committed:
 		e.committed(id, m.Committed.From)
 		return nil
@@ -83,7 +79,7 @@ func (e *Engine) hear(peer *recordv1.Peer, now int64) error {
 			e.wound(l, m.Wound.Reader)
 			return nil
 		}
-		e.inquired(id, m.Wound.From)
+		e.inquired(id, m.Wound.From, 0)
 		return nil
 	case *recordv1.Peer_Passed:
 		if l := e.rootOf(id); l != nil {
@@ -98,10 +94,10 @@ func (e *Engine) hear(peer *recordv1.Peer, now int64) error {
 		return nil
 	}
 	e.changed = true
-	switch peer.Message.(type) {
+	switch m := peer.Message.(type) {
 	case *recordv1.Peer_Rollback:
 		e.passOn(b, peer)
-		return e.rollBackBranch(b, now)
+		return e.rollBackBranch(b, m.Rollback.Promised, now)
 	case *recordv1.Peer_Wounded:
 		if !b.Wounded {
 			b.Wounded = true
@@ -317,7 +313,7 @@ func (e *Engine) finishCall(l *live, result *recordv1.Result, entries []*recordv
 	own.Partition, own.Epoch, own.Writes = e.config.Partition, c.branch.number, c.branch.Writes()
 	answer.From, answer.Caller, answer.Attempt, answer.Index, answer.Result = e.config.Partition, c.join.Caller, c.join.Attempt, c.join.Index, result
 	answer.Part = c.join.Part
-	answer.Members = append(appendKnown(answer.Members, c.members), own)
+	answer.Members = append(transaction.AppendKnown(answer.Members, c.members), own)
 	answer.Undone = transaction.RecordPaths(undone)
 	c.answer = &envelope.Peer
 	e.post(c.join.From, c.branch.ID, false, envelope)
@@ -325,16 +321,6 @@ func (e *Engine) finishCall(l *live, result *recordv1.Result, entries []*recordv
 		c.hold.Running = nil
 	}
 	return e.next(c.branch, c.hold, now)
-}
-
-// appendKnown leaves out those that have not answered: their calls came to nothing.
-func appendKnown(to, members []*recordv1.Member) []*recordv1.Member {
-	for _, m := range members {
-		if m.Epoch != 0 {
-			to = append(to, m)
-		}
-	}
-	return to
 }
 
 func (e *Engine) answer(l *live) {
@@ -398,13 +384,9 @@ func (e *Engine) sortedRoots() []*live {
 	return slices.SortedFunc(maps.Values(e.roots), func(a, b *live) int { return bytes.Compare(a.id[:], b.id[:]) })
 }
 
+// sortedBranches are in an order that is the same in each run of a test, unlike that of a map.
 func (e *Engine) sortedBranches() []*branch {
-	return slices.SortedFunc(maps.Values(e.branches), func(a, b *branch) int { return inOrder(a.ID, b.ID) })
-}
-
-// inOrder is the same in each run of a test, unlike that of a map.
-func inOrder(a, b transaction.ID) int {
-	return cmp.Or(bytes.Compare(a.Root[:], b.Root[:]), cmp.Compare(a.Sequence, b.Sequence))
+	return slices.SortedFunc(maps.Values(e.branches), func(a, b *branch) int { return a.ID.Compare(b.ID) })
 }
 
 // Busy reports whether there is anything that Tick would look after.

@@ -42,9 +42,9 @@ func (e *Engine) finishRoot(l *live, result *recordv1.Result, entries []*recordv
 		}
 	}
 	if result.GetError() == nil {
-		bytes, writes := sizeOf(entries)
+		bytes, writes := transaction.SizeOf(entries)
 		if own != nil {
-			more, moreWrites := own.size()
+			more, moreWrites := own.Size()
 			bytes, writes = bytes+more, writes+moreWrites
 		}
 		if refused := e.tooMuch(l.target.String, bytes+proto.Size(result), writes); refused != nil {
@@ -71,19 +71,15 @@ func (e *Engine) conclude(l *live, result *recordv1.Result, entries []*recordv1.
 	if result.GetError() != nil {
 		c.Phase = transaction.RollingBack
 	}
-	remote := 0
-	for _, partition := range c.Members() {
-		if partition != e.config.Partition {
-			remote++
-		}
-	}
-	if remote == 0 {
+	if !slices.ContainsFunc(c.Members(), func(partition uint32) bool { return partition != e.config.Partition }) {
 		return e.decide(l, now)
 	}
-	own := e.branches[c.ID]
-	// One that has read its own state must not be overtaken by what depends on that.
-	c.Alone = c.Phase == transaction.Preparing && len(c.Members()) == 1 && own == nil && len(entries) == 0 && l.lock == nil &&
-		!l.stored && l.row.RetentionMs <= 0 && l.row.Caller == nil && len(l.row.Waiters) == 0
+	// One that has read its own state must not be overtaken by what depends on that. Several are not
+	// asked so after a try that was lost: what it met may be there still.
+	if c.Phase == transaction.Preparing && !l.denied && e.branches[c.ID] == nil && len(entries) == 0 && l.lock == nil &&
+		!l.stored && l.row.RetentionMs <= 0 && l.row.Caller == nil && len(l.row.Waiters) == 0 {
+		c.HandOn(e.config.Partition, l.unlucky == 0 && e.config.HandOn != nil && e.config.HandOn())
+	}
 	e.askToPrepare(l)
 	if bugDecision && c.Phase == transaction.Preparing {
 		return e.decide(l, now)
@@ -140,11 +136,18 @@ func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) erro
 	envelope, vote := transaction.NewVote[Tell]()
 	vote.From, vote.Final = e.config.Partition, m.Final
 	say := func() {
-		if vote.Yes {
-			e.assure(coordinator, id, true, envelope)
+		if vote.Yes || len(m.Writers) > 0 {
+			e.assure(coordinator, id, vote.Yes, envelope)
 		} else { // It can only cost another try.
 			e.post(coordinator, id, false, envelope)
 		}
+	}
+	if len(m.Writers) > 0 && (b == nil || b.number != m.Epoch) {
+		// Its decision stays until the coordinator has heard of it: without one it never committed.
+		vote.Yes = e.decisions[id] != nil
+		vote.Committed = vote.Yes
+		say()
+		return nil
 	}
 	if m.Alone && (b == nil || b.number != m.Epoch) && uint32(m.Epoch>>32) != uint32(e.epoch) {
 		vote.Refused = failure(codeUnavailable, "partition %d lost its leader while it was asked to commit, and can't say whether it had; nothing else took effect", e.config.Partition).Error
@@ -176,10 +179,10 @@ func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) erro
 		return e.settle(now)
 	}
 	vote.Yes = true
-	bytes, writes := b.size()
+	bytes, writes := b.Size()
 	refused := e.tooMuch(func() string { return fmt.Sprint("partition ", e.config.Partition) }, bytes, writes)
 	switch {
-	case m.Discard || !b.Writes() && !b.Torn:
+	case m.Discard || !b.Writes() && !b.Torn && len(m.Writers) == 0:
 		vote.Reader = true
 		if m.Final {
 			e.drop(b)
@@ -196,12 +199,19 @@ func (e *Engine) prepare(id transaction.ID, m *recordv1.Prepare, now int64) erro
 		}
 		vote.Committed = true
 		e.drop(b)
+		if len(m.Writers) > 0 {
+			if err := e.announce(id, m.Writers, now, coordinator); err != nil {
+				return err
+			}
+			break
+		}
 		// Asked or called again, it must not begin anew: nobody else knows that it has committed.
 		b.Phase, b.Since, b.Holds = transaction.Committed, now, nil
 		clear(b.calls)
 		e.branches[id] = b
 	default:
-		vote.Confirm = b.Beside() && !m.Final
+		vote.Confirm, b.Decider = b.Beside() && !m.Final, m.Decider
+		b.coordinator = b.Coordinator(e.config.Partitions)
 		if err := e.promise(b, now); err != nil {
 			// What can't be written now never can: not in another try either.
 			vote.Yes, vote.Refused = false, failure(codeInternal, "partition %d can't promise what the transaction writes: %v", e.config.Partition, err).Error
@@ -258,13 +268,22 @@ func (e *Engine) voted(id transaction.ID, vote *recordv1.Vote, now int64) error 
 	if l == nil {
 		return nil
 	}
-	e.changed = true
 	c := l.root
+	asked := c.Alone
+	if !c.Heeds(vote) {
+		return nil
+	}
+	e.changed, l.denied = true, l.denied || asked && !vote.Yes
 	if vote.Refused != nil && c.Phase == transaction.Preparing {
 		return e.end(l, recordv1.Status_STATUS_FAILED, &recordv1.Result{Error: vote.Refused}, now)
 	}
 	if vote.Committed && c.Alone {
-		e.tell(vote.From, id, false, &recordv1.Peer{Message: &recordv1.Peer_Rollback{Rollback: &recordv1.Rollback{}}}) // It may forget it.
+		l.answered = true
+		if len(c.Writers()) > 0 { // It may forget it.
+			e.post(vote.From, id, false, e.words.Committed())
+		} else {
+			e.tell(vote.From, id, false, &recordv1.Peer{Message: &recordv1.Peer_Rollback{Rollback: &recordv1.Rollback{}}})
+		}
 		return e.finished(l, now)
 	}
 	switch c.Vote(e.config.Partition, vote) {
@@ -317,33 +336,35 @@ func (e *Engine) finished(l *live, now int64) error {
 }
 
 // announce writes the decision, and tells every participant that has promised. It is told again
-// until it has written its part; the decision stays as long.
-func (e *Engine) announce(id transaction.ID, writers []uint32, now int64) error {
+// until it has written its part, and so are others that have not heard of it; the decision stays
+// as long.
+func (e *Engine) announce(id transaction.ID, writers []uint32, now int64, others ...uint32) error {
 	if len(writers) == 0 {
 		return nil
 	}
-	e.decisions[id] = &decision{at: now, waiting: writers, told: now}
 	e.tellCommit(id, writers)
-	return e.putMessage(table.Decision(id.Root, id.Sequence), &recordv1.Decision{Id: e.nameOf(id), At: now, Participants: writers})
+	d := &decision{at: now, waiting: slices.Concat(writers, others), told: now}
+	e.decisions[id] = d
+	return e.putMessage(table.Decision(id.Root, id.Sequence), &recordv1.Decision{Id: e.nameOf(id), At: now, Participants: d.waiting})
 }
 
 // tellCommit is gated: nobody may hear of a decision that is not durable.
 func (e *Engine) tellCommit(id transaction.ID, participants []uint32) {
 	for _, partition := range participants {
-		e.post(partition, id, true, transaction.NewCommit[Tell]())
+		e.post(partition, id, true, e.words.Commit())
 	}
 }
 
 // commitBranch makes what a participant has promised take effect. Nothing waits for the record
 // but READ handlers: what the keys' next holders do depends on it anyway. A participant without
 // the promise has kept it before, and its answer was lost.
-func (e *Engine) commitBranch(id transaction.ID, now int64) error {
+func (e *Engine) commitBranch(id transaction.ID, from uint32, now int64) error {
 	b := e.branches[id]
 	if e.unreadable[id] {
 		return fmt.Errorf("transaction %s has committed, and what partition %d promised to write can't be read", id, e.config.Partition)
 	}
 	e.out.Lazy = true
-	e.assure(id.Root.Partition(e.config.Partitions), id, true, transaction.NewCommitted[Tell](e.committedWord))
+	e.assure(from, id, true, e.words.Committed())
 	if b == nil {
 		return nil
 	}
@@ -386,8 +407,11 @@ func (e *Engine) forgetPromise(b *branch, now int64) error {
 	return e.settle(now)
 }
 
-func (e *Engine) rollBackBranch(b *branch, now int64) error {
+func (e *Engine) rollBackBranch(b *branch, promised bool, now int64) error {
 	if b.Phase == transaction.Prepared {
+		if b.Decider != nil && !promised {
+			return nil // By a coordinator that does not know whether its predecessor has handed the decision on.
+		}
 		return e.forgetPromise(b, now)
 	}
 	e.drop(b)
@@ -409,31 +433,20 @@ func (e *Engine) applyBranch(b *branch, now int64) error {
 
 // inquired answers a participant that has heard nothing of a try: one that is neither under way
 // nor decided never committed and never will. A later leadership's tries are not this one's to
-// judge.
-func (e *Engine) inquired(id transaction.ID, from uint32) {
+// judge. part is that of this partition, if it is to decide; 0: it is the coordinator.
+func (e *Engine) inquired(id transaction.ID, from uint32, part uint64) {
 	if d := e.decisions[id]; d != nil {
 		e.tellCommit(id, []uint32{from})
 		return
 	}
-	if e.rootOf(id) != nil || id.Epoch() > e.epoch&0xffffffff {
+	b := e.branches[id]
+	switch {
+	case part == 0 && (e.rootOf(id) != nil || id.Epoch() > e.epoch&0xffffffff):
+		return
+	case part>>32 > e.epoch&0xffffffff || part != 0 && b != nil && b.number == part:
 		return
 	}
 	rollback := &envelope{}
-	rollback.Peer.Message = &recordv1.Peer_Rollback{Rollback: &recordv1.Rollback{}}
+	rollback.Peer.Message = &recordv1.Peer_Rollback{Rollback: &recordv1.Rollback{Promised: part != 0}}
 	e.assure(from, id, false, rollback)
-}
-
-func (b *branch) size() (bytes, writes int) {
-	for _, hold := range b.Holds {
-		more, moreWrites := sizeOf(hold.Entries())
-		bytes, writes = bytes+more, writes+moreWrites
-	}
-	return bytes, writes
-}
-
-func sizeOf(entries []*recordv1.Entry) (bytes, writes int) {
-	for _, entry := range entries {
-		bytes += proto.Size(entry)
-	}
-	return bytes, len(entries)
 }

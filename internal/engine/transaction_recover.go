@@ -32,7 +32,7 @@ func (e *Engine) recoverTransactions() error {
 			}
 			return true
 		}
-		b := &branch{Participant: p, coordinator: p.ID.Root.Partition(e.config.Partitions), calls: map[transaction.Path]*live{}}
+		b := &branch{Participant: p, coordinator: p.Coordinator(e.config.Partitions), calls: map[transaction.Path]*live{}}
 		e.branches[p.ID] = b
 		for _, hold := range p.Holds {
 			if !hold.Request.Shared {
@@ -40,7 +40,7 @@ func (e *Engine) recoverTransactions() error {
 			}
 			e.hide(hold)
 		}
-		e.tell(b.coordinator, b.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Inquire{Inquire: &recordv1.Inquire{From: e.config.Partition}}})
+		e.tell(b.coordinator, b.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Inquire{Inquire: &recordv1.Inquire{From: e.config.Partition, Part: p.Decider.GetEpoch()}}})
 		return true
 	})
 	if err != nil {

@@ -124,6 +124,36 @@ func TestOverwrittenAfterThePromise(t *testing.T) {
 	}
 }
 
+// A coordinator's successor knows nothing of a try, and says so to whoever asks. That must not end
+// a promise about which a participant decides: its predecessor may not know yet that it is one, and
+// have that participant decide. Only who decides, or who would have asked it to, ends such a promise.
+func TestPromiseHandedOnOutlivesTheCoordinator(t *testing.T) {
+	s := newScript()
+	s.run(t, "hand on\ninvoke t token=1 input=one\ncall t index=1 key=fay input=f\nfinish f set=f\ncall t index=2 key=kim input=k\nfinish k set=k\n"+
+		"hold prepare\nfinish t value=done")
+	asked := s.mail.held[0].peer
+	s.run(t, "hold vote\nrelease prepare")
+	vote := s.mail.held
+	rollBack := func(promised bool) string {
+		s.mail.held = nil
+		s.mail.on = append(s.mail.on, scriptLetter{2, &recordv1.Peer{Id: asked.Id, Message: &recordv1.Peer_Rollback{Rollback: &recordv1.Rollback{Promised: promised}}}})
+		return s.run(t, "release nothing")
+	}
+	if out := rollBack(false); strings.Contains(out, "- promise t") {
+		t.Fatalf("the promise is forgotten:\n%s", out)
+	}
+	s.mail.held = vote
+	if out := s.run(t, "release vote"); !strings.Contains(out, `reply 1 "done"`) || !strings.Contains(out, `state Svc fay "f"`) || !strings.Contains(out, `state Svc kim "k"`) {
+		t.Errorf("it did not commit:\n%s", out)
+	}
+	s = newScript()
+	s.run(t, "hand on\ninvoke t token=1 input=one\ncall t index=1 key=fay input=f\nfinish f set=f\ncall t index=2 key=kim input=k\nfinish k set=k\n"+
+		"hold vote\nfinish t value=done")
+	if out := rollBack(true); !strings.Contains(out, "- promise t") {
+		t.Errorf("the promise is kept:\n%s", out)
+	}
+}
+
 // READ handlers see what is durable only. So nobody who has read lets go of a key before all that
 // the transaction has read, wherever, is durable: what is written after that, and seen, would come
 // before what this transaction has already seen.

@@ -29,6 +29,10 @@ type root struct {
 	byReader bool
 }
 
+// handedOn reports whether a participant decides about the transaction that l is the root of. From
+// then on l must not be written down: a successor that found it would run it again.
+func (l *live) handedOn() bool { return l.root != nil && l.root.HandedOn() }
+
 // outgoing is a call that was not answered yet.
 type outgoing struct {
 	to   uint32
@@ -98,7 +102,7 @@ func (e *Engine) makeCall(l *live, ev *Call, outer uint32, now int64) {
 		join.Path = []byte(c.path.Child(ev.Index))
 		// What was undone before this call began, the callee may meet too.
 		join.Undone = transaction.RecordPaths(transaction.AddPaths(c.undone, c.join.Undone))
-		c.called(to)
+		c.members = transaction.AddCalled(c.members, to)
 	} else {
 		c := l.root
 		c.Called(to)
@@ -233,7 +237,7 @@ func (e *Engine) answered(id transaction.ID, answer *recordv1.Joined, now int64)
 func (e *Engine) died(id transaction.ID, died *recordv1.Died, now int64) error {
 	l := e.rootOf(id)
 	if l == nil {
-		e.inquired(id, died.From)
+		e.inquired(id, died.From, 0)
 		return nil
 	}
 	if l.root.Phase != transaction.Running {
@@ -371,7 +375,9 @@ func (e *Engine) reserved(l *live, now int64) error {
 
 // giveUp ends a try everywhere, with all that it wanted to write.
 func (e *Engine) giveUp(l *live, now int64) {
-	e.tellMembers(l, &recordv1.Peer{Message: &recordv1.Peer_Rollback{Rollback: &recordv1.Rollback{}}})
+	for _, partition := range l.root.Unpromised() {
+		e.tell(partition, l.root.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Rollback{Rollback: &recordv1.Rollback{Promised: true}}})
+	}
 	e.showOwn(l)
 	l.calls = nil
 }
@@ -413,7 +419,7 @@ func (ev *Tick) evaluate(e *Engine, now int64) error {
 			e.askToPrepare(l)
 		}
 	}
-	for _, id := range slices.SortedFunc(maps.Keys(e.decisions), inOrder) {
+	for _, id := range slices.SortedFunc(maps.Keys(e.decisions), transaction.ID.Compare) {
 		if d := e.decisions[id]; transaction.Overdue(d.told, now) {
 			d.told = now
 			e.tellCommit(id, d.waiting)
@@ -434,7 +440,7 @@ func (ev *Tick) evaluate(e *Engine, now int64) error {
 			}
 			fallthrough
 		default:
-			inquire := &recordv1.Inquire{From: e.config.Partition, Waits: b.selfWaits()}
+			inquire := &recordv1.Inquire{From: e.config.Partition, Waits: b.selfWaits(), Part: b.Decider.GetEpoch()}
 			e.tell(b.coordinator, b.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Inquire{Inquire: inquire}})
 		}
 	}
@@ -479,7 +485,7 @@ func (e *Engine) tooLong(l *live, now int64) error {
 	c := l.root
 	if c.Alone {
 		return e.complete(l, recordv1.Status_STATUS_FAILED, failure(codeUnavailable,
-			"%s: partition %d did not say whether it committed; nothing else took effect", l.target, c.Members()[0]), now)
+			"%s: partition %d, which decides, did not say whether the transaction committed", l.target, c.Unpromised()[0]), now)
 	}
 	reason := fmt.Sprintf("try %d was %s", l.row.Attempt, c.Phase)
 	if c.blocked != nil {

@@ -35,7 +35,7 @@ func (e *Engine) Transactions() []transaction.Status {
 		case c.parked:
 			s.Reason = "a participant was lost several times; its next try begins within a second"
 		case c.Alone:
-			s.Reason = "waits for the one participant to commit"
+			s.Reason = "waits for the participant that decides"
 		case c.Phase == transaction.Preparing:
 			s.Reason = "waits for the participants to promise"
 		case c.Phase == transaction.RollingBack:

@@ -109,7 +109,7 @@ func (p *part) lead() {
 	p.epoch++
 	p.view = &rowMap{rows: *p.durable.rows.Copy()}
 	p.pending, p.attempts, p.hidden = nil, map[invocation.ID]*handler{}, map[invocation.Object]int{}
-	p.engine = New(Config{Partition: p.id, Partitions: w.partitions(), Patience: w.odds.patience}, p.view, p.epoch)
+	p.engine = New(Config{Partition: p.id, Partitions: w.partitions(), Patience: w.odds.patience, HandOn: always}, p.view, p.epoch)
 	out, err := p.engine.Recover(w.now)
 	if err != nil {
 		w.fail("partition %d: recover: %v", p.id, err)
@@ -394,3 +394,5 @@ func describePeer(p *recordv1.Peer) string {
 	}
 	return text + strings.TrimPrefix(fmt.Sprintf("%T", p.Message), "*recordv1.Peer_")
 }
+
+func always() bool { return true }

@@ -21,6 +21,7 @@ func (p *Partition) mustConfirm(l *leadership, effect engine.Effect) bool {
 	shown := l.open.dirty || len(l.sealed) > 0
 	switch e := effect.(type) {
 	case *engine.Reply:
+		shown = shown || e.Durable
 	case *engine.Tell:
 		if !e.Confirm {
 			return false

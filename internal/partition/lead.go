@@ -39,6 +39,7 @@ func (p *Partition) lead(epoch uint64) *leadership {
 		MaxWriteBytes:      p.config.MaxEntryBytes, MaxWrites: p.config.MaxEntryWrites,
 		Next: timetable.Next, JournalPage: pages.Begin(),
 		Deployment: p.config.DeploymentOf,
+		HandOn:     func() bool { return p.config.WrittenLevel == nil || p.config.WrittenLevel() >= engine.HandOnLevel },
 	}, v, epoch)
 	out, err := l.engine.Recover(p.config.Now().UnixMilli())
 	if err != nil {

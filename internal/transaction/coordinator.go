@@ -16,9 +16,11 @@ type Coordinator struct {
 	Wounded bool
 	// Since is when the phase began, in milliseconds since 1970.
 	Since int64
-	// Alone: the one participant was asked to commit by itself, so only it knows what happened.
+	// Alone: a participant was asked to decide, so only it knows what happened.
 	Alone bool
 
+	// decider is that participant, once it is known who it will be: HandOn.
+	decider *member
 	members []*member
 	// few is the memory of the first members.
 	few struct {
@@ -60,7 +62,7 @@ const (
 	// Decided: all have said yes.
 	Decided
 	// NextRound: those who write have promised to, what was read is durable, and those who have
-	// read must be asked finally.
+	// read must be asked finally, or who decides.
 	NextRound
 	// Lost: a participant has forgotten the try. Another may succeed.
 	Lost
@@ -125,6 +127,34 @@ func (c *Coordinator) Members() []uint32 {
 	return all
 }
 
+// HandOn lets a participant decide in the place of the coordinator, whose partition has nothing to
+// write: the last that was called, by the record by which it would have promised. With one
+// participant it is asked at once; several, if that is allowed, must all have something to write,
+// for one who has only read asks for another round, and promise it to the one who decides.
+func (c *Coordinator) HandOn(own uint32, several bool) {
+	last := c.members[len(c.members)-1]
+	if len(c.members) == 1 && last.partition != own {
+		c.decider, c.Alone = last, true
+		return
+	}
+	if !several || len(c.undone) > 0 || slices.ContainsFunc(c.members, func(m *member) bool { return m.partition == own || m.reader || m.epoch == 0 }) {
+		return
+	}
+	c.decider = last
+}
+
+// HandedOn reports whether a participant decides, or will.
+func (c *Coordinator) HandedOn() bool { return c.decider != nil }
+
+// Unpromised are those who must hear that the try is given up: all, or only who was asked to
+// decide. What others have promised is that one's to take back, who may have decided already.
+func (c *Coordinator) Unpromised() []uint32 {
+	if c.Alone {
+		return []uint32{c.decider.partition}
+	}
+	return c.Members()
+}
+
 // Writers are the partitions that have promised to write.
 func (c *Coordinator) Writers() []uint32 {
 	var all []uint32
@@ -149,13 +179,37 @@ func (c *Coordinator) Writers() []uint32 {
 func (c *Coordinator) Prepare(own uint32, ask func(partition uint32, prepare *recordv1.Prepare)) {
 	final, parts := c.Final(own), c.Parts()
 	for _, m := range c.members {
-		if m.partition == own || m.voted || m.ready && !final {
+		if m.partition == own || m.voted || m.ready && !final || m == c.decider && !c.Alone {
 			continue
 		}
-		ask(m.partition, &recordv1.Prepare{
+		prepare := &recordv1.Prepare{
 			Epoch: m.epoch, Undone: RecordPaths(c.undone), Discard: c.Phase == RollingBack, Alone: c.Alone, Final: final, Parts: parts,
-		})
+		}
+		if c.Alone {
+			prepare.Writers = c.Writers()
+		} else if c.decider != nil {
+			prepare.Decider = &recordv1.Member{Partition: c.decider.partition, Epoch: c.decider.epoch}
+		}
+		ask(m.partition, prepare)
 	}
+}
+
+// AddCalled notes a partition that a handler calls, whose leadership is not known yet.
+func AddCalled(members []*recordv1.Member, partition uint32) []*recordv1.Member {
+	if slices.ContainsFunc(members, func(m *recordv1.Member) bool { return m.Partition == partition }) {
+		return members
+	}
+	return append(members, &recordv1.Member{Partition: partition})
+}
+
+// AppendKnown leaves out those that have not answered: their calls came to nothing.
+func AppendKnown(to, members []*recordv1.Member) []*recordv1.Member {
+	for _, m := range members {
+		if m.Epoch != 0 {
+			to = append(to, m)
+		}
+	}
+	return to
 }
 
 // Parts are the numbers of all parts; nil if all calls were the root's own.
@@ -188,14 +242,24 @@ func (c *Coordinator) Final(own uint32) bool {
 	})
 }
 
-// Vote takes a participant's answer to Prepare.
+// Heeds reports whether a vote counts: once a participant was asked to decide, only its own. If that
+// says no it has not decided and never will, and all may be told that the try is given up.
+func (c *Coordinator) Heeds(vote *recordv1.Vote) bool {
+	if c.Alone && vote.From != c.decider.partition {
+		return false
+	}
+	c.Alone = c.Alone && vote.Yes
+	return true
+}
+
+// Vote takes a participant's answer to Prepare, if it counts.
 func (c *Coordinator) Vote(own uint32, vote *recordv1.Vote) Verdict {
 	m := c.member(vote.From)
 	if m == nil || m.voted || m.ready && vote.Yes && !vote.Final || c.Phase != Preparing && c.Phase != RollingBack {
 		return Undecided
 	}
-	if !vote.Yes {
-		return Lost
+	if !vote.Yes || c.decider != nil && (vote.Reader || vote.Confirm) && !c.Alone {
+		return Lost // Or the next try has to ask differently.
 	}
 	switch {
 	case vote.Final:
@@ -211,6 +275,8 @@ func (c *Coordinator) Vote(own uint32, vote *recordv1.Vote) Verdict {
 	for _, m := range c.members {
 		switch {
 		case m.voted || m.partition == own:
+		case m == c.decider:
+			verdict = NextRound
 		case !m.ready:
 			return Undecided
 		case vote.Final:
@@ -219,6 +285,7 @@ func (c *Coordinator) Vote(own uint32, vote *recordv1.Vote) Verdict {
 			verdict = NextRound
 		}
 	}
+	c.Alone = c.Alone || verdict == NextRound && c.decider != nil
 	return verdict
 }
 

@@ -60,18 +60,30 @@ func NewVote[E any]() (*Envelope[E], *recordv1.Vote) {
 	return &all.Envelope, &all.vote
 }
 
-// NewCommit says nothing but its name.
-func NewCommit[E any]() *Envelope[E] {
+// Words are the messages that a partition says with the same words each time.
+type Words[E any] struct {
+	commit    *recordv1.Peer_Commit
+	committed *recordv1.Peer_Committed
+}
+
+// WordsOf makes those of a partition.
+func WordsOf[E any](partition uint32) Words[E] {
+	return Words[E]{
+		commit:    &recordv1.Peer_Commit{Commit: &recordv1.Commit{From: partition}},
+		committed: &recordv1.Peer_Committed{Committed: &recordv1.Committed{From: partition}},
+	}
+}
+
+// Commit tells of a decision.
+func (w Words[E]) Commit() *Envelope[E] {
 	v := &Envelope[E]{}
-	v.Peer.Message = commit
+	v.Peer.Message = w.commit
 	return v
 }
 
-var commit = &recordv1.Peer_Commit{Commit: &recordv1.Commit{}}
-
-// NewCommitted takes what a partition says each time.
-func NewCommitted[E any](word *recordv1.Peer_Committed) *Envelope[E] {
+// Committed answers that.
+func (w Words[E]) Committed() *Envelope[E] {
 	v := &Envelope[E]{}
-	v.Peer.Message = word
+	v.Peer.Message = w.committed
 	return v
 }

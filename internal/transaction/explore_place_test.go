@@ -106,7 +106,7 @@ func (p *place) lead() {
 	p.epoch++
 	p.view = &rows{*p.durable.Copy()}
 	p.pending, p.handlers, p.hidden = nil, map[invocation.ID]*handler{}, map[string]int{}
-	p.engine = engine.New(engine.Config{Partition: p.id, Partitions: p.w.partitions}, p.view, p.epoch)
+	p.engine = engine.New(engine.Config{Partition: p.id, Partitions: p.w.partitions, HandOn: func() bool { return true }}, p.view, p.epoch)
 	out, err := p.engine.Recover(p.now)
 	if err != nil {
 		p.fail("recover: %v", err)

@@ -3,6 +3,8 @@ package transaction
 import (
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
@@ -18,6 +20,8 @@ type Participant struct {
 	Wounded bool
 	// Broken says why the try can't commit any more; "" while it can.
 	Broken string
+	// Decider is the participant that decides about the promise; nil: the coordinator does.
+	Decider *recordv1.Member
 	// Overtaken: a DURABLE handler has written what was read beside it, after the promise.
 	Overtaken bool
 	// Torn: a call has seen what another call of the transaction wrote, which was taken back.
@@ -179,6 +183,31 @@ func (p *Participant) Undo(paths []Path) {
 	}
 }
 
+// Coordinator is the partition that knows what becomes of the try, of so many.
+func (p *Participant) Coordinator(partitions uint32) uint32 {
+	if p.Decider != nil {
+		return p.Decider.Partition
+	}
+	return p.ID.Root.Partition(partitions)
+}
+
+// Size is how much there is to write: its bytes, and the number of writes.
+func (p *Participant) Size() (bytes, writes int) {
+	for _, h := range p.Holds {
+		more, moreWrites := SizeOf(h.Entries())
+		bytes, writes = bytes+more, writes+moreWrites
+	}
+	return bytes, writes
+}
+
+// SizeOf is the bytes of entries, and their number.
+func SizeOf(entries []*recordv1.Entry) (bytes, writes int) {
+	for _, entry := range entries {
+		bytes += proto.Size(entry)
+	}
+	return bytes, len(entries)
+}
+
 // Record is the promise as a row has it; name is that of its ID.
 func (p *Participant) Record(name *recordv1.TransactionID) *recordv1.Prepared {
 	var all struct { // One allocation for what most have.
@@ -188,7 +217,7 @@ func (p *Participant) Record(name *recordv1.TransactionID) *recordv1.Prepared {
 		list [1]*recordv1.PreparedObject
 	}
 	p.Age.Fill(&all.age)
-	all.row.Id, all.row.Age, all.row.At, all.row.Objects = name, &all.age, p.Since, all.list[:0]
+	all.row.Id, all.row.Age, all.row.At, all.row.Objects, all.row.Decider = name, &all.age, p.Since, all.list[:0], p.Decider
 	for i, h := range p.Holds {
 		object := &all.one
 		if i > 0 {
@@ -204,7 +233,7 @@ func (p *Participant) Record(name *recordv1.TransactionID) *recordv1.Prepared {
 func Restore(row *recordv1.Prepared) (*Participant, bool) {
 	id, ok := IDOf(row.GetId())
 	p := NewParticipant(id, AgeOf(row.GetAge()), row.GetAt())
-	p.Phase = Prepared
+	p.Phase, p.Decider = Prepared, row.GetDecider()
 	for _, object := range row.GetObjects() {
 		if object.GetTarget() == nil {
 			ok = false

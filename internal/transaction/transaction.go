@@ -41,14 +41,22 @@
 //	                                     result, what that partition has to write itself
 //	        Commit ─► those who write    again and again until they have; they let go
 //
+// If the root's partition has nothing to write, not even the result, the coordinator hands the
+// decision on to the last participant (Coordinator.HandOn): the others promise as above, naming
+// who decides, and then that one commits what it has to write and the decision by one record, in
+// the place of a promise. Whoever has promised asks it and not the coordinator; to end such a
+// promise, one must know that it has not decided and never will.
+//
 // A try is named by the epoch of its coordinator's leadership and a counter (ID). Records of
 // an earlier epoch can't be committed once a later one has begun (see cluster/replica), so a
 // coordinator that has neither a decision's row nor the try in memory knows that it never
-// committed and never will: absence is the abort. A participant that hears nothing asks.
+// committed and never will: absence is the abort. A participant that hears nothing asks. The same
+// goes for one that decides, whose part of the try is named by its own epoch and a counter.
 package transaction
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -69,6 +77,11 @@ type ID struct {
 
 // Epoch is the leadership of the coordinator, its lower 32 bits.
 func (id ID) Epoch() uint64 { return id.Sequence >> 32 }
+
+// Compare orders tries.
+func (id ID) Compare(other ID) int {
+	return cmp.Or(bytes.Compare(id.Root[:], other.Root[:]), cmp.Compare(id.Sequence, other.Sequence))
+}
 
 // String is for people.
 func (id ID) String() string {

@@ -161,7 +161,9 @@ type Prepared struct {
 	Age   *TransactionAge        `protobuf:"bytes,2,opt,name=age" json:"age,omitempty"`
 	At    int64                  `protobuf:"varint,3,opt,name=at" json:"at,omitempty"`
 	// The objects it keeps until then, with what to write, if anything.
-	Objects       []*PreparedObject `protobuf:"bytes,4,rep,name=objects" json:"objects,omitempty"`
+	Objects []*PreparedObject `protobuf:"bytes,4,rep,name=objects" json:"objects,omitempty"`
+	// Who decides; unset: the coordinator. See Prepare.
+	Decider       *Member `protobuf:"bytes,5,opt,name=decider" json:"decider,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -220,6 +222,13 @@ func (x *Prepared) GetAt() int64 {
 func (x *Prepared) GetObjects() []*PreparedObject {
 	if x != nil {
 		return x.Objects
+	}
+	return nil
+}
+
+func (x *Prepared) GetDecider() *Member {
+	if x != nil {
+		return x.Decider
 	}
 	return nil
 }
@@ -285,8 +294,8 @@ func (x *PreparedObject) GetShared() bool {
 	return false
 }
 
-// Decision is the row of a coordinator: the transaction has committed. There is none of one
-// that has not. It stays until every participant has made its part durable.
+// Decision is the row of who decides, the coordinator or a participant in its place: the
+// transaction has committed. There is none of one that has not. It stays until every participant has made its part durable.
 type Decision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    *TransactionID         `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
@@ -894,14 +903,19 @@ type Prepare struct {
 	Undone [][]byte `protobuf:"bytes,2,rep,name=undone" json:"undone,omitempty"`
 	// The transaction is given up: only say whether what it read was durable.
 	Discard bool `protobuf:"varint,3,opt,name=discard" json:"discard,omitempty"`
-	// Nobody else has anything to write: commit now.
+	// Nobody else has anything to write, or those who have promised to, and the coordinator has
+	// nothing: decide, and commit now.
 	Alone bool `protobuf:"varint,4,opt,name=alone" json:"alone,omitempty"`
 	// Everybody who writes has promised to, and all that was read is durable: one who has only read
 	// may forget the transaction.
 	Final bool `protobuf:"varint,5,opt,name=final" json:"final,omitempty"`
 	// All parts, if there are calls within calls: those of a part that is not here have been made
 	// by a handler that has run anew since.
-	Parts         []*Member `protobuf:"bytes,6,rep,name=parts" json:"parts,omitempty"`
+	Parts []*Member `protobuf:"bytes,6,rep,name=parts" json:"parts,omitempty"`
+	// The participant that will decide, and knows when asked; unset: the coordinator.
+	Decider *Member `protobuf:"bytes,7,opt,name=decider" json:"decider,omitempty"`
+	// Of alone: who has promised, and hears of the decision from the partition that is asked.
+	Writers       []uint32 `protobuf:"varint,8,rep,packed,name=writers" json:"writers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -974,6 +988,20 @@ func (x *Prepare) GetFinal() bool {
 func (x *Prepare) GetParts() []*Member {
 	if x != nil {
 		return x.Parts
+	}
+	return nil
+}
+
+func (x *Prepare) GetDecider() *Member {
+	if x != nil {
+		return x.Decider
+	}
+	return nil
+}
+
+func (x *Prepare) GetWriters() []uint32 {
+	if x != nil {
+		return x.Writers
 	}
 	return nil
 }
@@ -1077,7 +1105,10 @@ func (x *Vote) GetRefused() *Error {
 
 // Rollback ends a try.
 type Rollback struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It ends a promise too that another participant decides about: whoever says so knows that that
+	// one has not decided, and never will.
+	Promised      bool `protobuf:"varint,1,opt,name=promised" json:"promised,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1110,6 +1141,13 @@ func (x *Rollback) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Rollback.ProtoReflect.Descriptor instead.
 func (*Rollback) Descriptor() ([]byte, []int) {
 	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Rollback) GetPromised() bool {
+	if x != nil {
+		return x.Promised
+	}
+	return false
 }
 
 // Wound asks a coordinator to give way to an older transaction.
@@ -1382,7 +1420,9 @@ type Inquire struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	From  uint32                 `protobuf:"varint,1,opt,name=from" json:"from,omitempty"`
 	// Calls of it that wait for other calls of it.
-	Waits         []*SelfWait `protobuf:"bytes,2,rep,name=waits" json:"waits,omitempty"`
+	Waits []*SelfWait `protobuf:"bytes,2,rep,name=waits" json:"waits,omitempty"`
+	// Of a participant that decides: the number of its part. 0: the coordinator is asked.
+	Part          uint64 `protobuf:"varint,3,opt,name=part" json:"part,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1429,6 +1469,13 @@ func (x *Inquire) GetWaits() []*SelfWait {
 		return x.Waits
 	}
 	return nil
+}
+
+func (x *Inquire) GetPart() uint64 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
 }
 
 // SelfWait is a call that waits for another one of the same transaction to end, since both are
@@ -1503,7 +1550,9 @@ func (x *SelfWait) GetForTarget() *Target {
 
 // Commit tells a participant of the decision, again and again until it is Committed there.
 type Commit struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who decided, and waits for a Committed. 0: the coordinator.
+	From          uint32 `protobuf:"varint,1,opt,name=from" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1536,6 +1585,13 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
 	return file_perdure_record_v1_transaction_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Commit) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
 }
 
 // Committed tells a coordinator that a participant has made its part durable.
@@ -1632,12 +1688,13 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	"\x06Member\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
-	"\x06writes\x18\x03 \x01(\bR\x06writes\"\xbe\x01\n" +
+	"\x06writes\x18\x03 \x01(\bR\x06writes\"\xf3\x01\n" +
 	"\bPrepared\x120\n" +
 	"\x02id\x18\x01 \x01(\v2 .perdure.record.v1.TransactionIDR\x02id\x123\n" +
 	"\x03age\x18\x02 \x01(\v2!.perdure.record.v1.TransactionAgeR\x03age\x12\x0e\n" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\x12;\n" +
-	"\aobjects\x18\x04 \x03(\v2!.perdure.record.v1.PreparedObjectR\aobjects\"\x8f\x01\n" +
+	"\aobjects\x18\x04 \x03(\v2!.perdure.record.v1.PreparedObjectR\aobjects\x123\n" +
+	"\adecider\x18\x05 \x01(\v2\x19.perdure.record.v1.MemberR\adecider\"\x8f\x01\n" +
 	"\x0ePreparedObject\x121\n" +
 	"\x06target\x18\x01 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x122\n" +
 	"\aentries\x18\x02 \x03(\v2\x18.perdure.record.v1.EntryR\aentries\x12\x16\n" +
@@ -1687,14 +1744,16 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	"\x06result\x18\x05 \x01(\v2\x19.perdure.record.v1.ResultR\x06result\x123\n" +
 	"\amembers\x18\x06 \x03(\v2\x19.perdure.record.v1.MemberR\amembers\x12\x16\n" +
 	"\x06undone\x18\a \x03(\fR\x06undone\x12\x12\n" +
-	"\x04part\x18\b \x01(\x04R\x04part\"\xae\x01\n" +
+	"\x04part\x18\b \x01(\x04R\x04part\"\xfd\x01\n" +
 	"\aPrepare\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06undone\x18\x02 \x03(\fR\x06undone\x12\x18\n" +
 	"\adiscard\x18\x03 \x01(\bR\adiscard\x12\x14\n" +
 	"\x05alone\x18\x04 \x01(\bR\x05alone\x12\x14\n" +
 	"\x05final\x18\x05 \x01(\bR\x05final\x12/\n" +
-	"\x05parts\x18\x06 \x03(\v2\x19.perdure.record.v1.MemberR\x05parts\"\xc6\x01\n" +
+	"\x05parts\x18\x06 \x03(\v2\x19.perdure.record.v1.MemberR\x05parts\x123\n" +
+	"\adecider\x18\a \x01(\v2\x19.perdure.record.v1.MemberR\adecider\x12\x18\n" +
+	"\awriters\x18\b \x03(\rR\awriters\"\xc6\x01\n" +
 	"\x04Vote\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x12\x10\n" +
 	"\x03yes\x18\x02 \x01(\bR\x03yes\x12\x16\n" +
@@ -1702,9 +1761,9 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	"\x05final\x18\x06 \x01(\bR\x05final\x12\x18\n" +
 	"\aconfirm\x18\a \x01(\bR\aconfirm\x12\x1c\n" +
 	"\tcommitted\x18\x04 \x01(\bR\tcommitted\x122\n" +
-	"\arefused\x18\x05 \x01(\v2\x18.perdure.record.v1.ErrorR\arefused\"\n" +
-	"\n" +
-	"\bRollback\"3\n" +
+	"\arefused\x18\x05 \x01(\v2\x18.perdure.record.v1.ErrorR\arefused\"&\n" +
+	"\bRollback\x12\x1a\n" +
+	"\bpromised\x18\x01 \x01(\bR\bpromised\"3\n" +
 	"\x05Wound\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x12\x16\n" +
 	"\x06reader\x18\x02 \x01(\bR\x06reader\"\b\n" +
@@ -1718,17 +1777,19 @@ const file_perdure_record_v1_transaction_proto_rawDesc = "" +
 	"\ablocked\x18\x02 \x01(\v2\x19.perdure.record.v1.TargetR\ablocked\x12\x16\n" +
 	"\x06shared\x18\x04 \x01(\bR\x06shared\x12\x18\n" +
 	"\adurable\x18\x05 \x01(\bR\adurable\x122\n" +
-	"\arefused\x18\x03 \x01(\v2\x18.perdure.record.v1.ErrorR\arefused\"P\n" +
+	"\arefused\x18\x03 \x01(\v2\x18.perdure.record.v1.ErrorR\arefused\"d\n" +
 	"\aInquire\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x121\n" +
-	"\x05waits\x18\x02 \x03(\v2\x1b.perdure.record.v1.SelfWaitR\x05waits\"\x9d\x01\n" +
+	"\x05waits\x18\x02 \x03(\v2\x1b.perdure.record.v1.SelfWaitR\x05waits\x12\x12\n" +
+	"\x04part\x18\x03 \x01(\x04R\x04part\"\x9d\x01\n" +
 	"\bSelfWait\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\fR\x04path\x12\x10\n" +
 	"\x03for\x18\x02 \x01(\fR\x03for\x121\n" +
 	"\x06target\x18\x03 \x01(\v2\x19.perdure.record.v1.TargetR\x06target\x128\n" +
 	"\n" +
-	"for_target\x18\x04 \x01(\v2\x19.perdure.record.v1.TargetR\tforTarget\"\b\n" +
-	"\x06Commit\"\x1f\n" +
+	"for_target\x18\x04 \x01(\v2\x19.perdure.record.v1.TargetR\tforTarget\"\x1c\n" +
+	"\x06Commit\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\rR\x04from\"\x1f\n" +
 	"\tCommitted\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\"\b\n" +
 	"\x06WritesB=Z6github.com/perdure/perdure/internal/record/v1;recordv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
@@ -1779,41 +1840,43 @@ var file_perdure_record_v1_transaction_proto_depIdxs = []int32{
 	21, // 0: perdure.record.v1.Prepared.id:type_name -> perdure.record.v1.TransactionID
 	0,  // 1: perdure.record.v1.Prepared.age:type_name -> perdure.record.v1.TransactionAge
 	3,  // 2: perdure.record.v1.Prepared.objects:type_name -> perdure.record.v1.PreparedObject
-	22, // 3: perdure.record.v1.PreparedObject.target:type_name -> perdure.record.v1.Target
-	23, // 4: perdure.record.v1.PreparedObject.entries:type_name -> perdure.record.v1.Entry
-	21, // 5: perdure.record.v1.Decision.id:type_name -> perdure.record.v1.TransactionID
-	21, // 6: perdure.record.v1.Peer.id:type_name -> perdure.record.v1.TransactionID
-	6,  // 7: perdure.record.v1.Peer.join:type_name -> perdure.record.v1.Join
-	7,  // 8: perdure.record.v1.Peer.joined:type_name -> perdure.record.v1.Joined
-	8,  // 9: perdure.record.v1.Peer.prepare:type_name -> perdure.record.v1.Prepare
-	9,  // 10: perdure.record.v1.Peer.vote:type_name -> perdure.record.v1.Vote
-	10, // 11: perdure.record.v1.Peer.rollback:type_name -> perdure.record.v1.Rollback
-	11, // 12: perdure.record.v1.Peer.wound:type_name -> perdure.record.v1.Wound
-	14, // 13: perdure.record.v1.Peer.wounded:type_name -> perdure.record.v1.Wounded
-	15, // 14: perdure.record.v1.Peer.died:type_name -> perdure.record.v1.Died
-	16, // 15: perdure.record.v1.Peer.inquire:type_name -> perdure.record.v1.Inquire
-	20, // 16: perdure.record.v1.Peer.writes:type_name -> perdure.record.v1.Writes
-	18, // 17: perdure.record.v1.Peer.commit:type_name -> perdure.record.v1.Commit
-	19, // 18: perdure.record.v1.Peer.committed:type_name -> perdure.record.v1.Committed
-	12, // 19: perdure.record.v1.Peer.passed:type_name -> perdure.record.v1.Passed
-	13, // 20: perdure.record.v1.Peer.starving:type_name -> perdure.record.v1.Starving
-	0,  // 21: perdure.record.v1.Join.age:type_name -> perdure.record.v1.TransactionAge
-	24, // 22: perdure.record.v1.Join.invoke:type_name -> perdure.record.v1.Invoke
-	25, // 23: perdure.record.v1.Joined.result:type_name -> perdure.record.v1.Result
-	1,  // 24: perdure.record.v1.Joined.members:type_name -> perdure.record.v1.Member
-	1,  // 25: perdure.record.v1.Prepare.parts:type_name -> perdure.record.v1.Member
-	26, // 26: perdure.record.v1.Vote.refused:type_name -> perdure.record.v1.Error
-	0,  // 27: perdure.record.v1.Starving.age:type_name -> perdure.record.v1.TransactionAge
-	22, // 28: perdure.record.v1.Died.blocked:type_name -> perdure.record.v1.Target
-	26, // 29: perdure.record.v1.Died.refused:type_name -> perdure.record.v1.Error
-	17, // 30: perdure.record.v1.Inquire.waits:type_name -> perdure.record.v1.SelfWait
-	22, // 31: perdure.record.v1.SelfWait.target:type_name -> perdure.record.v1.Target
-	22, // 32: perdure.record.v1.SelfWait.for_target:type_name -> perdure.record.v1.Target
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	1,  // 3: perdure.record.v1.Prepared.decider:type_name -> perdure.record.v1.Member
+	22, // 4: perdure.record.v1.PreparedObject.target:type_name -> perdure.record.v1.Target
+	23, // 5: perdure.record.v1.PreparedObject.entries:type_name -> perdure.record.v1.Entry
+	21, // 6: perdure.record.v1.Decision.id:type_name -> perdure.record.v1.TransactionID
+	21, // 7: perdure.record.v1.Peer.id:type_name -> perdure.record.v1.TransactionID
+	6,  // 8: perdure.record.v1.Peer.join:type_name -> perdure.record.v1.Join
+	7,  // 9: perdure.record.v1.Peer.joined:type_name -> perdure.record.v1.Joined
+	8,  // 10: perdure.record.v1.Peer.prepare:type_name -> perdure.record.v1.Prepare
+	9,  // 11: perdure.record.v1.Peer.vote:type_name -> perdure.record.v1.Vote
+	10, // 12: perdure.record.v1.Peer.rollback:type_name -> perdure.record.v1.Rollback
+	11, // 13: perdure.record.v1.Peer.wound:type_name -> perdure.record.v1.Wound
+	14, // 14: perdure.record.v1.Peer.wounded:type_name -> perdure.record.v1.Wounded
+	15, // 15: perdure.record.v1.Peer.died:type_name -> perdure.record.v1.Died
+	16, // 16: perdure.record.v1.Peer.inquire:type_name -> perdure.record.v1.Inquire
+	20, // 17: perdure.record.v1.Peer.writes:type_name -> perdure.record.v1.Writes
+	18, // 18: perdure.record.v1.Peer.commit:type_name -> perdure.record.v1.Commit
+	19, // 19: perdure.record.v1.Peer.committed:type_name -> perdure.record.v1.Committed
+	12, // 20: perdure.record.v1.Peer.passed:type_name -> perdure.record.v1.Passed
+	13, // 21: perdure.record.v1.Peer.starving:type_name -> perdure.record.v1.Starving
+	0,  // 22: perdure.record.v1.Join.age:type_name -> perdure.record.v1.TransactionAge
+	24, // 23: perdure.record.v1.Join.invoke:type_name -> perdure.record.v1.Invoke
+	25, // 24: perdure.record.v1.Joined.result:type_name -> perdure.record.v1.Result
+	1,  // 25: perdure.record.v1.Joined.members:type_name -> perdure.record.v1.Member
+	1,  // 26: perdure.record.v1.Prepare.parts:type_name -> perdure.record.v1.Member
+	1,  // 27: perdure.record.v1.Prepare.decider:type_name -> perdure.record.v1.Member
+	26, // 28: perdure.record.v1.Vote.refused:type_name -> perdure.record.v1.Error
+	0,  // 29: perdure.record.v1.Starving.age:type_name -> perdure.record.v1.TransactionAge
+	22, // 30: perdure.record.v1.Died.blocked:type_name -> perdure.record.v1.Target
+	26, // 31: perdure.record.v1.Died.refused:type_name -> perdure.record.v1.Error
+	17, // 32: perdure.record.v1.Inquire.waits:type_name -> perdure.record.v1.SelfWait
+	22, // 33: perdure.record.v1.SelfWait.target:type_name -> perdure.record.v1.Target
+	22, // 34: perdure.record.v1.SelfWait.for_target:type_name -> perdure.record.v1.Target
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_transaction_proto_init() }
