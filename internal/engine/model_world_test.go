@@ -54,7 +54,9 @@ type leader struct {
 	// attempts that run, and each key's queue (holder first) after the last event.
 	attempts map[invocation.ID]*modelAttempt
 	queues   map[invocation.Object][]invocation.ID
-	tokens   map[Token]invocation.ID
+	// kept are the queues as of what is durable.
+	kept   map[invocation.Object][]invocation.ID
+	tokens map[Token]invocation.ID
 	// checked is the rule book that was looked at last, and version is its own then.
 	checked *rule.Book
 	version uint64
@@ -64,8 +66,10 @@ type leader struct {
 
 type pendingRecord struct {
 	mutations []Mutation
-	gated     []Effect
-	granted   []func()
+	// queues are as of this record.
+	queues  map[invocation.Object][]invocation.ID
+	gated   []Effect
+	granted []func()
 }
 
 // packet is an event on its way to a partition.
@@ -118,7 +122,7 @@ func (w *world) of(id invocation.ID) *leader { return w.leaders[id.Partition(mod
 // lead starts the next leadership from what is durable.
 func (l *leader) lead() {
 	l.epoch++
-	before := l.queues
+	before := l.kept
 	l.view = &rowMap{rows: *l.durable.rows.Copy()}
 	l.pending, l.attempts, l.queues, l.tokens = nil, map[invocation.ID]*modelAttempt{}, map[invocation.Object][]invocation.ID{}, map[Token]invocation.ID{}
 	l.engine = New(Config{Partition: l.id, Partitions: modelPartitions, MaxInbox: 3, HandOn: always}, l.view, l.epoch)
@@ -173,7 +177,7 @@ func (l *leader) take(out *Output) {
 	}
 	if len(mutations) > 0 {
 		l.view.apply(mutations)
-		l.pending = append(l.pending, &pendingRecord{mutations: mutations})
+		l.pending = append(l.pending, &pendingRecord{mutations: mutations, queues: l.queuesNow()})
 	}
 	for _, effect := range out.Effects {
 		switch {
@@ -201,6 +205,7 @@ func (l *leader) flush(n int) {
 			}
 		}
 		l.durable.apply(record.mutations)
+		l.kept = record.queues
 		for _, effect := range record.gated {
 			l.act(effect)
 		}
