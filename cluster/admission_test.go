@@ -45,13 +45,13 @@ func TestTooOld(t *testing.T) {
 				newer.SetAddresses(map[uint64]string{1: old.carrier.Addr().String()})
 			}
 			select {
-			case <-old.failed:
+			case <-old.part.Done():
 			case <-time.After(10 * time.Second):
 				t.Fatal("the node goes on")
 			}
 			for _, want := range []string{"too old for its cluster", fmt.Sprint("feature level ", registry.FeatureLevel), "level 9", "start it with the version that the other nodes have", "v9.9.9"} {
-				if !strings.Contains(old.failure().Error(), want) {
-					t.Errorf("%q does not say %q", old.failure(), want)
+				if !strings.Contains(context.Cause(old.part).Error(), want) {
+					t.Errorf("%q does not say %q", context.Cause(old.part), want)
 				}
 			}
 		})

@@ -341,9 +341,7 @@ const leaderPatience = 10 * time.Second
 func (e *partitions) ready(ctx context.Context) error {
 	waiting, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var parted <-chan struct{}
 	if e.peers != nil {
-		parted = e.peers.failed
 		var stop context.CancelFunc
 		waiting, stop = context.WithTimeoutCause(waiting, leaderPatience, errLeaderless)
 		defer stop()
@@ -358,9 +356,6 @@ func (e *partitions) ready(ctx context.Context) error {
 			select {
 			case <-e.failed:
 				cancel(fmt.Errorf("the log or the store failed: %w", e.host.Health()))
-				return
-			case <-parted:
-				cancel(fmt.Errorf("the node can't take part in its cluster: %w", e.peers.failure()))
 				return
 			case <-tick.C:
 				if halted := e.host.Halted(); len(halted) > 0 && e.peers == nil && e.local.Leading()+len(e.Failures()) >= len(e.led) {

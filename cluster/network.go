@@ -69,10 +69,11 @@ type network struct {
 	led chan struct{}
 	mu  struct {
 		sync.Mutex
-		failure error             // of a goroutine that must not end
 		leaders map[uint64][]byte // what others have said last that they lead
 	}
-	failed chan struct{} // closed with failure
+	// part ends when this node can't take part in its cluster any more, with the reason as its cause.
+	part context.Context
+	quit context.CancelCauseFunc
 }
 
 // receivers take what arrives.
@@ -89,7 +90,8 @@ type receivers struct {
 
 // newNetwork begins to gossip and to listen; it is nil with an error. The cluster's id is "" for a node that joins one.
 func newNetwork(ctx context.Context, config Config, node uint64, clusterID string, partitions uint32, dir string) (*network, error) {
-	n := &network{config: *config.Peers, logger: config.Logger, nodeID: node, failed: make(chan struct{}), led: make(chan struct{}, 1)}
+	n := &network{config: *config.Peers, logger: config.Logger, nodeID: node, led: make(chan struct{}, 1)}
+	n.part, n.quit = context.WithCancelCause(context.WithoutCancel(ctx))
 	n.mu.leaders = map[uint64][]byte{}
 	n.hosting = hosting.New(hosting.Config{
 		Node: node, Logger: n.logger,
@@ -137,8 +139,8 @@ func (n *network) startGossip(ctx context.Context, clusterID string, partitions 
 	n.gossiping.Go(func() { n.fail(n.gossip.Run(gossiping)) })
 	select {
 	case <-n.gossip.Ready():
-	case <-n.failed:
-		return errors.Join(n.failure(), n.close())
+	case <-n.part.Done():
+		return errors.Join(context.Cause(n.part), n.close())
 	case <-ctx.Done():
 		return errors.Join(context.Cause(ctx), n.close())
 	}
@@ -184,8 +186,8 @@ func (n *network) find(ctx context.Context) (*existing, error) {
 		case <-late:
 			n.logger.Warn("no member of a cluster answered: this node founds one", telemetry.KeyAddress, n.config.Join, telemetry.KeyDuration, n.config.FoundAfter)
 			return nil, nil
-		case <-n.failed:
-			return nil, n.failure()
+		case <-n.part.Done():
+			return nil, context.Cause(n.part)
 		case <-ctx.Done():
 			return nil, fmt.Errorf("no member of a cluster answered at %v: %w; if there is no cluster yet, start one node without --join, which founds it", n.config.Join, context.Cause(ctx))
 		}
@@ -281,17 +283,20 @@ func (n *network) fail(err error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.mu.failure == nil {
-		n.mu.failure = err
+	if n.part.Err() == nil {
 		n.logger.Error("the node's connection to others failed", telemetry.KeyError, err)
-		close(n.failed)
+		n.quit(fmt.Errorf("the node can't take part in its cluster: %w", err))
 	}
 }
 
-func (n *network) failure() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.mu.failure
+// whileIn ends with ctx, and when this node can't take part in its cluster any more, with that as its cause.
+func (n *network) whileIn(ctx context.Context) (context.Context, context.CancelFunc) {
+	within, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(n.part, func() { cancel(context.Cause(n.part)) })
+	return within, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // follow does what has to be done when gossip or group 0 says something new, until ctx ends.

@@ -139,6 +139,20 @@ func (n *Node) startLocked(ctx context.Context) error {
 	if err := n.joinLocked(ctx, config); err != nil {
 		return err
 	}
+	if n.mu.network == nil {
+		return n.serveLocked(ctx, config)
+	}
+	within, cancel := n.mu.network.whileIn(ctx)
+	defer cancel()
+	err = n.serveLocked(within, config)
+	if refused := context.Cause(n.mu.network.part); refused != nil {
+		return refused // whatever it came to: what waited for other nodes was cut short
+	}
+	return err
+}
+
+// serveLocked is startLocked once the node is in its cluster, or alone.
+func (n *Node) serveLocked(ctx context.Context, config Config) (err error) {
 	config.Logger = config.Logger.With(telemetry.KeyNode, n.mu.layout.identity.NodeID)
 	if n.config.MaxMessageBytes == 0 && config.MaxMessageBytes < ingress.DefaultMaxMessageBytes {
 		config.Logger.Info("requests may have fewer bytes than usual, to fit the records that memory bytes allow", telemetry.KeyBytes, config.MaxMessageBytes)
@@ -303,7 +317,7 @@ func (n *Node) wait(ctx context.Context) error {
 	var parted <-chan struct{}
 	others := n.mu.network
 	if others != nil {
-		parted = others.failed
+		parted = others.part.Done()
 	}
 	n.mu.Unlock()
 	var refused <-chan struct{}
@@ -317,7 +331,7 @@ func (n *Node) wait(ctx context.Context) error {
 	case <-engine.Failed():
 		failure = fmt.Errorf("the node failed: %w", engine.Health())
 	case <-parted:
-		failure = fmt.Errorf("the node can't take part in its cluster: %w", others.failure())
+		failure = context.Cause(others.part)
 	case <-refused:
 		if err := server.Err(); err != nil {
 			failure = fmt.Errorf("the listener failed: %w", err)
