@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/internal/draft/drafttest"
 	"github.com/perdure/perdure/internal/inbox"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal"
@@ -584,25 +584,4 @@ func (s *script) value(key, value []byte) string {
 	return text
 }
 
-type mapView map[string][]byte
-
-func (v mapView) Get(key []byte) ([]byte, bool, error) {
-	value, ok := v[string(key)]
-	return value, ok, nil
-}
-
-func (v mapView) Scan(lower, upper []byte, fn func(key, value []byte) bool) error {
-	var keys []string
-	for key := range v {
-		if key >= string(lower) && (upper == nil || key < string(upper)) {
-			keys = append(keys, key)
-		}
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		if !fn([]byte(key), v[key]) {
-			break
-		}
-	}
-	return nil
-}
+type mapView = drafttest.Rows

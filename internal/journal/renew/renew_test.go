@@ -4,42 +4,21 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/draft"
+	"github.com/perdure/perdure/internal/draft/drafttest"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
 
-type rows map[string][]byte
+type rows = drafttest.Rows
 
-func (r rows) Get(key []byte) ([]byte, bool, error) {
-	value, ok := r[string(key)]
-	return value, ok, nil
-}
-
-func (r rows) Scan(lower, upper []byte, fn func(key, value []byte) bool) error {
-	var keys []string
-	for key := range r {
-		if key >= string(lower) && key < string(upper) {
-			keys = append(keys, key)
-		}
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		if !fn([]byte(key), r[key]) {
-			break
-		}
-	}
-	return nil
-}
-
-func (r rows) put(t *testing.T, key []byte, message proto.Message) {
+func put(t *testing.T, r rows, key []byte, message proto.Message) {
 	t.Helper()
 	value, err := proto.Marshal(message)
 	if err != nil {
@@ -54,13 +33,13 @@ var source = invocation.NewID(7, [16]byte{9})
 func journalOf(t *testing.T, start, entries uint32, status recordv1.Status) rows {
 	t.Helper()
 	r := rows{}
-	r.put(t, table.Invocation(source), &recordv1.Invocation{Status: status, JournalStart: start, CreatedAt: 5, CompletedAt: 6})
-	r.put(t, table.Journal(source, start), &recordv1.Entry{Entry: &recordv1.Entry_Input{Input: &recordv1.Input{Value: []byte("request")}}})
+	put(t, r, table.Invocation(source), &recordv1.Invocation{Status: status, JournalStart: start, CreatedAt: 5, CompletedAt: 6})
+	put(t, r, table.Journal(source, start), &recordv1.Entry{Entry: &recordv1.Entry_Input{Input: &recordv1.Input{Value: []byte("request")}}})
 	for i := start + 1; i < start+entries; i++ {
-		r.put(t, table.Journal(source, i), &recordv1.Entry{Entry: &recordv1.Entry_Run{Run: &recordv1.Run{Name: "r"}}})
-		r.put(t, table.Completion(source, i), &recordv1.Completion{Entry: i, Result: &recordv1.Result{Value: []byte("v")}})
+		put(t, r, table.Journal(source, i), &recordv1.Entry{Entry: &recordv1.Entry_Run{Run: &recordv1.Run{Name: "r"}}})
+		put(t, r, table.Completion(source, i), &recordv1.Completion{Entry: i, Result: &recordv1.Result{Value: []byte("v")}})
 	}
-	r.put(t, table.Journal(source, start+entries), &recordv1.Entry{Entry: &recordv1.Entry_SetState{SetState: &recordv1.SetState{Value: []byte("new"), Previous: []byte("old"), HadPrevious: true}}})
+	put(t, r, table.Journal(source, start+entries), &recordv1.Entry{Entry: &recordv1.Entry_SetState{SetState: &recordv1.SetState{Value: []byte("new"), Previous: []byte("old"), HadPrevious: true}}})
 	return r
 }
 
@@ -125,7 +104,7 @@ func TestSurvey(t *testing.T) {
 // TestChanged names the row that somebody else has written.
 func TestChanged(t *testing.T) {
 	r := journalOf(t, 0, 2, recordv1.Status_STATUS_FAILED)
-	r.put(t, table.Journal(source, 3), &recordv1.Entry{Entry: &recordv1.Entry_TablePut{TablePut: &recordv1.TablePut{Table: "lots", Key: "x", Value: []byte("1")}}})
+	put(t, r, table.Journal(source, 3), &recordv1.Entry{Entry: &recordv1.Entry_TablePut{TablePut: &recordv1.TablePut{Table: "lots", Key: "x", Value: []byte("1")}}})
 	writes, o := survey(t, r, 1).Writes, invocation.Object{Service: "s", Key: "k"}
 	state, row := string(table.State(o)), string(table.Row(o, "lots", "x"))
 	for _, test := range []struct {
@@ -153,7 +132,7 @@ func TestSliceOfDamage(t *testing.T) {
 		"part 1 of 3 of the result of entry 1 is": table.Part(source, 1, 1),
 	} {
 		r := journalOf(t, 0, 4, recordv1.Status_STATUS_FAILED)
-		r.put(t, table.Completion(source, 1), &recordv1.Completion{Entry: 1, Parts: &recordv1.Parts{Count: 3}})
+		put(t, r, table.Completion(source, 1), &recordv1.Completion{Entry: 1, Parts: &recordv1.Parts{Count: 3}})
 		for number := range uint32(3) {
 			r[string(table.Part(source, 1, number))] = bytes.Repeat([]byte{'p'}, 100)
 		}

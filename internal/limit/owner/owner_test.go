@@ -7,40 +7,17 @@ import (
 	"testing"
 
 	"github.com/perdure/perdure/internal/draft"
+	"github.com/perdure/perdure/internal/draft/drafttest"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/limit"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
 
-// rows are in memory.
-type rows map[string][]byte
-
-func (r rows) Get(key []byte) ([]byte, bool, error) {
-	value, ok := r[string(key)]
-	return value, ok, nil
-}
-
-func (r rows) Scan(lower, upper []byte, fn func(key, value []byte) bool) error {
-	var keys []string
-	for key := range r {
-		if key >= string(lower) && (upper == nil || key < string(upper)) {
-			keys = append(keys, key)
-		}
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		if !fn([]byte(key), r[key]) {
-			break
-		}
-	}
-	return nil
-}
-
 // desk is a host that notes what it is told, and Limits over rows that each event is written to.
 type desk struct {
 	t        *testing.T
-	rows     rows
+	rows     drafttest.Rows
 	draft    draft.Draft
 	limits   *Limits
 	sequence uint64
@@ -52,7 +29,7 @@ type desk struct {
 }
 
 func newDesk(t *testing.T) *desk {
-	d := &desk{t: t, rows: rows{}, now: 1000}
+	d := &desk{t: t, rows: drafttest.Rows{}, now: 1000}
 	d.draft = draft.New(d.rows)
 	d.limits = New(d, &d.draft, 1)
 	return d
