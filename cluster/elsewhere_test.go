@@ -116,7 +116,7 @@ func eventually(t *testing.T, do func() error) {
 		if time.Now().After(until) {
 			t.Fatal(err)
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // polling real nodes, until the deadline above
 	}
 }
 

@@ -65,7 +65,7 @@ func TestRules(t *testing.T) {
 		}
 		runs := func(when string, want int) {
 			s.t.Helper()
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // of fake time, as all here: who may begin has begun
 			if got := g.inside(); got != want {
 				s.t.Errorf("%s %d run, want %d", when, got, want)
 			}
@@ -76,22 +76,22 @@ func TestRules(t *testing.T) {
 		if text := s.limits("ListLimits", `{}`); !strings.Contains(text, `"held":3`) || !strings.Contains(text, `"rule":"stage.v1.BatchService/three"`) || !strings.Contains(text, `"declared":{"name":"stage.v1.BatchService/three","concurrency":3}`) {
 			s.t.Errorf("the limits are %s", text)
 		}
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // what each of them takes
 		runs("once those have ended", 1)
 		s.setRule("three", `"concurrency":5`)
 		runs("raised to 5", 5)
 		s.setRule("three", `"concurrency":0,"description":"stop"`)
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // what each of the five takes
 		runs("stopped", 0)
 		if text := s.limits("GetLimit", `{"name":"stage.v1.BatchService/three"}`); !strings.Contains(text, `"closed":true`) || !strings.Contains(text, `"description":"stop"`) {
 			s.t.Errorf("the limit is %s", text)
 		}
 		s.setRule("three", `"anyConcurrency":true,"rate":{"count":2,"per":"5s"}`)
 		runs("by a rate of 2 at first", 2)
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // and what runs waits: more than half of 5 s
 		runs("one more after half of the rate's time", 3)
 		s.removeRule("three")
-		time.Sleep(9 * time.Second)
+		time.Sleep(9 * time.Second) // until those that the rate let begin have ended
 		runs("as declared again", 3)
 		waits.Wait()
 		if g.most != 5 {
@@ -135,7 +135,7 @@ func TestRuleOfAQueue(t *testing.T) {
 			s.t.Helper()
 			inv, err := s.send(s.t.Context(), s.batches.Methods[keep], "", work)
 			s.must(inv, err)
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // of fake time: it waits for the limit, or runs, before the next is sent
 			waits.Go(func() { s.must(s.attach(inv)) })
 		}
 		ask()

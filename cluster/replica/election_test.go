@@ -38,7 +38,7 @@ func TestLostLeaders(t *testing.T) {
 						for _, n := range w.nodes {
 							n.start()
 							if seed%2 == 0 { // else all nodes' ticks are in step
-								time.Sleep(time.Duration(w.chance().Int64N(int64(100 * time.Millisecond))))
+								time.Sleep(time.Duration(w.chance().Int64N(int64(100 * time.Millisecond)))) // of fake time
 							}
 						}
 						defer w.stopAll()
@@ -50,7 +50,7 @@ func TestLostLeaders(t *testing.T) {
 						if idle == 0 {
 							w.untilAsleep()
 						}
-						time.Sleep(time.Duration(w.chance().Int64N(int64(time.Second))))
+						time.Sleep(time.Duration(w.chance().Int64N(int64(time.Second)))) // of fake time: the leader is lost anywhere between two heartbeats
 						old, lost := w.leader(1), time.Now()
 						w.lose(old, how)
 						w.until("another leader", 20*time.Second, func() bool { r := w.leader(1); return r != nil && r != old })

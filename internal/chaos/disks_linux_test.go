@@ -116,7 +116,7 @@ func (l *lab) slowDisk(i int, pause, length time.Duration) {
 	}
 	for end := time.Now().Add(length); time.Now().Before(end); {
 		request(requestFreeze)
-		time.Sleep(pause)
+		time.Sleep(pause) // which is how slow the disk is
 		request(requestThaw)
 		time.Sleep(10 * time.Millisecond) // in which what waits is written
 	}
@@ -160,7 +160,7 @@ func (l *lab) loseDisk(i int) {
 // remove takes a node that is gone out of the cluster, as soon as it is known to be gone.
 func (l *lab) remove(by *node, id string) {
 	l.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) { // polling another process
 		a, err := by.post(l.t.Context(), http.DefaultClient, "/perdure.admin.v1.ClusterService/SetNodeState",
 			fmt.Sprintf(`{"nodeId":%q,"state":"NODE_STATE_REMOVED","force":true}`, id))
 		if err == nil && a.status == http.StatusOK {

@@ -51,7 +51,7 @@ func TestRulesFromAnyNode(t *testing.T) {
 		// holds looks from each node: how many hold permits of each limit, and by which rule.
 		holds := func(when string, want ...string) {
 			t.Helper()
-			time.Sleep(2 * time.Second)
+			time.Sleep(2 * time.Second) // of fake time: what was sent has arrived, and who may begin has begun
 			for _, n := range w.nodes {
 				all, err := n.Limits(ctx, routing.LimitQuery{})
 				var got []string

@@ -109,7 +109,7 @@ func (r *runner) Start(a *invoker.Attempt) invoker.Running {
 	outrun := r.rouse(a.ID)
 	r.all.Go(func() {
 		if outrun {
-			time.Sleep(100 * time.Microsecond)
+			time.Sleep(100 * time.Microsecond) // of fake time: the attempt that is outrun speaks first, after its end
 		}
 		outcome := h.run()
 		if outcome != nil {

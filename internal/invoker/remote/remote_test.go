@@ -256,7 +256,7 @@ func TestWithoutHost(t *testing.T) {
 		w.nodes[1].Start(sent)
 		w.nodes[1].Start(attempt(transaction, invocation.ModeTransaction))
 		w.nodes[1].Start(attempt(durable, invocation.ModeDurable))
-		time.Sleep(6 * time.Second)
+		time.Sleep(6 * time.Second) // of the bubble: longer than Patience
 		synctest.Wait()
 		if len(transaction.outcomes) != 1 || !transaction.outcomes[0].Unhosted || !strings.Contains(transaction.outcomes[0].Result.GetError().GetMessage(), "no live node hosts t.Orders") {
 			t.Errorf("a TRANSACTION without a host ended with %v", transaction.outcomes)
@@ -372,7 +372,7 @@ func TestTooLargeEndsOneAttempt(t *testing.T) {
 				say(theirs)
 				theirs.Host.Append(theirs, 2, &recordv1.Entry{})
 				other.Host.Append(other, 1, &recordv1.Entry{})
-				time.Sleep(10 * time.Second)
+				time.Sleep(10 * time.Second) // of the bubble: the beats notice
 				synctest.Wait()
 				if len(h.appended) != 0 || len(h.outcomes) != 1 || h.outcomes[0].Result.GetError().GetCode() != uint32(routing.CodeResourceExhausted) {
 					t.Errorf("it was heard to say %v and end with %+v", h.appended, h.outcomes)
@@ -408,14 +408,14 @@ func TestManyWait(t *testing.T) {
 			w.nodes[1].Start(attempt(h, invocation.ModeDurable))
 			synctest.Wait()
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // of the bubble
 		synctest.Wait()
 		// Each looks when it starts, and whoever looks after all of them does a few times.
 		if most := 8 * many; w.looks > most {
 			t.Errorf("looked %d times for a host, more than %d", w.looks, most)
 		}
 		w.host(2)
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // of the bubble
 		synctest.Wait()
 		if started, _ := w.locals[2].counts(); started != many {
 			t.Errorf("%d began once there was a host, not %d", started, many)
