@@ -23,11 +23,14 @@ func (e *partitions) noSpace() error {
 
 // refuse is noSpace for what this node would have to write: what another node leads needs none here.
 func (e *partitions) refuse(in *recordv1.Invoke) error {
-	id, ok := invocation.IDFromBytes(in.GetInvocationId())
-	if ok && e.peers != nil && !e.local.Leads(id.Partition(e.layout.identity.Partitions)) {
+	full := e.noSpace()
+	if full == nil || e.peers == nil {
+		return full
+	}
+	if id, ok := invocation.IDFromBytes(in.GetInvocationId()); ok && !e.local.Leads(id.Partition(e.layout.identity.Partitions)) {
 		return nil
 	}
-	return e.noSpace()
+	return full
 }
 
 // explain says of a call that failed because the disk is full that it did.
