@@ -308,6 +308,7 @@ func (l *Log) writeFrame() error {
 	l.sequence++
 	l.markable = true
 	l.counts.appends.Add(1)
+	l.counts.durable.Store(l.sequence)
 	return nil
 }
 

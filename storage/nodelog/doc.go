@@ -41,7 +41,8 @@
 // disk that lied about the sync, and the process was killed before the marker was written
 // (20 ms of idleness), or the power failed before the marker reached the disk (at the next
 // fdatasync or the kernel's own write-back, usually within 30 s). Then that one frame is cut as
-// if torn. Frames before it never are.
+// if torn. Frames before it never are. In a cluster the other nodes notice that one is missing which
+// they were told of: see Log.Frames.
 //
 // # Segments go
 //

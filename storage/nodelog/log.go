@@ -162,6 +162,8 @@ type Log struct {
 		closed    bool
 	}
 
+	// opened is sequence as Open found it.
+	opened uint64
 	// starved is set while a new segment cannot be made for lack of space.
 	starved atomic.Bool
 	counts  counters
@@ -195,6 +197,8 @@ func Open(opts Options) (*Log, error) {
 		}
 		return nil, errors.Join(err, lock.Close())
 	}
+	l.opened = l.sequence
+	l.counts.durable.Store(l.sequence)
 	l.upkeep.start(l)
 	return l, nil
 }
@@ -356,6 +360,11 @@ func (l *Log) Close() error {
 	}
 	return nil
 }
+
+// Frames returns the sequence of the last frame that Open found, and of the last one that is durable
+// now. Over the life of a log they only grow: a log with less than it once had lost what was
+// acknowledged.
+func (l *Log) Frames() (opened, durable uint64) { return l.opened, l.counts.durable.Load() }
 
 // Groups returns the groups that have a state, an entry or a truncation point, ascending.
 func (l *Log) Groups() []uint32 {

@@ -26,8 +26,10 @@ type Stats struct {
 
 type counters struct {
 	appends, syncs, written, carried atomic.Uint64
-	lastSync                         atomic.Int64
-	fenced                           atomic.Bool
+	// durable is the sequence of the last frame that was synced.
+	durable  atomic.Uint64
+	lastSync atomic.Int64
+	fenced   atomic.Bool
 }
 
 // Stats returns a snapshot.

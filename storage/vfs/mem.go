@@ -33,8 +33,8 @@ var _ FS = (*Mem)(nil)
 
 // memNode is a file's content apart from its names; it is guarded by Mem.mu.
 type memNode struct {
-	live    []byte
-	durable []byte
+	live    content
+	durable content
 	// unsynced are the changes between durable and live, in order.
 	unsynced []fileChange
 }
@@ -157,7 +157,7 @@ func (m *Mem) Stat(name string) (int64, error) {
 	if !ok {
 		return 0, notExist("stat", name)
 	}
-	return int64(len(node.live)), nil
+	return node.live.size, nil
 }
 
 // MkdirAll implements FS.
@@ -236,7 +236,7 @@ func (m *Mem) freeLocked() int64 {
 	}
 	var used int64
 	for _, node := range m.mu.dir {
-		used += int64(len(node.live))
+		used += node.live.size
 	}
 	return m.mu.capacity - used
 }
@@ -257,10 +257,10 @@ func (f *memFile) ReadAt(p []byte, offset int64) (int, error) {
 	if fault := f.mem.faultLocked(OpRead, f.name); fault != nil {
 		return 0, &os.PathError{Op: "read", Path: f.name, Err: fault.Err}
 	}
-	if offset >= int64(len(f.node.live)) {
+	if offset >= f.node.live.size {
 		return 0, io.EOF
 	}
-	n := copy(p, f.node.live[offset:])
+	n := f.node.live.readAt(p, offset)
 	if n < len(p) {
 		return n, io.EOF
 	}
@@ -278,7 +278,7 @@ func (f *memFile) WriteAt(p []byte, offset int64) (int, error) {
 	} else if err != nil {
 		return 0, err
 	}
-	if grow := offset + int64(n) - int64(len(f.node.live)); grow > 0 {
+	if grow := offset + int64(n) - f.node.live.size; grow > 0 {
 		if free := f.mem.freeLocked(); grow > free {
 			n = int(max(int64(n)-(grow-max(free, 0)), 0))
 			err = &os.PathError{Op: "write", Path: f.name, Err: syscall.ENOSPC}
@@ -292,18 +292,11 @@ func (f *memFile) WriteAt(p []byte, offset int64) (int, error) {
 	return n, err
 }
 
-func (c fileChange) apply(content []byte) []byte {
+func (c fileChange) apply(to content) content {
 	if c.data == nil {
-		if int64(len(content)) >= c.offset {
-			return content[:c.offset:c.offset]
-		}
-		return append(content, make([]byte, c.offset-int64(len(content)))...)
+		return to.resized(c.offset)
 	}
-	if end := c.offset + int64(len(c.data)); end > int64(len(content)) {
-		content = append(content, make([]byte, end-int64(len(content)))...)
-	}
-	copy(content[c.offset:], c.data)
-	return content
+	return to.written(c.data, c.offset)
 }
 
 // Sync implements File.
@@ -336,7 +329,7 @@ func (f *memFile) resize(op OpKind, size int64) error {
 	if _, err := f.mem.beginLocked(op, f.name); err != nil {
 		return err
 	}
-	grow := size - int64(len(f.node.live))
+	grow := size - f.node.live.size
 	if op == OpPreallocate && grow <= 0 {
 		return nil
 	}
@@ -353,7 +346,7 @@ func (f *memFile) resize(op OpKind, size int64) error {
 func (f *memFile) Size() (int64, error) {
 	f.mem.mu.Lock()
 	defer f.mem.mu.Unlock()
-	return int64(len(f.node.live)), nil
+	return f.node.live.size, nil
 }
 
 // Close implements File.

@@ -182,11 +182,11 @@ func (m *Mem) PowerCut(seed uint64) *Mem {
 		node := names[name]
 		copied, ok := copies[node]
 		if !ok {
-			content := append([]byte(nil), node.durable...)
+			kept := node.durable.clone()
 			for _, change := range node.unsynced {
-				content = change.applyTorn(content, keepOneIn)
+				kept = change.applyTorn(kept, keepOneIn)
 			}
-			copied = &memNode{live: content, durable: append([]byte(nil), content...)}
+			copied = &memNode{live: kept, durable: kept.clone()}
 			copies[node] = copied
 		}
 		clone.mu.dir[name] = copied
@@ -195,21 +195,21 @@ func (m *Mem) PowerCut(seed uint64) *Mem {
 	return clone
 }
 
-func (c fileChange) applyTorn(content []byte, keep func() bool) []byte {
+func (c fileChange) applyTorn(to content, keep func() bool) content {
 	if c.data == nil {
 		if keep() {
-			return c.apply(content)
+			return c.apply(to)
 		}
-		return content
+		return to
 	}
 	for start := int64(0); start < int64(len(c.data)); {
 		end := min((c.offset+start)/sectorBytes*sectorBytes+sectorBytes-c.offset, int64(len(c.data)))
 		if keep() {
-			content = fileChange{offset: c.offset + start, data: c.data[start:end]}.apply(content)
+			to = fileChange{offset: c.offset + start, data: c.data[start:end]}.apply(to)
 		}
 		start = end
 	}
-	return content
+	return to
 }
 
 // Clone returns a copy of what a running process sees, as after a kill of the process alone:
@@ -222,7 +222,7 @@ func (m *Mem) Clone() *Mem {
 	for name, node := range m.mu.dir {
 		copied, ok := copies[node]
 		if !ok {
-			copied = &memNode{live: append([]byte(nil), node.live...), durable: append([]byte(nil), node.live...)}
+			copied = &memNode{live: node.live.clone(), durable: node.live.clone()}
 			copies[node] = copied
 		}
 		clone.mu.dir[name] = copied
@@ -240,12 +240,12 @@ func (m *Mem) FlipBit(name string, offset int64, bit uint) error {
 	if !ok {
 		return notExist("flip", name)
 	}
-	if offset < 0 || offset >= int64(len(node.live)) || bit > 7 {
-		return fmt.Errorf("vfs: flip %s: bit %d of byte %d is outside the file of %d bytes", name, bit, offset, len(node.live))
+	if offset < 0 || offset >= node.live.size || bit > 7 {
+		return fmt.Errorf("vfs: flip %s: bit %d of byte %d is outside the file of %d bytes", name, bit, offset, node.live.size)
 	}
-	node.live[offset] ^= 1 << bit
-	if offset < int64(len(node.durable)) {
-		node.durable[offset] ^= 1 << bit
+	node.live = node.live.flip(offset, bit)
+	if offset < node.durable.size {
+		node.durable = node.durable.flip(offset, bit)
 	}
 	return nil
 }
@@ -259,5 +259,5 @@ func (m *Mem) Bytes(name string) ([]byte, error) {
 	if !ok {
 		return nil, notExist("read", name)
 	}
-	return append([]byte(nil), node.live...), nil
+	return node.live.all(), nil
 }
