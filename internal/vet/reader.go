@@ -249,16 +249,10 @@ func (r *reader) readRange(n *ast.RangeStmt) {
 		r.report(ruleChannel, n.Pos(), "range over a channel in a DURABLE handler: what arrives is not in the journal; use futures, an Inbox, a promise or an awakeable")
 		return
 	case *types.Map:
-	case *types.Signature:
-		call, ok := ast.Unparen(n.X).(*ast.CallExpr)
-		if !ok {
-			return
-		}
-		if f := r.callee(call); f == nil || f.Pkg() == nil || f.Pkg().Path() != "maps" {
-			return
-		}
 	default:
-		return
+		if !r.ofMap(n.X) {
+			return
+		}
 	}
 	if step := r.firstStep(n.Body); step != nil {
 		r.report(ruleMapRange, n.Pos(), "steps in the order of a map (line %d): it differs between replays; range over slices.Sorted(maps.Keys(…))",

@@ -79,6 +79,20 @@ func (o *Office) StandingOrder(ctx actor.Context, req *bankv1.StandingOrderReque
 	for _, id := range slices.Sorted(maps.Keys(accounts)) { // fine: in order
 		o.pay(ctx, id)
 	}
+	for _, id := range slices.Collect(maps.Keys(accounts)) { // want `maprange: steps in the order of a map`
+		o.pay(ctx, id)
+	}
+	ids := slices.Collect(maps.Keys(accounts))
+	for range len(ids) {
+		for _, id := range ids { // want `maprange: steps in the order of a map`
+			o.pay(ctx, id)
+		}
+	}
+	ordered := slices.Collect(maps.Keys(accounts))
+	slices.Sort(ordered)
+	for _, id := range ordered { // fine: whoever it was given to may have sorted it
+		o.pay(ctx, id)
+	}
 	var sum int64
 	for _, amount := range accounts { // fine: no step
 		sum += amount
