@@ -96,7 +96,7 @@ func (s Schedules) Trigger(ctx context.Context, request *perdurev1.TriggerSchedu
 	return response.GetFiring(), nil
 }
 
-// Backfill fires the due times of a range of the past. Its RequestId is as that of a trigger.
+// Backfill fires the due times of a range of the past, or with Stop ends doing so. Its RequestId is as that of a trigger.
 func (s Schedules) Backfill(ctx context.Context, request *perdurev1.BackfillScheduleRequest) error {
 	if request.GetRequestId() == "" {
 		request = proto.CloneOf(request)

@@ -2,10 +2,12 @@ package actor
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -25,11 +27,51 @@ func encodeValue(value any) ([]byte, error) {
 		}
 		return data, err
 	}
-	data, err := marshal(message)
-	if err != nil {
-		return nil, err
+	return marshalAny(message)
+}
+
+// marshalAny is marshal of an Any with the message, which is in memory once instead of twice: it may be
+// a gigabyte.
+func marshalAny(message proto.Message) ([]byte, error) {
+	url := "type.googleapis.com/" + string(message.ProtoReflect().Descriptor().FullName())
+	size := proto.Size(message)
+	data := make([]byte, 0, len(url)+size+2*(1+binary.MaxVarintLen64))
+	data = protowire.AppendString(protowire.AppendTag(data, 1, protowire.BytesType), url)
+	if size == 0 {
+		return data, nil
 	}
-	return marshal(&anypb.Any{TypeUrl: "type.googleapis.com/" + string(message.ProtoReflect().Descriptor().FullName()), Value: data})
+	data = protowire.AppendVarint(protowire.AppendTag(data, 2, protowire.BytesType), uint64(size))
+	before := len(data)
+	data, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(data, message)
+	if err == nil && len(data)-before != size {
+		err = fmt.Errorf("the message changed while it was encoded: it had %d bytes, and then %d", size, len(data)-before)
+	}
+	return data, err
+}
+
+// unmarshalAny is proto.Unmarshal of an Any whose value is in data, not a copy.
+func unmarshalAny(data []byte) (*anypb.Any, error) {
+	packed := new(anypb.Any)
+	for len(data) > 0 {
+		number, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return nil, protowire.ParseError(n)
+		}
+		data = data[n:]
+		if n = protowire.ConsumeFieldValue(number, kind, data); n < 0 {
+			return nil, protowire.ParseError(n)
+		}
+		if field := data[:n]; kind == protowire.BytesType {
+			switch value, _ := protowire.ConsumeBytes(field); number {
+			case 1:
+				packed.TypeUrl = string(value)
+			case 2:
+				packed.Value = value
+			}
+		}
+		data = data[n:]
+	}
+	return packed, nil
 }
 
 func decodeValue[T any](data []byte) (value T, err error) {
@@ -49,8 +91,8 @@ func decodeValue[T any](data []byte) (value T, err error) {
 		}
 		return value, nil
 	}
-	packed := new(anypb.Any)
-	if err := proto.Unmarshal(data, packed); err != nil {
+	packed, err := unmarshalAny(data)
+	if err != nil {
 		return value, fmt.Errorf("not a message: %w", err)
 	}
 	var message proto.Message

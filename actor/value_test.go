@@ -1,13 +1,16 @@
 package actor
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/apipb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -51,6 +54,36 @@ func TestValuesComeBackAsTheyWere(t *testing.T) {
 	roundTrip(t, (*apipb.Mixin)(nil))
 	roundTrip[proto.Message](t, wrapperspb.Int64(4))
 	roundTrip(t, json.RawMessage(`{"a":1}`))
+}
+
+// TestValuesAreAny: what is written and read without a copy in between is a google.protobuf.Any.
+func TestValuesAreAny(t *testing.T) {
+	for _, message := range []proto.Message{&apipb.Mixin{}, &apipb.Mixin{Name: "n", Root: strings.Repeat("r", 300)}, wrapperspb.Bytes(make([]byte, 70_000))} {
+		packed, err := anypb.New(message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := marshal(packed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := encodeValue(message)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%T is encoded as %.100q, not %.100q, %v", message, got, want, err)
+		}
+		unknown := protowire.AppendString(protowire.AppendTag(nil, 9, protowire.BytesType), "of a later version")
+		unknown = protowire.AppendVarint(protowire.AppendTag(unknown, 1, protowire.VarintType), 3)
+		for _, data := range [][]byte{want, append(unknown, want...), append(want[:len(want):len(want)], unknown...)} {
+			if read, err := unmarshalAny(data); err != nil || read.GetTypeUrl() != packed.GetTypeUrl() || !bytes.Equal(read.GetValue(), packed.GetValue()) {
+				t.Errorf("%.100q is read as %.100v, %v", data, read, err)
+			}
+		}
+		for _, cut := range []int{1, len(want) - 1} {
+			if read, err := unmarshalAny(want[:cut]); err == nil {
+				t.Errorf("%.100q, which was cut, is read as %.100v", want[:cut], read)
+			}
+		}
+	}
 }
 
 func TestValuesOfTheWrongType(t *testing.T) {

@@ -14,6 +14,8 @@ func (n *network) refused(refused *transport.Refused) {
 		n.fail(fmt.Errorf("this node was removed from its cluster: %w; to have it back, give it an empty data directory, and it joins as a new node", refused))
 	case transport.ReasonCallerTooOld:
 		n.tooOld(refused)
+	case transport.ReasonStale:
+		n.stale(refused)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/perdure/perdure/cluster/catalog"
 	"github.com/perdure/perdure/cluster/replica"
 	"github.com/perdure/perdure/internal/deployment"
 	"github.com/perdure/perdure/internal/partition"
@@ -105,4 +106,24 @@ func needsOthers(status replica.GroupStatus, node uint64) bool {
 		return false
 	}
 	return status.Commit == 0 || len(status.Outgoing) > 0 || len(status.Voters) != 1 || status.Voters[0] != node
+}
+
+// census is what is kept in the partitions that this node leads, for a node of the cluster that asks.
+func (e *partitions) census(ctx context.Context) ([]byte, error) {
+	var led []uint32
+	kept := deployment.Census{}
+	for i, listener := range e.led {
+		id := uint32(i) + 1
+		if listener.epoch.Load() == 0 || e.groups[id].ReadBarrier(ctx) != nil {
+			continue // another node says so, if any
+		}
+		if err := partition.Census(e.groups[id].Snapshot(), kept); err != nil {
+			return nil, fmt.Errorf("partition %d: %w", id, err)
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		led = append(led, id)
+	}
+	return catalog.EncodeCensus(led, kept)
 }

@@ -44,6 +44,11 @@ type Config struct {
 	// MemoryBytes decides: 512 MiB allow about 1.8 MiB. Defaults to 1 MiB, or to a 512th of
 	// MemoryBytes if that is less.
 	MaxMessageBytes int
+	// MaxResultBytes of what one Run returns, from 2 MiB to 2 GiB less a byte, which is what a message may
+	// have. What does not fit a record is recorded in parts, and is in memory about twice
+	// when the handler has it. Results of handlers that run at the same time add up, and MemoryBytes does
+	// not bound them. Defaults to 1 GiB.
+	MaxResultBytes int
 	// MaxConcurrentCalls under way at once; more are refused with resource_exhausted. Defaults
 	// to 20,000.
 	MaxConcurrentCalls int
@@ -160,7 +165,11 @@ const (
 	maxMemory       = 8 << 30
 	minMessageBytes = 1 << 10
 	maxMessageBytes = 64 << 20
-	defaultDrain    = 5 * time.Second
+	minResultBytes  = 2 << 20
+	maxResultBytes  = 1<<31 - 1
+
+	defaultResultBytes = 1 << 30
+	defaultDrain       = 5 * time.Second
 )
 
 // Option changes a Config.
@@ -189,6 +198,9 @@ func WithMemory(bytes int64) Option { return func(c *Config) { c.MemoryBytes = b
 
 // WithMaxMessageBytes sets Config.MaxMessageBytes.
 func WithMaxMessageBytes(bytes int) Option { return func(c *Config) { c.MaxMessageBytes = bytes } }
+
+// WithMaxResultBytes sets Config.MaxResultBytes.
+func WithMaxResultBytes(bytes int) Option { return func(c *Config) { c.MaxResultBytes = bytes } }
 
 // WithValidator sets Config.Validator. With protovalidate:
 //
@@ -253,6 +265,9 @@ func (c Config) problems() []error {
 	}
 	if c.MaxMessageBytes < minMessageBytes || c.MaxMessageBytes > maxMessageBytes {
 		reject("max message bytes is %d; it must be from %d to %d", c.MaxMessageBytes, minMessageBytes, maxMessageBytes)
+	}
+	if c.MaxResultBytes < minResultBytes || c.MaxResultBytes > maxResultBytes {
+		reject("max result bytes is %d; it must be from %d to %d", c.MaxResultBytes, minResultBytes, maxResultBytes)
 	}
 	if c.MaxParked < 0 {
 		reject("max parked is %d; it must be positive", c.MaxParked)
@@ -324,6 +339,7 @@ func (c Config) withDefaults() Config {
 	defaultTo(&c.DataDir, DefaultDataDir)
 	defaultTo(&c.MemoryBytes, defaultMemory)
 	defaultTo(&c.MaxMessageBytes, int(clamp(c.MemoryBytes/512, minMessageBytes, ingress.DefaultMaxMessageBytes)))
+	defaultTo(&c.MaxResultBytes, defaultResultBytes)
 	defaultTo(&c.MaxParked, int(c.MemoryBytes>>16))
 	defaultTo(&c.DrainTimeout, defaultDrain)
 	defaultTo(&c.InactivityTimeout, inprocess.DefaultInactivityTimeout())

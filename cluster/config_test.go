@@ -16,7 +16,7 @@ func TestConfigValidateReportsAllProblems(t *testing.T) {
 		t.Errorf("the zero value: %v", err)
 	}
 	err := cluster.Config{
-		Listen: "localhost", Partitions: 5000, MemoryBytes: 1 << 20, MaxMessageBytes: 1, MaxConcurrentCalls: -1,
+		Listen: "localhost", Partitions: 5000, MemoryBytes: 1 << 20, MaxMessageBytes: 1, MaxResultBytes: 1 << 20, MaxConcurrentCalls: -1,
 		Middleware: []actor.Middleware{nil}, Headers: []string{"X-Fine", "Cookie", "*"},
 		Retention: -time.Second, DrainTimeout: -time.Second,
 		TLS:       &cluster.TLS{CertFile: "cert.pem", MinVersion: tls.VersionTLS10},
@@ -30,6 +30,7 @@ func TestConfigValidateReportsAllProblems(t *testing.T) {
 		"partitions is 5000; it must be from 1 to 1024",
 		"memory is 1048576 bytes; it must be from 134217728",
 		"max message bytes is 1; it must be from 1024",
+		"max result bytes is 1048576; it must be from 2097152 to 2147483647",
 		"max concurrent calls is -1",
 		"middleware 1 is nil",
 		"header cookie is a secret",

@@ -3,12 +3,12 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/perdure/perdure/actor"
+	catalogs "github.com/perdure/perdure/cluster/catalog"
 	"github.com/perdure/perdure/internal/deployment"
 	"github.com/perdure/perdure/internal/telemetry"
 	"github.com/perdure/perdure/storage/vfs"
@@ -29,8 +29,9 @@ func (d *deployments) draining() error {
 	return nil
 }
 
-// admitLocked refuses a build whose services can't read what earlier ones have left, before
-// anything of it runs, and has the engine note one that can.
+// admitLocked refuses a build whose services can't read what earlier ones have left here, before
+// anything of it runs. A node that is alone notes one that can when the engine opens; one with others when
+// they have no objection either.
 func (n *Node) admitLocked(ctx context.Context, config Config) (*deployments, error) {
 	catalog := deployment.InMemory()
 	if !config.InMemory {
@@ -47,6 +48,11 @@ func (n *Node) admitLocked(ctx context.Context, config Config) (*deployments, er
 	if err != nil {
 		return nil, err
 	}
+	n.mu.layout.lastWith = catalog.LastWith
+	if others := n.mu.network; others != nil {
+		others.compareWith(own, catalog, config.AcceptBreakingChanges)
+		return &deployments{catalog, own.ID(), own}, nil
+	}
 	accepted, err := n.compareLocked(ctx, config, catalog, own)
 	if err != nil {
 		return nil, err
@@ -56,7 +62,6 @@ func (n *Node) admitLocked(ctx context.Context, config Config) (*deployments, er
 		config.Logger.Info("deployment", telemetry.KeyDeployment, own.ID())
 		return catalog.Started(own, accepted, time.Now())
 	}
-	n.mu.layout.lastWith = catalog.LastWith
 	return &deployments{catalog, own.ID(), own}, nil
 }
 
@@ -79,8 +84,7 @@ func fileOf(desc *actor.ServiceDesc) protoreflect.FileDescriptor {
 // compareLocked returns the breaking changes that the operator has accepted.
 func (n *Node) compareLocked(ctx context.Context, config Config, catalog *deployment.Catalog, own *deployment.Build) ([]string, error) {
 	const acceptIt = "or start with --accept-breaking (cluster.WithBreakingChanges) and lose it"
-	// What this build does not host, another node may: it is kept either way, and waits.
-	found, err := catalog.Changes(own, config.Peers != nil)
+	found, err := catalog.Changes(own, false)
 	if err != nil {
 		if config.AcceptBreakingChanges {
 			config.Logger.Warn("started without a comparison with earlier deployments", telemetry.KeyDeployment, own.ID(), telemetry.KeyError, err)
@@ -95,7 +99,7 @@ func (n *Node) compareLocked(ctx context.Context, config Config, catalog *deploy
 	census, err := takeCensus(ctx, config, n.mu.layout)
 	if err != nil {
 		if !config.AcceptBreakingChanges {
-			return nil, fmt.Errorf("%s, and what is kept can't be read to see whether they do harm: %w", list("there are breaking changes", breaking), err)
+			return nil, fmt.Errorf("%s, and what is kept can't be read to see whether they do harm: %w", catalogs.List("there are breaking changes", breaking), err)
 		}
 		config.Logger.Warn("what is kept can't be read", telemetry.KeyError, err)
 	}
@@ -108,7 +112,7 @@ func (n *Node) compareLocked(ctx context.Context, config Config, catalog *deploy
 	}
 	if !config.AcceptBreakingChanges {
 		return nil, fmt.Errorf("%s\nNothing was started. Change the services as it says, or let the deployment that wrote it finish first; %s",
-			list(fmt.Sprintf("deployment %s does not fit what is kept in %s", own.ID(), n.mu.layout.dir), misfits), acceptIt)
+			catalogs.List(fmt.Sprintf("deployment %s does not fit what is kept in %s", own.ID(), n.mu.layout.dir), misfits), acceptIt)
 	}
 	accepted := make([]string, len(misfits))
 	for i, misfit := range misfits {
@@ -118,12 +122,47 @@ func (n *Node) compareLocked(ctx context.Context, config Config, catalog *deploy
 	return accepted, nil
 }
 
-// list has a line for each difference.
-func list(title string, found []deployment.Difference) string {
-	var text strings.Builder
-	text.WriteString(title + ":")
-	for _, d := range found {
-		text.WriteString("\n  " + d.String() + "; it was so in deployment " + d.From)
+// compareWith says what the node is started with, which is not compared with what the cluster has before allow.
+// This node's own copies of partitions have no say: they may be of long ago.
+func (n *network) compareWith(own *deployment.Build, file *deployment.Catalog, acceptBreaking bool) {
+	doubtful := false
+	if !file.Restarts(own) {
+		found, err := file.Changes(own, true) // what this build does not host, another node may
+		doubtful = err != nil || len(deployment.Breaking(found)) > 0
 	}
-	return text.String()
+	n.catalog = catalogs.New(catalogs.Config{
+		Node: n.nodeID, Own: own, Registry: n.registry, Client: n.client, File: file, Logger: n.logger,
+		AcceptBreaking: acceptBreaking, Doubtful: doubtful,
+		Census: func(ctx context.Context) (deployment.Census, error) {
+			view := n.registry.View()
+			return catalogs.Census(ctx, admitted(view), view.Settings.Partitions, func(ctx context.Context, node uint64) ([]byte, error) {
+				return n.call(ctx, node, methodCensus, nil)
+			})
+		},
+	})
+}
+
+// allow lets this node run its handlers, and tells the others that it does, once the cluster has no objection.
+func (n *network) allow(ctx context.Context) error {
+	if err := n.catalog.Admit(ctx); err != nil {
+		return err
+	}
+	n.gate.Open()
+	n.mu.Lock()
+	n.mu.open = true
+	hosts := n.mu.hosts
+	n.mu.Unlock()
+	n.alongside(ctx, func(running context.Context) { n.fail(n.catalog.Run(running)) })
+	return n.shareHosts(hosts)
+}
+
+// runners are the nodes that are alive and run each deployment, as far as this one has heard.
+func (n *network) runners() map[string][]string {
+	nodes := map[string][]string{}
+	for _, member := range alive(n.gossip.Members(), n.registry.View()) {
+		if id, _ := n.hosting.Of(member.Node); id != "" {
+			nodes[id] = append(nodes[id], fmt.Sprintf("%016x", member.Node))
+		}
+	}
+	return nodes
 }

@@ -251,7 +251,7 @@ func TestReturningService(t *testing.T) {
 	node = between.node(dir, cluster.WithBreakingChanges())
 	mustStart(t, node)
 	stopNode(t, node)
-	back := newProgram(t, strings.Replace(builtA, "message St { string value", "message St { int64 value", 1), handlersA())
+	back := newProgram(t, builtBroken, handlersA())
 	err := back.node(dir).Start(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "t.v1.St.value: was") {
 		t.Error(err)

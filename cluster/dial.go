@@ -18,7 +18,8 @@ type HTTPClient interface {
 // Dial makes a client of the cluster whose nodes are at urls, such as
 // "http://localhost:7373". It makes no connection: what is wrong with a URL, every call
 // says. Any node serves any call; with several the client goes on to the next when one is
-// unavailable.
+// unavailable. So it does when one hangs: while a call waits for more than half a second, its node is
+// asked for /healthz, and any response within a second will do.
 //
 // client carries TLS and authentication. Nil is one made for many calls at once;
 // http.DefaultClient works but keeps only two idle connections per node.

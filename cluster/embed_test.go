@@ -18,6 +18,7 @@ import (
 // TestProvidersOfTheProgram: spans and metrics go where the embedding program sends its own, and
 // the node leaves the providers open.
 func TestProvidersOfTheProgram(t *testing.T) {
+	countsAttempts(t)
 	recorder, reader := tracetest.NewSpanRecorder(), sdkmetric.NewManualReader()
 	traces := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder))
 	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{

@@ -17,12 +17,14 @@ import (
 	"github.com/perdure/perdure/cluster/balance/remote"
 	"github.com/perdure/perdure/cluster/replica"
 	"github.com/perdure/perdure/internal/admin"
+	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/invoker/inprocess"
 	invokerremote "github.com/perdure/perdure/internal/invoker/remote"
 	"github.com/perdure/perdure/internal/partition"
 	"github.com/perdure/perdure/internal/peer"
 	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/stress"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/telemetry"
 	"github.com/perdure/perdure/storage"
@@ -125,7 +127,7 @@ func openPartitions(ctx context.Context, config Config, at *layout, peers *netwo
 		runner: runner, layout: at, logger: config.Logger, meters: instruments.Instruments(), inMemory: config.InMemory, peers: peers, groups: map[uint32]*replica.Group{},
 		failed: make(chan struct{}), hostEnded: make(chan struct{}),
 	}
-	if err := e.open(config, at, instruments.Tracer()); err != nil {
+	if err := e.open(ctx, config, at, instruments.Tracer()); err != nil {
 		if e.attempts != nil {
 			e.attempts.Close()
 		}
@@ -148,7 +150,7 @@ func openPartitions(ctx context.Context, config Config, at *layout, peers *netwo
 		}
 	})
 	if peers != nil {
-		peers.connect(ctx, receivers{host: e.host, router: e.Router, server: peer.NewServer(e.Router), groups: remote.Server{Groups: e.groups}, attempts: e.attempts, leads: e.leads})
+		peers.connect(ctx, receivers{host: e.host, router: e.Router, server: peer.NewServer(e.Router), groups: remote.Server{Groups: e.groups}, attempts: e.attempts, leads: e.leads, census: e.census})
 	}
 	if err := e.ready(ctx); err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
@@ -197,7 +199,7 @@ func (e *partitions) leads() map[uint32]uint64 {
 	return led
 }
 
-func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) error {
+func (e *partitions) open(ctx context.Context, config Config, at *layout, tracer *telemetry.Tracer) error {
 	if err := e.openDisk(config, at); err != nil {
 		return err
 	}
@@ -222,13 +224,16 @@ func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) e
 	var changed func()
 	var level func() uint32
 	var runs invoker.Invoker = e.runner
-	var deploymentOf func(service string) string
+	var deploymentOf func(target invocation.Target, tied string) string
 	if e.peers != nil {
 		e.attempts = e.peers.invoker(e.runner, config.Logger)
-		runs, deploymentOf = e.attempts, e.peers.hosting.Deployment
+		runs, deploymentOf = e.attempts, e.attempts.DeploymentOf
 		peers.Network, changed, level = requests{e.peers}, e.peers.ledChanged, e.peers.writtenLevel
 		e.groups[0] = e.host.Attach(0, e.peers.registry)
 		if err := e.peers.registry.Attach(e.groups[0]); err != nil {
+			return err
+		}
+		if err := e.peers.introduce(ctx, e.log); err != nil {
 			return err
 		}
 	}
@@ -236,8 +241,9 @@ func (e *partitions) open(config Config, at *layout, tracer *telemetry.Tracer) e
 		e.local, err = partition.NewRouter(partition.Config{
 			Invoker: runs, Logger: config.Logger, Partitions: at.identity.Partitions, Node: at.identity.raftID, Elsewhere: elsewhere,
 			TransactionTimeout: config.TransactionTimeout, StepTimeout: max(config.StepTimeout, 0),
-			Deployment: config.Deployment, DeploymentOf: deploymentOf, CrashAtEveryEntry: config.CrashAtEveryEntry, MaxEntryBytes: entryBytes, MaxEntryWrites: e.maxEntryWrites(),
-			Tracer: tracer, Instruments: e.meters, HoldSchedules: true, WrittenLevel: level,
+			Deployment: config.Deployment, DeploymentOf: deploymentOf, CrashAtEveryEntry: config.CrashAtEveryEntry || stress.Crashing(), MaxEntryBytes: entryBytes, MaxEntryWrites: e.maxEntryWrites(),
+			MaxResultBytes: config.MaxResultBytes,
+			Tracer:         tracer, Instruments: e.meters, HoldSchedules: true, WrittenLevel: level,
 		}, func(id uint32, p *partition.Partition) partition.Group {
 			listener := &led{Listener: p, changed: changed}
 			e.led = append(e.led, listener)
@@ -296,7 +302,7 @@ func (e *partitions) maxEntryWrites() int {
 func (e *partitions) openDisk(config Config, at *layout) error {
 	var err error
 	logs := nodelog.Options{
-		Dir: at.logDir(), CacheBytes: clamp(config.MemoryBytes/16, 8<<20, 256<<20), Logger: config.Logger,
+		Dir: at.logDir(), CacheBytes: stress.Few(clamp(config.MemoryBytes/16, 8<<20, 256<<20), 4<<10), Logger: config.Logger,
 	}
 	if config.InMemory {
 		logs.FS = vfs.NewMem()

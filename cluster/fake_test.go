@@ -30,6 +30,9 @@ type fakeEngine struct {
 	failed chan struct{}
 	closed chan struct{}
 	health func() error
+	leave  func() // nil: it does nothing
+	// closing waits as Close does for handlers that heed nothing; nil: it does not.
+	closing func(context.Context)
 }
 
 func newFakeEngine() *fakeEngine {
@@ -53,13 +56,22 @@ func (e *fakeEngine) Failures() map[uint32]error {
 }
 func (e *fakeEngine) ReleaseSchedules() {}
 
-func (e *fakeEngine) Leave(context.Context)   {}
 func (e *fakeEngine) Failed() <-chan struct{} { return e.failed }
+
+func (e *fakeEngine) Leave(context.Context) {
+	if e.leave != nil {
+		e.leave()
+	}
+}
+
 func (e *fakeEngine) Describe() ([]admin.PartitionInfo, admin.StorageInfo) {
 	return nil, admin.StorageInfo{}
 }
 
-func (e *fakeEngine) Close(context.Context) error {
+func (e *fakeEngine) Close(ctx context.Context) error {
+	if e.closing != nil {
+		e.closing(ctx)
+	}
 	close(e.closed)
 	return nil
 }
@@ -127,6 +139,111 @@ func TestShutdownSendsWaitersAway(t *testing.T) {
 	}
 	if err := node.Shutdown(t.Context()); err != nil {
 		t.Errorf("a second shutdown: %v", err)
+	}
+}
+
+// TestAddressWhileStopping: a handler that wants to know where its node is reached does not wait for the end of Shutdown,
+// which waits for the handler.
+func TestAddressWhileStopping(t *testing.T) {
+	e := newFakeEngine()
+	entered, leaving, answered := make(chan struct{}), make(chan struct{}), make(chan string, 1)
+	e.leave = func() { close(leaving) }
+	node := fakeNode(t, e)
+	e.Fail = func(context.Context, *recordv1.Invoke) error {
+		close(entered)
+		<-leaving
+		answered <- node.Addr() + " " + node.URL()
+		return routing.Errorf(routing.CodeUnavailable, "done")
+	}
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	address, url := node.Addr(), node.URL()
+	stopped, posted := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(posted)
+		post(t, url)
+	}()
+	<-entered
+	go func() { stopped <- node.Shutdown(t.Context()) }()
+	select {
+	case got := <-answered:
+		if want := address + " " + url; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	case err := <-stopped:
+		t.Errorf("Shutdown (%v) waited for a handler that waited for it", err)
+	}
+	<-posted
+}
+
+// TestShutdownWhileStarting: a node that does not get on with its start, such as one that waits for a member of its
+// cluster, is stopped all the same.
+func TestShutdownWhileStarting(t *testing.T) {
+	node := fakeNode(t, nil)
+	entered := make(chan struct{})
+	node.openEngine = func(ctx context.Context, _ Config, _ *layout, _ *network, _ *telemetry.Telemetry, _ []registration) (engine, error) {
+		close(entered)
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	started, stopped := make(chan error, 1), make(chan error, 1)
+	go func() { started <- node.Start(ctx) }()
+	<-entered
+	go func() { stopped <- node.Shutdown(ctx) }()
+	select {
+	case err := <-stopped:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("Shutdown waits for a start that does not end")
+		cancel()
+	}
+	if err := <-started; err == nil || !strings.Contains(err.Error(), "shut down while it was starting") {
+		t.Errorf("start: %v", err)
+	}
+}
+
+// TestShutdownWhileAStartFails: a start that fails waits for handlers that have begun, and no longer once the node is shut
+// down.
+func TestShutdownWhileAStartFails(t *testing.T) {
+	var listening net.ListenConfig
+	listener, err := listening.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	e := newFakeEngine()
+	closing := make(chan struct{})
+	e.closing = func(ctx context.Context) {
+		close(closing)
+		<-ctx.Done()
+	}
+	node := fakeNode(t, e, WithListen(listener.Addr().String()))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	started, stopped := make(chan error, 1), make(chan error, 1)
+	go func() { started <- node.Start(ctx) }()
+	<-closing
+	go func() {
+		atOnce, cancel := context.WithCancel(t.Context())
+		cancel()
+		stopped <- node.Shutdown(atOnce)
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(20 * time.Second):
+		t.Error("Shutdown waits for a start that waits")
+		cancel()
+	}
+	if err := <-started; err == nil || !strings.Contains(err.Error(), listener.Addr().String()) {
+		t.Errorf("start: %v", err)
 	}
 }
 

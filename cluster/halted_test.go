@@ -89,7 +89,7 @@ func TestAllDamaged(t *testing.T) {
 	stopNode(t, node)
 	damage(t, dir, 1, 2)
 	node = newNode(t, dir, cluster.WithPartitions(2))
-	if err := node.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "none of the 2 partitions can be led: ") {
+	if err := node.Start(soon(t)); err == nil || !strings.Contains(err.Error(), "none of the 2 partitions can be led: ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -23,8 +23,9 @@ import (
 //
 //	DIR/lock         held by the process that uses the directory
 //	DIR/node.json    who the node is; written once
-//	DIR/deployments  which builds have run on it
+//	DIR/deployments  which builds have run on it, or in its cluster
 //	DIR/members      where other nodes were last
+//	DIR/refused      why it must not be used any more, if other nodes refused it
 //	DIR/log/         the node log
 //	DIR/store/       the store
 type layout struct {

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/actor"
+	"github.com/perdure/perdure/actor/actortest"
 	"github.com/perdure/perdure/cluster"
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
@@ -65,6 +69,16 @@ func (s *stage) settle(id, status string) *adminv1.Invocation {
 	}
 	s.t.Errorf("%s is %s, not %s", id, found.GetStatus(), status)
 	return found
+}
+
+// restartFrom restarts an invocation from an entry, and returns the id of the new one and what it is at once.
+func (s *stage) restartFrom(id string, entry uint32) (string, adminv1.InvocationStatus) {
+	s.t.Helper()
+	response := &adminv1.RestartInvocationResponse{}
+	if failed := s.admin("RestartInvocation", &adminv1.RestartInvocationRequest{InvocationId: id, From: entry}, response); failed != "" {
+		s.t.Fatal(failed)
+	}
+	return response.GetInvocationId(), response.GetStatus()
 }
 
 func (s *stage) pause(id string) {
@@ -265,6 +279,7 @@ func TestPauseAndResume(t *testing.T) {
 
 // A handler that fails is paused by its policy; an operator who has mended the cause resumes it.
 func TestPausedWhenExhausted(t *testing.T) {
+	countsAttempts(t)
 	inMemory(t, func(s *stage) {
 		broken := true
 		name := s.on("charge", func(ctx actor.Context) (string, error) {
@@ -363,6 +378,84 @@ func TestRestartKeepsEntries(t *testing.T) {
 	})
 }
 
+// TestRestartKeepsAwakeables: an awakeable of an entry that is kept has the id that the kept steps were made
+// with, and one behind them is the new invocation's own.
+func TestRestartKeepsAwakeables(t *testing.T) {
+	eachLife(t, func(s *stage) {
+		var broken atomic.Bool
+		broken.Store(true)
+		var mu sync.Mutex
+		tokens := map[string]bool{}
+		name := s.on("order", func(ctx actor.Context) (string, error) {
+			for range 2 {
+				token := actor.NewAwakeable[string](ctx)
+				mu.Lock()
+				tokens[token.ID()] = true
+				mu.Unlock()
+				if err := actor.ResolveAwakeable(ctx, ctx, token.ID(), "paid"); err != nil {
+					return "", err
+				}
+				if _, err := token.Await(ctx); err != nil {
+					return "", err
+				}
+			}
+			if broken.Load() {
+				return "", actor.Errorf(actor.FailedPrecondition, "no stock")
+			}
+			return "shipped", nil
+		})
+		old, err := s.send(s.t.Context(), s.things.Methods[keep], "a", name)
+		s.must(nil, err)
+		_, err = s.attach(old)
+		s.refused(err, actor.FailedPrecondition)
+		broken.Store(false)
+		restarted, _ := s.restartFrom(old.ID(), 2)
+		s.settle(restarted, "_SUCCEEDED")
+		if len(tokens) != 3 {
+			s.t.Error(tokens)
+		}
+	})
+}
+
+// TestRestartedJournalReplays: what a restarted invocation has kept of another one replays in a test of
+// the exported journal with that one's clock and random numbers.
+func TestRestartedJournalReplays(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "restarted.json")
+	var things *actor.ServiceDesc
+	var handlers *stage
+	inMemory(t, func(s *stage) {
+		things, handlers = s.things, s
+		var broken atomic.Bool
+		broken.Store(true)
+		name := s.on("order", func(ctx actor.Context) (string, error) {
+			for range 2 { // The name of a step must replay.
+				step := fmt.Sprint("step ", ctx.Rand().Uint32(), " at ", ctx.Now().UnixMilli())
+				if err := actor.Do(ctx, step, func(context.Context) error { return nil }); err != nil {
+					return "", err
+				}
+			}
+			if broken.Load() {
+				return "", actor.Errorf(actor.FailedPrecondition, "no stock")
+			}
+			return "shipped", nil
+		})
+		old, err := s.send(s.t.Context(), s.things.Methods[keep], "a", name)
+		s.must(nil, err)
+		_, err = s.attach(old)
+		s.refused(err, actor.FailedPrecondition)
+		time.Sleep(time.Minute) // of fake time: the new one begins at another time
+		broken.Store(false)
+		restarted, _ := s.restartFrom(old.ID(), 1)
+		s.settle(restarted, "_SUCCEEDED")
+		exported := &adminv1.ExportJournalResponse{}
+		if failed := s.admin("ExportJournal", &adminv1.ExportJournalRequest{InvocationId: restarted}, exported); failed != "" {
+			s.t.Fatal(failed)
+		}
+		s.must(nil, os.WriteFile(file, exported.GetJournal(), 0o600))
+	}, cluster.WithPartitions(1))
+	actortest.Replay(t, func(r actor.Registrar) { r.RegisterService(things, handlers) }, file)
+}
+
 // TestBatch does the same to all that match, in pages, and leaves alone what was created since.
 func TestBatch(t *testing.T) {
 	inMemory(t, func(s *stage) {
@@ -434,6 +527,46 @@ func TestBatch(t *testing.T) {
 	}, cluster.WithPartitions(4))
 }
 
+// TestEntriesOfOneThatWasKilled: how many entries an invocation has is still known when it was ended while it
+// was suspended.
+func TestEntriesOfOneThatWasKilled(t *testing.T) {
+	eachLife(t, func(s *stage) {
+		name := s.on("sleep", func(ctx actor.Context) (string, error) {
+			add(ctx, 1)
+			return "", actor.Sleep(ctx, time.Hour)
+		})
+		sent, err := s.send(s.t.Context(), s.things.Methods[pausing], "a", name)
+		s.must(nil, err)
+		time.Sleep(10 * time.Second) // of fake time: longer than it is kept in memory while it waits
+		s.settle(sent.ID(), "_SUSPENDED")
+		s.kill(sent.ID())
+		listed := &adminv1.ListInvocationsResponse{}
+		if failed := s.admin("ListInvocations", &adminv1.ListInvocationsRequest{Service: s.things.Name, Key: "a"}, listed); failed != "" || listed.GetInvocations()[0].GetEntries() != 2 {
+			s.t.Error(failed, listed)
+		}
+	})
+}
+
+// TestTriesOfARunAreShown: who looks at an invocation that seems to stand still sees that its Run fails, how
+// often, why and when it is tried again.
+func TestTriesOfARunAreShown(t *testing.T) {
+	eachLife(t, func(s *stage) {
+		name := s.on("flaky", func(ctx actor.Context) (string, error) {
+			policy := actor.RunPolicy{InitialInterval: time.Hour, MaxInterval: time.Hour}
+			return "", actor.Do(ctx, "pay", func(context.Context) error { return errors.New("no network") }, actor.RunRetry(policy))
+		})
+		sent, err := s.send(s.t.Context(), s.things.Methods[keep], "a", name)
+		s.must(nil, err)
+		began := time.Now()
+		time.Sleep(time.Hour + time.Minute) // of fake time: the second try has failed by then
+		journal := s.look(sent.ID()).GetJournal()
+		if len(journal) != 1 || journal[0].GetFailedTries() != 2 || journal[0].GetLastFailure().GetMessage() != "no network" || !journal[0].GetNextTryAt().AsTime().After(began.Add(2*time.Hour-time.Minute)) {
+			s.t.Error(journal)
+		}
+		s.kill(sent.ID())
+	})
+}
+
 // A handler whose inactivity timeout is its own suspends by that, and a journal that is kept for
 // less time than the result goes before it.
 func TestOptionsOfJournals(t *testing.T) {
@@ -456,6 +589,10 @@ func TestOptionsOfJournals(t *testing.T) {
 			s.t.Error(found)
 		}
 		refused := s.admin("RestartInvocation", &adminv1.RestartInvocationRequest{InvocationId: quick.ID()}, &adminv1.RestartInvocationResponse{})
+		if !strings.Contains(refused, "is not kept any more") {
+			s.t.Error(refused)
+		}
+		refused = s.admin("ExportJournal", &adminv1.ExportJournalRequest{InvocationId: quick.ID()}, &adminv1.ExportJournalResponse{})
 		if !strings.Contains(refused, "is not kept any more") {
 			s.t.Error(refused)
 		}

@@ -30,6 +30,7 @@ var (
 // TestLongJournal: a handler makes very many runs, suspends, and is replayed. What it holds in
 // memory does not grow with its journal, and the results are the same.
 func TestLongJournal(t *testing.T) {
+	countsAttempts(t)
 	const batch = 200
 	batches := *longEntries / batch
 	each := int(*longBytes) / (batches * batch)
@@ -165,4 +166,60 @@ func resident() (bytes int64) {
 		}
 	}
 	return bytes << 10
+}
+
+var resultBytes = flag.Int64("long.result", 0, "bytes of the result of TestLargestResult, which is skipped without; make long has 512 MiB")
+
+// TestLargestResult says what one large result costs: to record it, to replay it, and in memory.
+func TestLargestResult(t *testing.T) {
+	if *resultBytes == 0 {
+		t.Skip("for make long: it takes as much memory as the machine of a test may not have")
+	}
+	s := newStage(t, cluster.WithDataDir(t.TempDir()), cluster.WithPartitions(1), cluster.WithInactivityTimeout(time.Nanosecond))
+	defer stopNode(t, s.node)
+	var ran, returned, recorded, began, replayed time.Time
+	var most [2]uint64
+	var awakeable string
+	name := s.on("large", func(ctx actor.Context) (string, error) {
+		began = time.Now()
+		peak := newPeak()
+		got, err := actor.Run(ctx, "download", func(context.Context) (*wrapperspb.BytesValue, error) {
+			ran = time.Now()
+			data := make([]byte, *resultBytes)
+			for i := 0; i < len(data); i += 64 {
+				binary.BigEndian.PutUint64(data[i:], uint64(i))
+			}
+			returned = time.Now()
+			return wrapperspb.Bytes(data), nil
+		})
+		if err != nil {
+			return "", err
+		}
+		if ctx.Attempt() == 1 {
+			recorded, most[0] = time.Now(), peak.stop()
+		} else {
+			replayed, most[1] = time.Now(), peak.stop()
+		}
+		if len(got.GetValue()) != int(*resultBytes) || binary.BigEndian.Uint64(got.GetValue()[len(got.GetValue())-64:]) != uint64(len(got.GetValue())-64) {
+			return "", fmt.Errorf("the value has %d bytes that are others", len(got.GetValue()))
+		}
+		wake := actor.NewAwakeable[*mixin](ctx)
+		awakeable = wake.ID()
+		_, err = wake.Await(ctx)
+		return "done", err
+	})
+	before := heap()
+	flow, err := s.send(t.Context(), s.things.Methods[keep], "k", name)
+	s.must(nil, err)
+	for s.status(flow.ID()) != "INVOCATION_STATUS_SUSPENDED" {
+		time.Sleep(10 * time.Millisecond) // polling a real node; make long has no timeout
+	}
+	after := resident()
+	s.must(nil, actor.ResolveAwakeable(t.Context(), s.client, awakeable, &mixin{}))
+	if got, err := s.attach(flow); got != "done" || err != nil {
+		t.Fatal(got, err)
+	}
+	t.Logf("%d MB: made in %s, recorded in %s, read in a replay in %s; heap %d MB before, %d MB at most while it was recorded and %d MB while it was replayed; resident %d MB at most, %d MB until it was suspended",
+		*resultBytes>>20, returned.Sub(ran).Round(time.Millisecond), recorded.Sub(returned).Round(time.Millisecond), replayed.Sub(began).Round(time.Millisecond),
+		before>>20, most[0]>>20, most[1]>>20, resident()>>20, after>>20)
 }

@@ -94,11 +94,11 @@ func run(name string, arguments []string, env func(string) string, stdout, stder
 	}
 	node := NewNode(WithConfig(config))
 	register(node)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once, as the default is, also while it starts
 	if err := node.Start(ctx); err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", name, err)
 		return 1
 	}
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once, as the default is
 	if err := node.wait(ctx); err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", name, err)
 		return 1

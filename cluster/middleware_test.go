@@ -57,6 +57,7 @@ func (s *spy) named(name string) actor.Middleware {
 
 // TestMiddleware: it is around handlers of each mode, the first outermost, and sees how they end.
 func TestMiddleware(t *testing.T) {
+	countsAttempts(t)
 	var s spy
 	inMemory(t, func(st *stage) {
 		t := st.t
@@ -225,6 +226,7 @@ func (s *stage) add(ctx actor.Context) int64 { return add(ctx, 1) }
 // TestMiddlewareOfAService: one service has it, inside that of the node; a handler that it leaves alone is
 // as it was.
 func TestMiddlewareOfAService(t *testing.T) {
+	countsAttempts(t)
 	var s spy
 	asked := 0
 	node := newNode(t, t.TempDir(), cluster.WithMiddleware(func(method *actor.MethodDesc, next actor.HandlerFunc) actor.HandlerFunc {

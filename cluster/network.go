@@ -17,15 +17,19 @@ import (
 
 	"github.com/perdure/perdure/cluster/balance"
 	"github.com/perdure/perdure/cluster/balance/remote"
+	"github.com/perdure/perdure/cluster/catalog"
 	"github.com/perdure/perdure/cluster/hosting"
 	"github.com/perdure/perdure/cluster/membership"
 	"github.com/perdure/perdure/cluster/operator"
 	"github.com/perdure/perdure/cluster/placement"
+	"github.com/perdure/perdure/cluster/recall"
 	"github.com/perdure/perdure/cluster/registry"
 	"github.com/perdure/perdure/cluster/replica"
 	"github.com/perdure/perdure/cluster/transport"
+	"github.com/perdure/perdure/internal/invoker/gate"
 	invokerremote "github.com/perdure/perdure/internal/invoker/remote"
 	"github.com/perdure/perdure/internal/peer"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/telemetry"
 )
 
@@ -38,6 +42,8 @@ const (
 	methodOperator = "operator" // operator.Operator.Serve
 	methodHosting  = "hosting"  // hosting.Directory.Serve
 	methodInvoker  = "invoker"  // remote.Invoker.Serve, of internal/invoker
+	methodRecall   = "recall"   // nothing: the hello is what it is about
+	methodCensus   = "census"   // catalog.EncodeCensus
 	methodSnapshot = "snapshot" // replica.Host.ReceiveSnapshot; the header begins with the group
 )
 
@@ -54,6 +60,10 @@ type network struct {
 	gossip  *membership.Membership
 	carrier *transport.Transport
 	hosting *hosting.Directory
+	claims  claims
+	// catalog says when this build may run; what nodes host, and gate before its handlers, wait for that.
+	catalog *catalog.Catalog
+	gate    *gate.Gate
 
 	// Of connect; what arrives before is refused.
 	registry *registry.Registry
@@ -70,6 +80,8 @@ type network struct {
 	mu  struct {
 		sync.Mutex
 		leaders map[uint64][]byte // what others have said last that they lead
+		hosts   []byte            // what this node hosts; nil before it is known
+		open    bool              // and others may hear it
 	}
 	// part ends when this node can't take part in its cluster any more, with the reason as its cause.
 	part context.Context
@@ -86,16 +98,21 @@ type receivers struct {
 	attempts *invokerremote.Invoker
 	// leads are the partitions that this node leads, and the terms it does so in.
 	leads func() map[uint32]uint64
+	// census is what is kept in those.
+	census func(ctx context.Context) ([]byte, error)
 }
 
 // newNetwork begins to gossip and to listen; it is nil with an error. The cluster's id is "" for a node that joins one.
 func newNetwork(ctx context.Context, config Config, node uint64, clusterID string, partitions uint32, dir string) (*network, error) {
-	n := &network{config: *config.Peers, logger: config.Logger, nodeID: node, led: make(chan struct{}, 1)}
+	n := &network{config: *config.Peers, logger: config.Logger, nodeID: node, led: make(chan struct{}, 1), claims: newClaims(dir)}
+	if err := recall.Refused(n.claims.refused); err != nil {
+		return nil, err
+	}
 	n.part, n.quit = context.WithCancelCause(context.WithoutCancel(ctx))
 	n.mu.leaders = map[uint64][]byte{}
 	n.hosting = hosting.New(hosting.Config{
 		Node: node, Logger: n.logger,
-		Share: func(value []byte) error { return n.gossip.Share(factHosting, value) },
+		Share: n.shareHosts,
 		Fetch: func(ctx context.Context, from uint64) ([]byte, error) {
 			return n.carrier.Call(ctx, from, methodHosting, nil)
 		},
@@ -104,6 +121,8 @@ func newNetwork(ctx context.Context, config Config, node uint64, clusterID strin
 		NodeID: node, ClusterID: clusterID, Listen: n.config.TransportListen, Handler: n, Admit: n.admit,
 		OpenMethods: []string{methodRegistry}, OnRefused: n.refused, Build: Version(), Logger: n.logger,
 		FeatureLevel: registry.FeatureLevel, WrittenLevel: n.writtenLevel, OnTooOld: n.tooOld,
+		Log: n.claims.own, CheckLog: n.claims.Check,
+		OnPeer: func(node uint64, _ uint32, _ string) { n.ready.Load().router.Connected(node) }, // connect has run
 	}
 	if tls := n.config.TLS; tls != nil {
 		carrying.TLS = &transport.TLS{CertFile: tls.CertFile, KeyFile: tls.KeyFile, CAFile: tls.CAFile}
@@ -127,7 +146,7 @@ func (n *network) startGossip(ctx context.Context, clusterID string, partitions 
 		NodeID: n.nodeID, Bind: n.config.Listen, Advertise: n.config.Advertise, Seeds: n.config.Join,
 		KeyringFile: n.config.KeyringFile, KnownFile: filepath.Join(dir, "members"), OnShared: n.heard, Logger: n.logger,
 		Meta: membership.Meta{
-			ClusterID: clusterID, Joining: clusterID == "", Partitions: partitions, Version: Version(), Zone: n.config.Zone,
+			ClusterID: clusterID, Joining: clusterID == "", Partitions: partitions, Version: Version(), Zone: n.config.Zone, Starting: true,
 			FeatureLevel: registry.FeatureLevel,
 		},
 	})
@@ -224,6 +243,10 @@ func (n *network) join(at identity, ingress string) error {
 	}
 	n.operator = operator.New(operator.Config{
 		Registry: n.registry, Client: n.client, Balancer: n.balancer, Steps: steps, Hosting: n.hosting.Of,
+		DeploymentOf: n.hosting.Deployment, Runners: n.runners,
+		SetDeployment: func(ctx context.Context, id string, to recordv1.DeploymentStatus) error {
+			return n.catalog.SetStatus(ctx, id, to)
+		},
 		Call: func(ctx context.Context, to uint64, request []byte) ([]byte, error) {
 			return n.call(ctx, to, methodOperator, request)
 		},
@@ -242,6 +265,9 @@ func (n *network) call(ctx context.Context, to uint64, method string, request []
 // connect lets in what arrives for the node, and begins to follow the others.
 func (n *network) connect(ctx context.Context, to receivers) {
 	n.ready.Store(&to)
+	if err := n.gossip.SetMeta(func(meta *membership.Meta) { meta.Starting = false }); err != nil {
+		n.logger.Warn("others are not told that this node has started", telemetry.KeyError, err)
+	}
 	n.believeAgain(&to)
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.stop = stop
@@ -289,10 +315,10 @@ func (n *network) fail(err error) {
 	}
 }
 
-// whileIn ends with ctx, and when this node can't take part in its cluster any more, with that as its cause.
-func (n *network) whileIn(ctx context.Context) (context.Context, context.CancelFunc) {
+// whileIn ends with ctx, and with another context, whose cause it then has.
+func whileIn(ctx, other context.Context) (context.Context, context.CancelFunc) {
 	within, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(n.part, func() { cancel(context.Cause(n.part)) })
+	stop := context.AfterFunc(other, func() { cancel(context.Cause(other)) })
 	return within, func() {
 		stop()
 		cancel(nil)
@@ -308,6 +334,10 @@ func (n *network) follow(ctx context.Context) {
 		view, changed := n.registry.Changed()
 		if err := n.registry.Health(); err != nil {
 			n.fail(fmt.Errorf("the cluster's own group is of no use to this node: %w", err))
+			return
+		}
+		if err := n.claims.noteRows(view, n.nodeID); err != nil {
+			n.stale(err)
 			return
 		}
 		members := n.gossip.Members()
@@ -348,22 +378,36 @@ func (n *network) follow(ctx context.Context) {
 func alive(members []membership.Member, view *registry.View) []hosting.Member {
 	var found []hosting.Member
 	for _, member := range members {
-		if known, ok := view.Node(member.NodeID); member.State != membership.Alive || ok && known.State == placement.Removed {
+		known, ok := view.Node(member.NodeID)
+		if member.State != membership.Alive || ok && known.State == placement.Removed {
 			continue
 		}
-		found = append(found, hosting.Member{Node: member.NodeID, Leaving: member.Draining})
+		found = append(found, hosting.Member{Node: member.NodeID, Leaving: member.Draining || ok && known.State == placement.Draining})
 	}
 	return found
 }
 
-// welcome admits those whom gossip knows and group 0 does not, or not so, if this node leads it.
+// welcome admits those whom gossip knows and group 0 does not, or not so, if this node leads it, and notes
+// what their logs have.
 // What it returns says when to try again; nil: no need.
 func (n *network) welcome(ctx context.Context, view *registry.View, members []membership.Member) <-chan time.Time {
 	if view.Epoch == 0 {
 		return nil
 	}
 	var again <-chan time.Time
+	noting := time.Since(n.claims.notedAt) > noteEvery
+	if noting {
+		n.claims.notedAt = time.Now()
+	}
 	for _, member := range members {
+		err := n.note(ctx, view, member.NodeID, member.State != membership.Alive, noting)
+		if errors.Is(err, registry.ErrNotLeader) || errors.Is(err, registry.ErrUnknownOutcome) {
+			return time.After(time.Second) // the next leader does it, or this one again
+		}
+		if err != nil {
+			n.logger.Warn("what the log of a node has could not be written down", telemetry.KeyTo, fmt.Sprintf("%016x", member.NodeID), telemetry.KeyError, err)
+			again = time.After(time.Second)
+		}
 		if member.Self || member.State != membership.Alive || member.ClusterID != view.Settings.ClusterID || member.Joining || member.Transport == "" {
 			continue
 		}
@@ -373,7 +417,7 @@ func (n *network) welcome(ctx context.Context, view *registry.View, members []me
 			continue
 		}
 		trying, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := n.registry.Admit(trying, wanted)
+		err = n.registry.Admit(trying, wanted)
 		cancel()
 		if err != nil {
 			n.logger.Warn("a node could not be admitted", telemetry.KeyTo, fmt.Sprintf("%016x", member.NodeID), telemetry.KeyError, err)
@@ -405,8 +449,11 @@ func (n *network) Frame(from uint64, kind uint8, frame []byte) {
 
 // Call implements transport.Handler.
 func (n *network) Call(ctx context.Context, from uint64, method string, request []byte) ([]byte, error) {
-	if method == methodHosting {
+	switch method {
+	case methodHosting:
 		return n.hosting.Serve()
+	case methodRecall:
+		return nil, nil
 	}
 	to := n.ready.Load()
 	if to == nil {
@@ -417,6 +464,8 @@ func (n *network) Call(ctx context.Context, from uint64, method string, request 
 		return to.attempts.Serve(ctx, from, request)
 	case peer.Method:
 		return to.server.Call(ctx, from, request)
+	case methodCensus:
+		return to.census(ctx)
 	case methodRegistry:
 		return n.registry.Serve(ctx, request)
 	case methodOperator:

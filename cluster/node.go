@@ -37,6 +37,11 @@ type Node struct {
 	closed atomic.Pointer[string]
 	// draining: no new work, for the node is about to stop.
 	draining atomic.Bool
+	// server is nil before the node listens. Handlers ask where, while Start or Shutdown holds mu.
+	server atomic.Pointer[ingress.Server]
+	// stopping ends, by giveUp, when Shutdown is called: a start under way ends with it.
+	stopping context.Context
+	giveUp   context.CancelCauseFunc
 
 	// openEngine is openPartitions, or what a test puts there before Start.
 	openEngine func(context.Context, Config, *layout, *network, *telemetry.Telemetry, []registration) (engine, error)
@@ -52,7 +57,6 @@ type Node struct {
 		deployments *deployments
 		telemetry   *telemetry.Telemetry
 		engine      engine
-		server      *ingress.Server
 		stopped     chan struct{} // closed when Shutdown is done
 		failure     error         // of Shutdown
 	}
@@ -77,6 +81,7 @@ func NewNode(opts ...Option) *Node {
 		opt(&n.config)
 	}
 	n.mu.stopped = make(chan struct{})
+	n.stopping, n.giveUp = context.WithCancelCause(context.Background())
 	reason := "the node was not started: call its Start first"
 	n.closed.Store(&reason)
 	n.client = actor.NewClient(inProcess{n})
@@ -109,13 +114,15 @@ func (n *Node) Start(ctx context.Context) error {
 		return errors.New("start: the node was started before; a node runs once, make a new one")
 	}
 	n.mu.phase = phaseStarting
-	if err := n.startLocked(ctx); err != nil {
-		n.stopLocked(ctx, "the node failed to start")
+	within, cancel := whileIn(ctx, n.stopping)
+	defer cancel()
+	if err := n.startLocked(within); err != nil {
+		n.stopLocked(within, "the node failed to start") // what waits, Shutdown cuts short
 		return fmt.Errorf("start: %w", err)
 	}
 	n.mu.phase = phaseServing
 	if n.config.OnServing != nil {
-		n.config.OnServing(n.urlLocked())
+		n.config.OnServing(n.URL())
 	}
 	return nil
 }
@@ -142,7 +149,7 @@ func (n *Node) startLocked(ctx context.Context) error {
 	if n.mu.network == nil {
 		return n.serveLocked(ctx, config)
 	}
-	within, cancel := n.mu.network.whileIn(ctx)
+	within, cancel := whileIn(ctx, n.mu.network.part)
 	defer cancel()
 	err = n.serveLocked(within, config)
 	if refused := context.Cause(n.mu.network.part); refused != nil {
@@ -172,6 +179,11 @@ func (n *Node) serveLocked(ctx context.Context, config Config) (err error) {
 	if n.mu.engine, err = n.openEngine(ctx, config, n.mu.layout, n.mu.network, n.mu.telemetry, n.mu.registered); err != nil {
 		return err
 	}
+	if n.mu.network != nil {
+		if err := n.mu.network.allow(ctx); err != nil {
+			return err
+		}
+	}
 	edge, inspector, err := n.newEdgeLocked(config)
 	if err != nil {
 		return err
@@ -198,7 +210,7 @@ func (n *Node) serveLocked(ctx context.Context, config Config) (err error) {
 	if err := server.Listen(ctx); err != nil {
 		return err
 	}
-	n.mu.server = server
+	n.server.Store(server)
 	warnOfReach(config, server.Addr())
 	return nil
 }
@@ -231,12 +243,13 @@ func (n *Node) newEdgeLocked(config Config) (*ingress.Ingress, *admin.Service, e
 	startedAt, nodeID := time.Now(), n.mu.layout.identity.NodeID
 	var others admin.Cluster
 	var unknown func() error
+	var runs func(deployment string) bool
 	if n.mu.network != nil {
-		others, unknown = n.mu.network.operator, n.mu.network.unknown
+		others, unknown, runs = n.mu.network.operator, n.mu.network.unknown, n.mu.network.hosting.Runs
 	}
 	inspector, err := admin.New(admin.Config{
 		Cluster: others, Router: engine, Services: services, Logger: config.Logger,
-		Deployments: n.mu.deployments.Catalog, Deployment: n.mu.deployments.own,
+		Deployments: n.mu.deployments.Catalog, Deployment: n.mu.deployments.own, Runs: runs,
 		Node: func() admin.NodeInfo {
 			partitions, stored := engine.Describe()
 			return admin.NodeInfo{
@@ -313,7 +326,7 @@ func (n *Node) Run(ctx context.Context) error {
 // wait is Run after Start.
 func (n *Node) wait(ctx context.Context) error {
 	n.mu.Lock()
-	engine, server, stopped := n.mu.engine, n.mu.server, n.mu.stopped
+	engine, server, stopped := n.mu.engine, n.server.Load(), n.mu.stopped
 	var parted <-chan struct{}
 	others := n.mu.network
 	if others != nil {
@@ -343,8 +356,9 @@ func (n *Node) wait(ctx context.Context) error {
 // Shutdown stops accepting calls, waits Config.DrainTimeout for those under way, answers the
 // rest with unavailable, makes everything durable and lets go of the data directory. ctx cuts
 // waiting short, not the rest. A second call waits for the first. A node that was not started
-// is stopped at once.
+// is stopped at once, and a Start under way is given up.
 func (n *Node) Shutdown(ctx context.Context) error {
+	n.giveUp(errors.New("the node was shut down while it was starting"))
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.mu.phase == phaseStopped {
@@ -369,7 +383,7 @@ func (n *Node) stopLocked(ctx context.Context, reason string) {
 		n.mu.engine.Leave(drain)
 	}
 	served := make(chan struct{})
-	if server := n.mu.server; server != nil {
+	if server := n.server.Load(); server != nil {
 		// The server waits for its connections to fall idle, which those who wait for a
 		// result do only once the engine has sent them away.
 		answer, stop := context.WithTimeout(context.WithoutCancel(ctx), 2*config.DrainTimeout)
@@ -411,27 +425,16 @@ func (n *Node) stopLocked(ctx context.Context, reason string) {
 
 // Addr is the host:port the node listens on; "" while it does not.
 func (n *Node) Addr() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.addrLocked()
-}
-
-func (n *Node) addrLocked() string {
-	if n.mu.server == nil || n.mu.server.Addr() == nil {
+	server := n.server.Load()
+	if server == nil {
 		return ""
 	}
-	return n.mu.server.Addr().String()
+	return server.Addr().String()
 }
 
 // URL is what callers on this machine give to Dial; "" while the node does not listen.
 func (n *Node) URL() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.urlLocked()
-}
-
-func (n *Node) urlLocked() string {
-	address := n.addrLocked()
+	address := n.Addr()
 	if address == "" {
 		return ""
 	}

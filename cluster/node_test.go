@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -65,8 +66,31 @@ func stopNode(t testing.TB, node *cluster.Node) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if err := node.Shutdown(ctx); err != nil {
+	if err := shutDown(t, node, ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// cutOff stops a node that waits for nobody. What it cuts off is its error.
+func cutOff(t testing.TB, node *cluster.Node) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = shutDown(t, node, ctx)
+}
+
+// shutDown has a node that does not come to its end fail the test with what it is doing, and not the whole package
+// when that runs out of time.
+func shutDown(t testing.TB, node *cluster.Node, ctx context.Context) error {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- node.Shutdown(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(time.Minute): // a real node with real connections, which has twice DrainTimeout at most
+		stacks := make([]byte, 1<<20)
+		t.Fatalf("the node does not come to its end; all goroutines:\n%s", stacks[:runtime.Stack(stacks, true)])
+		return nil
 	}
 }
 

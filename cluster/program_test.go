@@ -143,14 +143,14 @@ func (p *program) node(dir string, opts ...cluster.Option) *cluster.Node {
 // call calls "Service/Handler".
 func (p *program) call(t testing.TB, node *cluster.Node, name, key, root string) (string, error) {
 	t.Helper()
-	got, err := actor.Invoke[*mixin](t.Context(), node.Client(), p.method(t, name), key, &mixin{Root: root}, nil)
+	got, err := actor.Invoke[*mixin](soon(t), node.Client(), p.method(t, name), key, &mixin{Root: root}, nil)
 	return got.GetRoot(), err
 }
 
 // send is call for one that nobody waits for.
 func (p *program) send(t testing.TB, node *cluster.Node, name, key, root string) *actor.Invocation[*mixin] {
 	t.Helper()
-	sent, err := actor.InvokeSend[*mixin](t.Context(), node.Client(), p.method(t, name), key, &mixin{Root: root}, nil)
+	sent, err := actor.InvokeSend[*mixin](soon(t), node.Client(), p.method(t, name), key, &mixin{Root: root}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,11 +32,20 @@ func otherAddress(t *testing.T) string {
 
 func request(t *testing.T, url, body string) (int, string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
+	return keyed(t, url, "", body)
+}
+
+// keyed is request with an idempotency key, so that it may be repeated.
+func keyed(t *testing.T, url, key, body string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(soon(t), http.MethodPost, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		request.Header.Set("Idempotency-Key", key)
+	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)

@@ -73,7 +73,7 @@ func TestResumeOnAnotherDeployment(t *testing.T) {
 	stopNode(t, node)
 
 	// It was forced to start, and can't read the state that the invocation's object has.
-	b := newProgram(t, strings.Replace(builtA, "message St { string value", "message St { int64 value", 1), handlersA())
+	b := newProgram(t, builtBroken, handlersA())
 	node = b.node(dir, cluster.WithDeployment("b"), cluster.WithBreakingChanges())
 	mustStart(t, node)
 	refused("a", "deployment a does not run", "this node runs b")

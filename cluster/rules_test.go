@@ -219,6 +219,7 @@ func TestRulesAreChecked(t *testing.T) {
 // TestRulesSurviveARestart: a rule counts in the next process and the next build, is listed as unused by
 // one without its limit, and counts again in the one after.
 func TestRulesSurviveARestart(t *testing.T) {
+	countsAttempts(t)
 	dir := t.TempDir()
 	var g gauge
 	start := func(limits ...actor.Limit) *stage {

@@ -194,6 +194,12 @@ func TestPausedSchedule(t *testing.T) {
 			Name: "hourly", From: timestamppb.New(epoch.Add(4 * time.Hour)), Until: timestamppb.New(epoch.Add(12 * time.Hour))}))
 		clockAt(16*time.Hour + 2*time.Minute)
 		s.values("k=82") // 4, 6, 8, 10, 12
+		stop := &perdurev1.BackfillScheduleRequest{Name: "hourly", Stop: true}
+		s.must(nil, schedules.Backfill(s.t.Context(), stop)) // which there is none of
+		stop.Until = timestamppb.New(epoch)
+		if err := schedules.Backfill(s.t.Context(), stop); actor.CodeOf(err) != actor.InvalidArgument || !strings.Contains(err.Error(), "until is set") {
+			t.Errorf("stop with a range: %v", err)
+		}
 	})
 }
 
@@ -250,6 +256,7 @@ func TestScheduleFailuresAreCounted(t *testing.T) {
 // TestScheduleJitter: firings are spread over the jitter, each at its own place, and never move
 // past the next due time.
 func TestScheduleJitter(t *testing.T) {
+	countsAttempts(t)
 	inMemory(t, func(s *stage) {
 		var mu sync.Mutex
 		at := map[string][]time.Duration{}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/cluster"
+	"github.com/perdure/perdure/internal/stress"
 )
 
 // script is what a handler of a stage does.
@@ -68,6 +69,15 @@ var ways = map[string][]cluster.Option{
 func eachWay(t *testing.T, test func(s *stage)) {
 	for name, opts := range ways {
 		t.Run(name, func(t *testing.T) { inMemory(t, test, opts...) })
+	}
+}
+
+// countsAttempts is for a test whose subject is how many attempts there are, or what very many steps cost:
+// under make crash each entry has an attempt of its own.
+func countsAttempts(t *testing.T) {
+	t.Helper()
+	if stress.Crashing() {
+		t.Skip("its attempts are counted, or its steps are too many to be crashed behind each")
 	}
 }
 

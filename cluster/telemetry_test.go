@@ -191,6 +191,7 @@ func counted(t *testing.T, tree string, want map[string]int) {
 // TestTrace: one trace across the edge, the invocation, its attempts and steps, and what they
 // call. Calls inside a transaction are no invocations: their attempts are below the call.
 func TestTrace(t *testing.T) {
+	countsAttempts(t)
 	collected := newCollector(t)
 	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{TracesURL: collected.URL}), cluster.WithInactivityTimeout(time.Minute))
 	registerBank(node, backOffice{})
@@ -231,6 +232,7 @@ bank.v1.BackOfficeService/StandingOrder
 
 // TestTraceOfRefusedTransaction: the refusal is in all spans that it went through.
 func TestTraceOfRefusedTransaction(t *testing.T) {
+	countsAttempts(t)
 	collected := newCollector(t)
 	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{TracesURL: collected.URL}), cluster.WithInactivityTimeout(time.Minute))
 	registerBank(node, backOffice{})
@@ -316,6 +318,7 @@ func TestTraceOfTransactionWithCrashes(t *testing.T) {
 
 // TestTraceOfRestart: what the next process does goes on in the trace of the first.
 func TestTraceOfRestart(t *testing.T) {
+	countsAttempts(t)
 	collected, dir := newCollector(t), t.TempDir()
 	telemetry := func(c *cluster.Config) {
 		c.Telemetry.TracesURL, c.InactivityTimeout = collected.URL, time.Minute // attempts are counted
@@ -373,6 +376,7 @@ func metrics(t *testing.T, node *cluster.Node) string {
 // TestMetrics: what an operator sees after transactions and a DURABLE handler, and no key of an
 // object in it.
 func TestMetrics(t *testing.T) {
+	countsAttempts(t)
 	node := newNode(t, t.TempDir(), cluster.WithTelemetry(cluster.Telemetry{Prometheus: true}))
 	registerBank(node, backOffice{})
 	startNode(t, node)

@@ -42,7 +42,7 @@ func (c *complaints) Write(line []byte) (int, error) {
 func TestTooLarge(t *testing.T) {
 	var log complaints
 	// With little memory records are small: a step may have about 370 KB, a request 256 KiB.
-	s := newStage(t, cluster.WithDataDir(t.TempDir()), cluster.WithPartitions(1), cluster.WithMemory(128<<20),
+	s := newStage(t, cluster.WithDataDir(t.TempDir()), cluster.WithPartitions(1), cluster.WithMemory(128<<20), cluster.WithMaxResultBytes(64<<20),
 		cluster.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 	defer stopNode(t, s.node)
 	huge := strings.Repeat("x", 600<<10)

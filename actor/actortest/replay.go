@@ -28,9 +28,9 @@ import (
 // Replay runs the registered handlers on recorded journals, each a subtest: files that
 // "perdure journal export" or [Node.Export] wrote, by names with the wildcards of
 // [path/filepath.Match]. The code must make the recorded steps, and end as recorded if the
-// invocation had ended; whatever it does where the journal of an unfinished invocation stops is
-// right. No closure is called and nothing is changed anywhere. A failure shows journal and code
-// side by side.
+// handler had ended; whatever it does where the journal of an unfinished invocation stops, or of
+// one that failed since its timeout was over or its attempts were used up, is right. No closure is
+// called and nothing is changed anywhere. A failure shows journal and code side by side.
 //
 // Files of journals are read by all later versions. It is not for journals of handlers that
 // other packages have: register those too, or leave their files out.
@@ -156,7 +156,7 @@ func attemptOf(recorded *recordv1.RecordedJournal, target invocation.Target, hos
 		State: recorded.State, HasState: recorded.HasState, Tables: recordedRows{recorded},
 		Start: recorded.Start, Journal: recorded.Entries, Completions: map[uint32]*recordv1.Completion{},
 		CancelRequested: recorded.CancelRequested, Chain: recorded.Chain, Flow: recorded.Flow, Headers: recorded.Headers,
-		StartedAt: time.UnixMilli(recorded.StartedAt), Host: host,
+		StartedAt: time.UnixMilli(recorded.StartedAt), Origins: recorded.Origins, Host: host,
 	}
 	if attempt.Mode.Exclusive() && target.Key != "" {
 		attempt.Chain = append(recorded.Chain[:len(recorded.Chain):len(recorded.Chain)], recorded.Target)
@@ -221,7 +221,15 @@ func (r *replayed) Finish(_ *invoker.Attempt, outcome *invoker.Outcome) {
 func (r *replayed) judge() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ended := r.recorded.Status == recordv1.Status_STATUS_SUCCEEDED || r.recorded.Status == recordv1.Status_STATUS_FAILED
+	var ended bool // as the handler said
+	switch r.recorded.Status {
+	case recordv1.Status_STATUS_SUCCEEDED:
+		ended = true
+	case recordv1.Status_STATUS_FAILED:
+		ended = !r.recorded.GivenUp
+	case recordv1.Status_STATUS_CANCELLED:
+		ended = r.recorded.StartedAt != 0 // One that had not begun ended at once.
+	}
 	switch {
 	case r.outcome != nil && r.outcome.Retry != nil && (r.outcome.Divergence != nil || r.beyond == nil):
 		return "the code does not replay the journal: " + r.outcome.Retry.GetMessage()
@@ -363,4 +371,9 @@ func (r recordedResults) Completion(index uint32) (*recordv1.Completion, error) 
 		}
 	}
 	return nil, nil
+}
+
+// Parts implements invoker.Journal: an export has values as a whole.
+func (r recordedResults) Parts(index, _ uint32) ([][]byte, error) {
+	return nil, fmt.Errorf("the journal has the result of entry %d in parts: it was not exported as journals are", index)
 }

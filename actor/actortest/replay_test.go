@@ -3,6 +3,7 @@ package actortest_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,6 +81,35 @@ func TestReplayOfCompatibleCode(t *testing.T) {
 	}), file)
 }
 
+// TestReplayOfOneThatWasGivenUp: an invocation that failed since its attempts were used up stopped where its
+// journal does, and code that goes on there is what it lacked.
+func TestReplayOfOneThatWasGivenUp(t *testing.T) {
+	handler := func(mended bool) func(ctx bank.AccountDurableContext) (string, error) {
+		return func(ctx bank.AccountDurableContext) (string, error) {
+			paid, err := actor.Run(ctx, "pay", func(context.Context) (string, error) { return "p-1", nil })
+			if err != nil {
+				return "", err
+			}
+			if !mended {
+				return "", errors.New("a bug")
+			}
+			return paid, actor.Sleep(ctx, time.Hour)
+		}
+	}
+	file := record(t, time.Hour, handler(false))
+	if exported, err := os.ReadFile(file); err != nil || !strings.Contains(string(exported), "failed 30 times") {
+		t.Fatalf("it was not given up: %v %s", err, exported)
+	}
+	actortest.Replay(t, register(handler(true)), file)
+}
+
+// cancelled sleeps until it is cancelled, and does something about that.
+func cancelled(ctx bank.AccountDurableContext) (string, error) {
+	err := actor.Sleep(ctx, 24*time.Hour)
+	ctx.State().Update(func(s *bankv1.AccountState) { s.Balance = 1 })
+	return "", err
+}
+
 // changes are later versions of payOut that do not fit its journals.
 var changes = map[string]struct {
 	handler func(ctx bank.AccountDurableContext) (string, error)
@@ -128,6 +158,34 @@ func init() {
 			actortest.Replay(t, register(change.handler), record(t, 2*time.Hour, payOut(&closures)))
 		}, change.want}
 	}
+}
+
+func init() {
+	mistakes["replay: another end of a cancelled one"] = mistake{func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "journal.json")
+		t.Run("record", func(t *testing.T) {
+			actortest.Run(t, func(t *testing.T, node *actortest.Node) {
+				bank.RegisterAccountHandler(node, accounts{closeOut: cancelled})
+				sent, err := bank.Account(node.Client(), "a").CloseOutSend(t.Context(), &bankv1.CloseOutRequest{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Hour) // of the bubble: it sleeps by then
+				if err := sent.Cancel(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute) // of the bubble: it has ended by then
+				node.Export(t, sent.ID(), file)
+			})
+		})
+		actortest.Replay(t, register(cancelled), file)
+		actortest.Replay(t, register(func(ctx bank.AccountDurableContext) (string, error) {
+			if _, err := cancelled(ctx); err != nil {
+				return "", actor.Errorf(actor.Aborted, "no more")
+			}
+			return "", nil
+		}), file)
+	}, []string{"the invocation ended with canceled: the invocation was cancelled; the code ends with aborted: no more"}}
 }
 
 func TestReplayRefusesFiles(t *testing.T) {

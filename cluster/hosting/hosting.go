@@ -64,7 +64,7 @@ type Config struct {
 // Member is a live node.
 type Member struct {
 	Node uint64
-	// Leaving: it is about to stop, and is asked to run something only if no other node can.
+	// Leaving: it is about to stop or is drained, and is asked to run something only if no other node can.
 	Leaving bool
 }
 
@@ -232,7 +232,7 @@ func (d *Directory) Settled(ctx context.Context, nodes []uint64) error {
 
 // Run fetches what is not known, until ctx ends. It returns nil.
 func (d *Directory) Run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil { // there may always be something to fetch: what ctx has cut off, for one
 		next, at := d.wanted(time.Now())
 		if next != 0 {
 			d.fetch(ctx, next)
@@ -246,11 +246,10 @@ func (d *Directory) Run(ctx context.Context) error {
 		case <-d.wake:
 		case <-timer.C:
 		case <-ctx.Done():
-			timer.Stop()
-			return nil
 		}
 		timer.Stop()
 	}
+	return nil
 }
 
 // wanted is a node to fetch from now, or when there may be one.
@@ -338,6 +337,14 @@ func (d *Directory) Here(target invocation.Target) bool { return d.view.Load().h
 func (d *Directory) Hosts(target invocation.Target, deployment string) []uint64 {
 	return d.view.Load().hosts(target, deployment)
 }
+
+// Exactly implements remote.Directory.
+func (d *Directory) Exactly(target invocation.Target, deployment string) []uint64 {
+	return d.view.Load().exactly(target, deployment)
+}
+
+// Runs reports whether a node that is not about to stop is a deployment, this one included.
+func (d *Directory) Runs(deployment string) bool { return d.view.Load().runs(deployment) }
 
 // Deployment is the id of the build that runs a service's handlers: this node's, or that of most of the
 // others that host it; "" if none is known.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -214,6 +215,17 @@ func TestWhoHosts(t *testing.T) {
 				t.Errorf("hosts of orders, the one that leaves last: %d", got)
 			}
 		}
+		for deployment, want := range map[string]string{"v1": "[2]", "v2": "[4]", "own": "[]"} { // node 3 leaves
+			if got := d.Exactly(at(orders, "Run"), deployment); fmt.Sprint(got) != want {
+				t.Errorf("orders of exactly %s: %d, not %s", deployment, got, want)
+			}
+			if !d.Runs(deployment) {
+				t.Errorf("nobody runs %s", deployment)
+			}
+		}
+		if got := d.Exactly(at(orders, "Gone"), "v2"); len(got) != 0 || d.Runs("v3") {
+			t.Errorf("a handler that nobody has is at %d", got)
+		}
 		if got := d.Deployment(orders); got != "v1" || d.Deployment(accounts) != "own" || d.Deployment("x.Y") != "" {
 			t.Errorf("orders run on %s, which two of three nodes have", got)
 		}
@@ -325,6 +337,40 @@ func encodeRecord(t *testing.T, count int) []byte {
 		t.Fatal(err)
 	}
 	return encoded
+}
+
+// TestEndsWhileItFetches: a directory whose node stops asks no more for what it did not get.
+func TestEndsWhileItFetches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		d := New(Config{
+			Node: 1, Share: func([]byte) error { return nil }, Logger: slog.New(slog.DiscardHandler),
+			Fetch: func(ctx context.Context, _ uint64) ([]byte, error) {
+				if asked++; asked > 2 {
+					t.Error("it asks again and again")
+					runtime.Goexit()
+				}
+				<-ctx.Done()
+				return nil, ctx.Err()
+			},
+		})
+		d.SetMembers([]Member{{Node: 1}, {Node: 2}})
+		d.Heard(2, append([]byte{factFormat}, make([]byte, len(sum{}))...))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			if err := d.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		cancel()
+		<-ended
+		if asked != 1 {
+			t.Errorf("it asked %d times", asked)
+		}
+	})
 }
 
 func TestNothingHeard(t *testing.T) {

@@ -141,6 +141,25 @@ func (v *view) hosts(target invocation.Target, deployment string) []uint64 {
 	return nodes
 }
 
+// exactly begins anywhere, as hosts does. A node that is about to stop is left out: what it is given now
+// would have to move on in a moment.
+func (v *view) exactly(target invocation.Target, deployment string) []uint64 {
+	var nodes []uint64
+	for _, h := range v.others {
+		if _, handler := h.build.hosts(target); handler && h.deployment == deployment && !h.leaving {
+			nodes = append(nodes, h.node)
+		}
+	}
+	rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	return nodes
+}
+
+func (v *view) runs(deployment string) bool {
+	return v.own != nil && v.own.deployment == deployment || slices.ContainsFunc(v.others, func(h host) bool {
+		return h.deployment == deployment && !h.leaving
+	})
+}
+
 func (v *view) deployment(service string) string {
 	if v.own != nil && v.own.handlers[service] != nil {
 		return v.own.deployment

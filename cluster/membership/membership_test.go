@@ -253,6 +253,25 @@ func TestPartitionHealsWithoutSeeds(t *testing.T) {
 	})
 }
 
+// TestPartitionHealsAfterHours: those who look for each other don't give up. There are only two, each alone, and the
+// seed has gone for good: nodes that have others to talk to take a minute and a half of CPU for five hours.
+func TestPartitionHealsAfterHours(t *testing.T) {
+	simulate(t, func(w *world) {
+		nodes := w.startAll(3)
+		w.expect(10*time.Second, "1 2 3", nodes...)
+		nodes[0].stop()
+		w.expect(5*time.Second, "1:left 2 3", nodes[1:]...)
+		w.part(func(from, to string) bool { return from != to })
+		w.expect(30*time.Second, "1:left 2 3:dead", nodes[1])
+		w.expect(30*time.Second, "1:left 2:dead 3", nodes[2])
+		time.Sleep(5 * time.Hour) // of the bubble
+		w.expect(0, "1:left 2 3:dead", nodes[1])
+		w.expect(0, "1:left 2:dead 3", nodes[2])
+		w.part(nil)
+		t.Logf("healed after %v", w.expect(time.Minute, "1:left 2 3", nodes[1:]...))
+	})
+}
+
 func TestRestartElsewhere(t *testing.T) {
 	simulate(t, func(w *world) {
 		nodes := w.startAll(3)

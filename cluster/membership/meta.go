@@ -16,6 +16,8 @@ type Meta struct {
 	ClusterID string
 	// Joining says that the node is not admitted to the cluster yet.
 	Joining bool
+	// Starting says that the node can't be asked anything yet.
+	Starting bool
 	// Draining says that the node is about to stop.
 	Draining bool
 	// Partitions is how many the cluster has.
@@ -73,7 +75,7 @@ func encodeMeta(meta Meta, node, generation uint64) ([]byte, error) {
 	message := &membershipv1.Meta{
 		ClusterId: meta.ClusterID, Node: node, Generation: generation, Partitions: meta.Partitions, Transport: meta.Transport,
 		Ingress: meta.Ingress, Version: meta.Version, Zone: meta.Zone, Joining: meta.Joining, Draining: meta.Draining,
-		FeatureLevel: meta.FeatureLevel,
+		FeatureLevel: meta.FeatureLevel, Starting: meta.Starting,
 	}
 	encoded, err := proto.MarshalOptions{}.MarshalAppend([]byte{formatVersion}, message)
 	if err != nil {
@@ -100,6 +102,6 @@ func decodeMeta(encoded []byte) (meta Meta, node, generation uint64, err error) 
 	return Meta{
 		ClusterID: message.ClusterId, Joining: message.Joining, Draining: message.Draining, Partitions: message.Partitions,
 		Transport: message.Transport, Ingress: message.Ingress, Version: message.Version, Zone: message.Zone,
-		FeatureLevel: message.FeatureLevel,
+		FeatureLevel: message.FeatureLevel, Starting: message.Starting,
 	}, message.Node, message.Generation, nil
 }

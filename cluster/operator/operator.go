@@ -17,6 +17,7 @@ import (
 	"github.com/perdure/perdure/cluster/balance"
 	"github.com/perdure/perdure/cluster/placement"
 	"github.com/perdure/perdure/cluster/registry"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
@@ -35,6 +36,11 @@ type Config struct {
 	// Hosting says which build a node runs, and which services it has handlers of; empty if that is
 	// not known. Nil: it never is.
 	Hosting func(node uint64) (deployment string, services []string)
+	// DeploymentOf is the deployment that runs a service's handlers, "" if none is known, and Runners are
+	// the nodes that run each. SetDeployment changes one for all nodes.
+	DeploymentOf  func(service string) string
+	Runners       func() map[string][]string
+	SetDeployment func(ctx context.Context, id string, to recordv1.DeploymentStatus) error
 }
 
 // Operator is one node's. It is safe for concurrent use.
@@ -277,6 +283,17 @@ func parseAll(texts []string) (ids []uint64) {
 // SetSetting implements admin.Cluster.
 func (o *Operator) SetSetting(ctx context.Context, name, value string) error {
 	return refusal(o.config.Client.SetSetting(ctx, name, value), routing.CodeInvalidArgument)
+}
+
+// DeploymentOf implements admin.Cluster.
+func (o *Operator) DeploymentOf(service string) string { return o.config.DeploymentOf(service) }
+
+// Runners implements admin.Cluster.
+func (o *Operator) Runners() map[string][]string { return o.config.Runners() }
+
+// SetDeployment implements admin.Cluster.
+func (o *Operator) SetDeployment(ctx context.Context, id string, to recordv1.DeploymentStatus) error {
+	return o.config.SetDeployment(ctx, id, to)
 }
 
 // refusal gives what the registry says a code.

@@ -8,6 +8,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/recall"
+	"github.com/perdure/perdure/cluster/transport"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
 
@@ -25,6 +27,10 @@ var (
 	ErrTooOld = errors.New("the node's program is too old for the cluster")
 	// ErrNoSuchNode says that no node with this id was ever admitted.
 	ErrNoSuchNode = errors.New("no such node in the cluster")
+	// ErrNoSuchDeployment says that no deployment has this id.
+	ErrNoSuchDeployment = errors.New("no such deployment in the cluster")
+	// ErrStale says that something has changed since whoever asks looked: look again.
+	ErrStale = errors.New("what is asked for is out of date")
 	// ErrInvalid says that something else is wrong with what was asked for.
 	ErrInvalid = errors.New("invalid")
 )
@@ -101,6 +107,14 @@ func (s *state) change(c *recordv1.ClusterChange, now int64) error {
 		err = s.setState(c.State.GetNode(), c.State.GetState(), now)
 	case *recordv1.ClusterChange_Setting:
 		err = s.set(c.Setting.GetName(), c.Setting.GetValue())
+	case *recordv1.ClusterChange_Recall_:
+		err = s.recall(c.Recall)
+	case *recordv1.ClusterChange_File:
+		err = s.storeFile(c.File)
+	case *recordv1.ClusterChange_Register_:
+		err = s.register(c.Register, now)
+	case *recordv1.ClusterChange_Deployment:
+		err = s.setDeployment(c.Deployment.GetId(), c.Deployment.GetStatus())
 	default:
 		err = fmt.Errorf("%w: this node does not know what is asked for: its program is older than that of the node that asks", ErrInvalid)
 	}
@@ -162,6 +176,25 @@ func (s *state) setState(id uint64, to recordv1.NodeState, now int64) error {
 	row = proto.CloneOf(row)
 	row.State, row.StateAt = to, now
 	s.nodes[id] = row
+	return nil
+}
+
+// recall notes what a node's log had, unless more is noted.
+func (s *state) recall(c *recordv1.ClusterChange_Recall) error {
+	row := s.nodes[c.GetNode()]
+	if row == nil {
+		return fmt.Errorf("%w: %016x", ErrNoSuchNode, c.GetNode())
+	}
+	if c.GetProcess() == 0 {
+		return fmt.Errorf("%w: process 0 of node %016x says nothing of its log", ErrInvalid, c.GetNode())
+	}
+	newest := recall.Newest(claimOf(row), transport.LogClaim{Process: c.GetProcess(), Opened: c.GetOpened(), Durable: c.GetFrames()})
+	if newest == claimOf(row) {
+		return nil
+	}
+	row = proto.CloneOf(row)
+	row.LogProcess, row.LogOpened, row.LogFrames = newest.Process, newest.Opened, newest.Durable
+	s.nodes[c.GetNode()] = row
 	return nil
 }
 

@@ -22,12 +22,14 @@ var refusals = []struct {
 	{recordv1.ClusterRefusal_CLUSTER_REFUSAL_REMOVED, ErrRemoved},
 	{recordv1.ClusterRefusal_CLUSTER_REFUSAL_TOO_OLD, ErrTooOld},
 	{recordv1.ClusterRefusal_CLUSTER_REFUSAL_NO_SUCH_NODE, ErrNoSuchNode},
+	{recordv1.ClusterRefusal_CLUSTER_REFUSAL_NO_SUCH_DEPLOYMENT, ErrNoSuchDeployment},
+	{recordv1.ClusterRefusal_CLUSTER_REFUSAL_STALE, ErrStale},
 	{recordv1.ClusterRefusal_CLUSTER_REFUSAL_INVALID, ErrInvalid},
 }
 
 // final: to ask again is of no use.
 func final(err error) bool {
-	for _, kind := range []error{ErrRemoved, ErrTooOld, ErrNoSuchNode, ErrInvalid} {
+	for _, kind := range []error{ErrRemoved, ErrTooOld, ErrNoSuchNode, ErrNoSuchDeployment, ErrStale, ErrInvalid} {
 		if errors.Is(err, kind) {
 			return true
 		}

@@ -164,6 +164,10 @@ func (m *member) write(n int) []entry {
 	for _, e := range entries {
 		var batch storage.Batch
 		if err := storage.DecodeBatch(e.payload, func(op storage.Op) {
+			if op.Delete {
+				batch.Delete(slices.Clone(op.Key))
+				return
+			}
 			batch.Put(slices.Clone(op.Key), slices.Clone(op.Value))
 		}); err != nil {
 			c.t.Fatalf("%v", err)
@@ -266,11 +270,17 @@ func answered(answer <-chan error) (err error, ok bool) {
 func (c *cluster) check() {
 	s := newState()
 	gone := map[uint64]bool{}
-	level := uint32(0)
+	level, page := uint32(0), uint64(0)
 	store := memstore.New(memstore.Options{})
 	for i, e := range c.log {
 		var batch storage.Batch
-		_ = storage.DecodeBatch(e.payload, func(op storage.Op) { batch.Put(op.Key, op.Value) })
+		_ = storage.DecodeBatch(e.payload, func(op storage.Op) {
+			if op.Delete {
+				batch.Delete(op.Key)
+				return
+			}
+			batch.Put(op.Key, op.Value)
+		})
 		if err := store.Commit(&batch); err != nil {
 			c.t.Fatalf("%v", err)
 		}
@@ -289,6 +299,22 @@ func (c *cluster) check() {
 			c.t.Fatalf("record %d lowers the feature level from %d to %d", i+1, level, view.Settings.FeatureLevel)
 		}
 		level = view.Settings.FeatureLevel
+		if view.Catalog < page {
+			c.t.Fatalf("record %d lowers the catalog's number from %d to %d", i+1, page, view.Catalog)
+		}
+		page = view.Catalog
+		for _, d := range view.Deployments {
+			for _, hash := range d.Files {
+				if stored, bytes := view.Stored(hash); bytes == 0 || stored != bytes {
+					c.t.Fatalf("record %d: of file %s of deployment %s there are %d of %d bytes", i+1, hash, d.Id, stored, bytes)
+				}
+			}
+		}
+		for _, node := range view.Nodes {
+			if node.Deployment != "" && node.State != placement.Removed && s.deployments[node.Deployment] == nil {
+				c.t.Fatalf("record %d: node %d was started with %q, which is not known", i+1, node.ID, node.Deployment)
+			}
+		}
 		active := 0
 		for _, node := range view.Nodes {
 			if node.State == placement.Active {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/perdure/perdure/cluster/placement"
 	"github.com/perdure/perdure/cluster/replica"
+	"github.com/perdure/perdure/cluster/transport"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/telemetry"
 )
@@ -213,6 +214,7 @@ func (r *Registry) serve(q *request) {
 		switch err = r.group.Propose(l.epoch, l.sequence+1, payload); {
 		case err == nil:
 			l.sequence++
+			next.parts = nil
 			l.rows = next
 		case errors.Is(err, replica.ErrBacklog):
 			l.waiting = append(l.waiting, q)
@@ -263,6 +265,14 @@ func (r *Registry) Admit(ctx context.Context, node Node) error { return r.Change
 // Change, and ErrNoSuchNode, ErrRemoved, ErrInvalid.
 func (r *Registry) SetNodeState(ctx context.Context, id uint64, to placement.State) error {
 	return r.Change(ctx, StateChange(id, to))
+}
+
+// Recall notes what a node's log had: see package recall. Errors are those of Change, and ErrNoSuchNode,
+// ErrInvalid.
+func (r *Registry) Recall(ctx context.Context, id uint64, said transport.LogClaim) error {
+	return r.Change(ctx, &recordv1.ClusterChange{Change: &recordv1.ClusterChange_Recall_{
+		Recall: &recordv1.ClusterChange_Recall{Node: id, Process: said.Process, Opened: said.Opened, Frames: said.Durable},
+	}})
 }
 
 // SetSetting sets one of SettingNames. Errors are those of Change, and ErrInvalid.

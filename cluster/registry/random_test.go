@@ -34,7 +34,7 @@ func randomLeaderships(t *rapid.T) {
 	var asking []asked
 	pick := func() *member { return c.members[rapid.IntRange(0, len(c.members)-1).Draw(t, "member")] }
 	for i := range rapid.IntRange(1, 60).Draw(t, "events") {
-		switch rapid.SampledFrom([]string{"elect", "elect", "depose", "overthrow", "commit", "commit", "apply", "apply", "admit", "admit", "admit", "state", "limit", "restart", "backlog"}).Draw(t, "event") {
+		switch rapid.SampledFrom([]string{"elect", "elect", "depose", "overthrow", "commit", "commit", "apply", "apply", "admit", "admit", "admit", "register", "register", "status", "state", "limit", "restart", "backlog"}).Draw(t, "event") {
 		case "elect":
 			c.elect(pick())
 		case "depose":
@@ -49,6 +49,22 @@ func randomLeaderships(t *rapid.T) {
 			m, node := pick(), pick().self(uint32(rapid.IntRange(1, 3).Draw(t, "level")))
 			node.Zone = fmt.Sprintf("zone %d", i)
 			asking = append(asking, asked{node.Zone, begin(func() error { return m.Admit(context.Background(), node) })})
+		case "register":
+			m, node := pick(), pick().id
+			told := describe(rapid.IntRange(0, 5).Draw(t, "deployment"))
+			page := pick().View().Catalog
+			asking = append(asking, asked{"", begin(func() error {
+				for _, part := range parts(told) {
+					if err := m.Change(context.Background(), part); err != nil {
+						return err
+					}
+				}
+				return m.Change(context.Background(), Registration(node, told.row, page))
+			})})
+		case "status":
+			m, id := pick(), describe(rapid.IntRange(0, 5).Draw(t, "deployment")).row.Id
+			to := recordv1.DeploymentStatus(rapid.IntRange(1, 3).Draw(t, "status"))
+			asking = append(asking, asked{"", begin(func() error { return m.Change(context.Background(), DeploymentChange(id, to)) })})
 		case "state":
 			m, id := pick(), pick().id
 			to := rapid.SampledFrom([]placement.State{placement.Active, placement.Draining, placement.Draining, placement.Removed}).Draw(t, "state")

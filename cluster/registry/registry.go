@@ -1,5 +1,5 @@
 // Package registry keeps the cluster's own truth, which is group 0: which nodes there are and were,
-// and a few settings. Every node has a replica of group 0 and reads it from its own store; one
+// which builds of the handlers they were started with, and a few settings. Every node has a replica of group 0 and reads it from its own store; one
 // writes, the leader. Where partitions are is not among it: each partition's configuration is
 // the truth about that.
 //
@@ -48,6 +48,8 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/cluster/placement"
+	"github.com/perdure/perdure/cluster/transport"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/telemetry"
 	"github.com/perdure/perdure/storage"
 )
@@ -76,9 +78,14 @@ type Node struct {
 	FeatureLevel uint32
 	// State is what the operator wants of it. Admit leaves it as it is.
 	State placement.State
+	// Deployment is the id of the one that it was started with last; "" if it never said so. Admit
+	// leaves it as it is.
+	Deployment string
 	// AdmittedAt and StateAt are when it was added and when its state was set last; to the
 	// millisecond, by the clock of the leader of then. Admit does not look at them.
 	AdmittedAt, StateAt time.Time
+	// Log is what Recall noted: see package recall. Admit does not look at it.
+	Log transport.LogClaim
 }
 
 // Settings are the cluster's.
@@ -102,6 +109,11 @@ type View struct {
 	Settings Settings
 	// Nodes are all that were ever admitted, ascending by id.
 	Nodes []Node
+	// Catalog counts the changes of Deployments, and of which node was started with which.
+	Catalog uint64
+	// Deployments are all that are known, the one that was started last first.
+	Deployments []*recordv1.Deployment
+	files       map[string]*recordv1.ClusterFile
 	// Leader of group 0 as far as this node knows; 0: nobody.
 	Leader uint64
 	// Epoch is that of this node's leadership; 0 while it does not lead. The view of a leader has all

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/cluster/placement"
+	"github.com/perdure/perdure/cluster/transport"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/storage"
 )
@@ -19,6 +21,10 @@ import (
 const (
 	rowNode     = 'N' // id, 8 bytes big endian → recordv1.ClusterNode
 	rowSettings = 'S' // → recordv1.ClusterSettings
+	// Of feature level 2.
+	rowDeployment = 'D' // id → recordv1.Deployment
+	rowFile       = 'F' // hash, 32 bytes → recordv1.ClusterFile
+	rowPart       = 'P' // hash, where the part begins, 4 bytes big endian → part of an encoded FileDescriptorProto
 )
 
 func nodeKey(id uint64) []byte { return binary.BigEndian.AppendUint64([]byte{rowNode}, id) }
@@ -30,11 +36,20 @@ var settingsKey = []byte{rowSettings}
 type state struct {
 	settings *recordv1.ClusterSettings // nil: not founded
 	nodes    map[uint64]*recordv1.ClusterNode
+	// deployments by id, and files by hash in hexadecimal, whose contents are in the store only.
+	deployments map[string]*recordv1.Deployment
+	files       map[string]*recordv1.ClusterFile
+	// parts are those of files that the change adds, by key; nil once it is proposed.
+	parts map[string][]byte
 }
 
-func newState() state { return state{nodes: map[uint64]*recordv1.ClusterNode{}} }
+func newState() state {
+	return state{nodes: map[uint64]*recordv1.ClusterNode{}, deployments: map[string]*recordv1.Deployment{}, files: map[string]*recordv1.ClusterFile{}}
+}
 
-func (s state) clone() state { return state{s.settings, maps.Clone(s.nodes)} }
+func (s state) clone() state {
+	return state{s.settings, maps.Clone(s.nodes), maps.Clone(s.deployments), maps.Clone(s.files), nil}
+}
 
 // load reads all rows.
 func load(snapshot storage.Snapshot) (state, error) {
@@ -52,6 +67,26 @@ func load(snapshot storage.Snapshot) (state, error) {
 		s.nodes[node.Id] = node
 		return true
 	})
+	if err == nil && damage == nil {
+		err = snapshot.Scan([]byte{rowDeployment}, []byte{rowFile + 1}, func(key, value []byte) bool {
+			switch name := string(key[1:]); key[0] {
+			case rowDeployment:
+				row := &recordv1.Deployment{}
+				if damage = proto.Unmarshal(value, row); damage == nil && row.Id != name {
+					damage = errors.New("it is another one's")
+				}
+				s.deployments[name] = row
+			case rowFile:
+				file := &recordv1.ClusterFile{}
+				damage = proto.Unmarshal(value, file)
+				s.files[hex.EncodeToString(key[1:])] = file
+			}
+			if damage != nil {
+				damage = fmt.Errorf("the row of a deployment is damaged: key %x: %w", key, damage)
+			}
+			return damage == nil
+		})
+	}
 	if err = errors.Join(err, damage); err != nil {
 		return state{}, fmt.Errorf("registry: %w", err)
 	}
@@ -83,6 +118,9 @@ func record(from, to state) ([]byte, error) {
 			}
 		}
 	}
+	if err := recordDeployments(&batch, from, to, put); err != nil {
+		return nil, err
+	}
 	if batch.Len() == 0 && proto.Equal(from.settings, to.settings) {
 		return nil, nil
 	}
@@ -93,9 +131,9 @@ func record(from, to state) ([]byte, error) {
 }
 
 func (s state) view() *View {
-	v := &View{}
+	v := &View{Deployments: newestFirst(s.deployments), files: s.files}
 	if settings := s.settings; settings != nil {
-		v.Version = settings.Version
+		v.Version, v.Catalog = settings.Version, settings.Catalog
 		v.Settings = Settings{
 			ClusterID: settings.ClusterId, Partitions: settings.Partitions, FoundedAt: time.UnixMilli(settings.FoundedAt),
 			ReplicationFactor: int(settings.ReplicationFactor), FeatureLevel: settings.FeatureLevel,
@@ -119,9 +157,15 @@ func recorded(s placement.State) recordv1.NodeState { return recordv1.NodeState(
 func nodeOf(row *recordv1.ClusterNode) Node {
 	return Node{
 		ID: row.Id, Transport: row.TransportAddress, Ingress: row.IngressAddress, Zone: row.Zone,
-		Version: row.Version, FeatureLevel: row.FeatureLevel, State: states[row.State],
+		Version: row.Version, FeatureLevel: row.FeatureLevel, State: states[row.State], Deployment: row.Deployment,
 		AdmittedAt: time.UnixMilli(row.AdmittedAt), StateAt: time.UnixMilli(row.StateAt),
+		Log: claimOf(row),
 	}
+}
+
+// claimOf is what is noted of a node's log.
+func claimOf(row *recordv1.ClusterNode) transport.LogClaim {
+	return transport.LogClaim{Process: row.LogProcess, Opened: row.LogOpened, Durable: row.LogFrames}
 }
 
 // introduction is what a node says of itself.

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	raft "go.etcd.io/raft/v3"
+
 	"github.com/perdure/perdure/cluster/replica/bug"
 )
 
@@ -67,6 +69,11 @@ func (l *loop) bar() {
 func (l *loop) beginRound(g *Group) {
 	ls := &g.loopState
 	if len(ls.barriers) == 0 || ls.node == nil {
+		return
+	}
+	if ls.node.BasicStatus().RaftState != raft.StateLeader {
+		// It has lost the leadership in this round, as those who wait are about to hear. As a follower it would
+		// pass the question on, which others take for a malformed frame.
 		return
 	}
 	l.rounds++

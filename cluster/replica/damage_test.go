@@ -108,6 +108,9 @@ func TestMalformedEntryHaltsOnlyItsPartition(t *testing.T) {
 			}
 			n.stop()
 			w := n.watchers[1]
+			if w.mu.leader != 0 {
+				t.Errorf("node %d is still said to lead the damaged partition", w.mu.leader)
+			}
 			if len(w.mu.leads) > 0 {
 				t.Error("the damaged partition led")
 			}

@@ -50,7 +50,8 @@ type groupLoopState struct {
 
 	hard         *pb.HardState // the newest the node said, on disk or not
 	hardDirty    bool          // it was not given to the appender yet
-	voteDirty    bool          // nor was its term or vote, which must be durable
+	voteDirty    bool          // nor was its term or vote, or that a voter is none any more, which must be durable
+	partsAt      uint64        // the last entry of this run after which a voter may be none any more; see parts
 	conf         *pb.ConfState // as of handed
 	reconfigured bool          // conf changed in this Ready
 	term         uint64

@@ -153,14 +153,19 @@ func (l *loop) restart(g *Group, cause error) {
 		return
 	}
 	l.mark(g)
-	if ls.lead != 0 {
-		ls.lead = 0
-		g.listener.LeaderChanged(0, ls.leadTerm)
-	}
+	l.forgetLeader(g)
 	if g.isSolo() && !ls.retry {
 		ls.retry = true
 		l.retries = append(l.retries, g)
 		l.retryAt = time.Now().Add(l.host.cfg.RetryDelay)
+	}
+}
+
+// forgetLeader says that this replica knows of no leader any more, least of all of itself.
+func (l *loop) forgetLeader(g *Group) {
+	if ls := &g.loopState; ls.lead != 0 {
+		ls.lead = 0
+		g.listener.LeaderChanged(0, ls.leadTerm)
 	}
 }
 
@@ -204,6 +209,7 @@ func (l *loop) halt(g *Group, err error) {
 	}
 	ls.halted = err
 	l.stepDown(g, err)
+	l.forgetLeader(g)
 	ls.node, ls.stopping = nil, nil
 	ls.heldBack, ls.outbox = nil, nil
 	l.forgetInstall(g, fmt.Errorf("%w: the partition is halted: %w", ErrRefused, err))

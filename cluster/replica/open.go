@@ -227,7 +227,7 @@ func (g *Group) restart(log *raftLog, conf *pb.ConfState) (err error) {
 	ls.voteBatch, ls.outbox = 0, nil
 	ls.sendable.release()
 	ls.sendable = nil
-	ls.term, ls.commit = log.hard.GetTerm(), commit
+	ls.term, ls.commit, ls.partsAt = log.hard.GetTerm(), commit, 0
 	ls.incarnation++
 	ls.heldBack = nil
 	ls.quietState = quietState{}

@@ -81,7 +81,7 @@ func (l *loop) doubted(g *Group, o wire.Opinion) {
 // asked answers a node that is not a member. Members are not answered: the log tells them.
 func (l *loop) asked(g *Group, from uint64) {
 	ls := &g.loopState
-	if ls.leading && !isMember(ls.conf, from) && l.isHeldByMajority(g, ls.handed) {
+	if ls.leading && !isMember(ls.conf, from) && !ls.voteDirty && ls.voteBatch == 0 && l.isHeldByMajority(g, ls.handed) {
 		l.say(g, from, wire.KindVerdict, wire.AppendOpinion(nil, wire.Opinion{Term: ls.epoch, Index: ls.handed, Leader: l.host.cfg.NodeID}))
 	}
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -227,6 +228,52 @@ func TestGivesUpPartial(t *testing.T) {
 			w.until("what there is of a snapshot to be deleted", 2*stream.ReceiverPatience, func() bool { return !has() })
 			w.node(1).start()
 			w.finish()
+		})
+	}
+}
+
+// TestSnapshotsShareTheRate: what a host sends of snapshots, one or two at once, keeps to its rate and makes use of it.
+func TestSnapshotsShareTheRate(t *testing.T) {
+	const perSecond = 500
+	for _, to := range [][]uint64{{2}, {2, 3}} {
+		t.Run(fmt.Sprint("to ", to), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 1, 3, 1)
+				w.adjust = func(c *Config) {
+					c.snapshotChunkBytes, c.RetainBytes, c.SnapshotBytesPerSecond = 400, 1, perSecond
+				}
+				for _, n := range w.nodes {
+					n.start()
+				}
+				defer w.stopAll()
+				w.proposing(1, 60)
+				var mu sync.Mutex
+				var began, ended time.Time
+				sent := 0
+				w.net.spoil = func(chunk []byte, err error) ([]byte, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					if err == nil {
+						if began.IsZero() {
+							began = time.Now()
+						}
+						sent, ended = sent+len(chunk), time.Now()
+					}
+					return chunk, err
+				}
+				w.grow(1, append([]uint64{1}, to...)...)
+				mu.Lock()
+				defer mu.Unlock()
+				if n := w.snapshots(); n != len(to) {
+					t.Errorf("%d snapshots were taken", n)
+				}
+				// The last chunk of each has no rows, and little else.
+				took, want := ended.Sub(began), time.Duration(sent)*time.Second/perSecond
+				if took < want*9/10 || took > want*11/10 {
+					t.Errorf("%d bytes took %s, want %s", sent, took, want)
+				}
+				t.Logf("%d bytes took %s", sent, took)
+			})
 		})
 	}
 }

@@ -109,3 +109,31 @@ func TestReadBarrierOfWhoIsLeftAlone(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// TestReadBarrierInTheRoundThatLosesTheLeadership: the question must not go to the new leader, as it did once in
+// the simulation.
+func TestReadBarrierInTheRoundThatLosesTheLeadership(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := three(t, 3, nil)
+		defer w.stopAll()
+		w.agree() // with a proposal on its way the leader would stop before it asks
+		r := w.waitLeader(1)
+		other := r.node.id%3 + 1
+		b := &barrier{group: r.groups[1], done: make(chan error, 1)}
+		if err := r.host.ask(func(l *loop) {
+			b.epoch = b.group.loopState.epoch
+			if err := l.step(b.group, &pb.Message{
+				Type: pb.MsgHeartbeat.Enum(), From: new(other), To: new(r.node.id), Term: new(b.epoch + 1), Commit: new(uint64(0)),
+			}); err != nil {
+				t.Errorf("a heartbeat of the next term: %v", err)
+			}
+			l.in.barriers = append(l.in.barriers, b)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-b.done; !errors.Is(err, ErrNotLeader) {
+			t.Errorf("got %v, want %v", err, ErrNotLeader)
+		}
+		w.agree() // Whoever gets a frame that it does not understand has failed the test by then.
+	})
+}

@@ -78,6 +78,15 @@ func (l *loop) hurry(g *Group) {
 	l.stop(g, fmt.Errorf("node %x did not take the leadership over", t.to))
 }
 
+// checkTransfer gives a transfer up to a node that is no voter any more. The library forgets it by itself, and goes on leading;
+// and no tick may come that would end it here, if this node is all that is left.
+func (l *loop) checkTransfer(g *Group) {
+	ls := &g.loopState
+	if t := ls.transfer; t != nil && !slices.Contains(ls.conf.Voters, t.to) {
+		l.stop(g, fmt.Errorf("node %x, to which the leadership was handed over, votes no more", t.to))
+	}
+}
+
 // handOver transfers every leadership for which there is another voter.
 func (l *loop) handOver() {
 	for _, g := range l.host.order {

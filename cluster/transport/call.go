@@ -91,6 +91,21 @@ func (t *Transport) Call(ctx context.Context, to uint64, method string, request 
 	}
 }
 
+// Ask is Call before Run, to a node at an address, on a connection of its own.
+func (t *Transport) Ask(ctx context.Context, to uint64, address, method string, request []byte) ([]byte, error) {
+	c, err := t.dial(ctx, address)
+	if err != nil {
+		return nil, &failure{"call", to, ErrUnreachable, err}
+	}
+	defer c.close()
+	var response transportv1.CallResponse
+	err = c.client.CallUnary(ctx, callSpec, &transportv1.CallRequest{Hello: t.hello(to), Method: method, Request: request}, &response)
+	if err != nil {
+		return nil, &failure{"call", to, ErrUnknown, ctxError(ctx, err)}
+	}
+	return outcome(to, response.Refusal, response.Error, response.Response)
+}
+
 // ctxError makes errors.Is find the context's error, which layers below may have translated.
 func ctxError(ctx context.Context, err error) error {
 	if ended := ctx.Err(); ended != nil && !errors.Is(err, ended) {

@@ -17,7 +17,7 @@ import (
 // concurrent use.
 type Messenger interface {
 	// Run carries traffic until ctx ends or the listener fails, and returns after its goroutines.
-	// Handlers under way are then cancelled. It runs once.
+	// Handlers under way are then cancelled; see Timing.Heed. It runs once.
 	Run(ctx context.Context) error
 	// SetAddresses says which nodes there are and where. Nodes left out are disconnected.
 	SetAddresses(addresses map[uint64]string)
@@ -109,6 +109,9 @@ type Timing struct {
 	ConnectionAge time.Duration
 	// Drain is how long Run, when it stops, waits for handlers of calls under way. Defaults to 2 s.
 	Drain time.Duration
+	// Heed is how long it then waits for handlers, whose contexts have ended: one that does not heed
+	// that is left behind. Defaults to 5 s.
+	Heed time.Duration
 }
 
 // TLS names the files of TLS between nodes: see certificate.MutualFiles.
@@ -148,8 +151,8 @@ type Config struct {
 	OpenMethods []string
 	// OnPeer is told when frames can flow to a node, with the version and build it speaks.
 	OnPeer func(node uint64, version uint32, build string)
-	// OnRefused is told when a node doesn't let this one connect. With ReasonRemoved and
-	// ReasonCallerTooOld this node should stop.
+	// OnRefused is told when a node doesn't let this one connect. With ReasonRemoved,
+	// ReasonCallerTooOld and ReasonStale this node should stop.
 	OnRefused func(refused *Refused)
 	// FeatureLevel is up to which level of records this program reads; 0 is 1. WrittenLevel, if set, says up
 	// to which they may be written in the cluster as far as this node knows, 0 if it doesn't. Nodes
@@ -160,6 +163,11 @@ type Config struct {
 	// OnTooOld is told when this node refused another because its own program is too old
 	// (ReasonCalleeTooOld): it should stop.
 	OnTooOld func(refused *Refused)
+	// Log says what this node's disk has, at the time of every call and batch of frames: all that they
+	// acknowledge must be counted. Nil says nothing. CheckLog is given what other nodes say, and an error
+	// refuses them (ReasonStale). Both must be quick.
+	Log      func() LogClaim
+	CheckLog func(node uint64, said LogClaim) error
 	// Build is this program's version, for people.
 	Build string
 	// Versions default to Spoken.
@@ -188,7 +196,7 @@ func (c Config) WithDefaults() Config {
 	}{
 		{&t.Dial, 3 * time.Second}, {&t.Hello, 5 * time.Second}, {&t.Retry, 50 * time.Millisecond}, {&t.RetryMax, 2 * time.Second},
 		{&t.RefusedRetry, time.Second}, {&t.RefusedRetryMax, 30 * time.Second}, {&t.Ping, 5 * time.Second}, {&t.PingTimeout, 5 * time.Second},
-		{&t.Stall, time.Minute}, {&t.ConnectionAge, time.Hour}, {&t.Drain, 2 * time.Second},
+		{&t.Stall, time.Minute}, {&t.ConnectionAge, time.Hour}, {&t.Drain, 2 * time.Second}, {&t.Heed, 5 * time.Second},
 	} {
 		*field.value = cmp.Or(*field.value, field.standard)
 	}

@@ -86,9 +86,13 @@ func (t *Transport) readBytes() int {
 
 func (t *Transport) hello(to uint64) *transportv1.Hello {
 	h := t.config.Hello(*t.clusterID.Load(), to)
+	var log *transportv1.LogClaim
+	if h.Log != (LogClaim{}) {
+		log = &transportv1.LogClaim{Process: h.Log.Process, Opened: h.Log.Opened, Durable: h.Log.Durable}
+	}
 	return &transportv1.Hello{
 		ClusterId: h.ClusterID, From: h.From, To: h.To, MinVersion: h.Versions.Min, MaxVersion: h.Versions.Max, Build: h.Build,
-		FeatureLevel: h.FeatureLevel, WrittenLevel: h.WrittenLevel,
+		FeatureLevel: h.FeatureLevel, WrittenLevel: h.WrittenLevel, Log: log,
 	}
 }
 
@@ -102,6 +106,7 @@ type link struct {
 	mu   struct {
 		sync.Mutex
 		current *shared
+		retired map[*shared]bool // those of before that are in use
 		attempt *attempt
 		closed  bool
 		failed  error     // of the last attempt, until one succeeds
@@ -127,7 +132,10 @@ type attempt struct {
 // down would else be dialled by every call.
 const failFor = 50 * time.Millisecond
 
-var errClosed = errors.New("the node was removed from the addresses, or this one is stopping")
+var (
+	errClosed     = errors.New("the node was removed from the addresses, or this one is stopping")
+	errNotRunning = errors.New("the transport does not run")
+)
 
 // acquire returns a connection, to be released, or an error that means nothing was sent.
 func (l *link) acquire(ctx context.Context) (*shared, error) {
@@ -150,17 +158,20 @@ func (l *link) acquire(ctx context.Context) (*shared, error) {
 			l.mu.Unlock()
 			return nil, err
 		}
-		if l.mu.attempt == nil {
-			l.mu.attempt = &attempt{done: make(chan struct{})}
-			made := l.mu.attempt
-			if !l.peer.t.start(func(ctx context.Context) { l.open(ctx, made) }) {
-				l.mu.attempt = nil
-				l.mu.Unlock()
-				return nil, errors.New("the transport does not run")
-			}
-		}
 		waiting := l.mu.attempt
+		first := waiting == nil
+		if first {
+			waiting = &attempt{done: make(chan struct{})}
+			l.mu.attempt = waiting
+		}
 		l.mu.Unlock()
+		// Without the link's lock: SetAddresses takes it while it holds the transport's, which start takes.
+		if first && !l.peer.t.start(func(ctx context.Context) { l.open(ctx, waiting) }) {
+			l.mu.Lock()
+			l.mu.attempt, waiting.err = nil, errNotRunning
+			l.mu.Unlock()
+			close(waiting.done)
+		}
 		select {
 		case <-waiting.done:
 			if waiting.err != nil {
@@ -172,21 +183,35 @@ func (l *link) acquire(ctx context.Context) (*shared, error) {
 	}
 }
 
-// open does not end with the call that began it: others wait for it too.
+// open does not end with the call that began it: others wait for it too. What it made to an address where the
+// node is not any more, of which renew could not know, it makes again.
 func (l *link) open(ctx context.Context, made *attempt) {
-	c, err := l.peer.t.dial(ctx, l.peer.address())
+	for opened := false; !opened; {
+		address := l.peer.address()
+		c, err := l.peer.t.dial(ctx, address)
+		opened = l.opened(made, address, c, err)
+	}
+}
+
+// opened takes what came of an attempt; it reports false if the node has moved meanwhile.
+func (l *link) opened(made *attempt, address string, c *conn, err error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	defer close(made.done)
-	l.mu.attempt = nil
-	if err == nil && l.mu.closed {
+	moved := !l.mu.closed && l.peer.address() != address
+	if err == nil && (moved || l.mu.closed) {
 		c.close()
 		err = errClosed
 	}
+	if moved {
+		return false
+	}
+	defer close(made.done)
+	l.mu.attempt = nil
 	l.mu.failed, l.mu.at = err, time.Now()
 	if made.err = err; err == nil {
 		l.mu.current = &shared{conn: c}
 	}
+	return true
 }
 
 func (l *link) release(s *shared) {
@@ -194,6 +219,7 @@ func (l *link) release(s *shared) {
 	defer l.mu.Unlock()
 	s.users--
 	if s.retired && s.users == 0 {
+		delete(l.mu.retired, s)
 		s.close()
 	}
 }
@@ -215,7 +241,12 @@ func (l *link) retireLocked(s *shared) {
 	s.retired = true
 	if s.users == 0 {
 		s.close()
+		return
 	}
+	if l.mu.retired == nil {
+		l.mu.retired = map[*shared]bool{}
+	}
+	l.mu.retired[s] = true
 }
 
 // renew makes what comes next take a new connection: the node has moved.
@@ -236,5 +267,8 @@ func (l *link) close() {
 	if l.mu.current != nil {
 		l.mu.current.close()
 		l.mu.current = nil
+	}
+	for s := range l.mu.retired {
+		s.close()
 	}
 }

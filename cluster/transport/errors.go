@@ -70,6 +70,8 @@ const (
 	ReasonCallerTooOld Reason = 8
 	// ReasonCalleeTooOld: the callee's program can't.
 	ReasonCalleeTooOld Reason = 9
+	// ReasonStale: the caller's data directory is older than what its node has acknowledged.
+	ReasonStale Reason = 10
 )
 
 // String is the reason in a few words.
@@ -93,6 +95,8 @@ func (r Reason) String() string {
 		return "caller too old"
 	case ReasonCalleeTooOld:
 		return "callee too old"
+	case ReasonStale:
+		return "older data"
 	}
 	return fmt.Sprintf("reason %d", uint32(r))
 }

@@ -19,6 +19,16 @@ type Hello struct {
 	// FeatureLevel is up to which level the caller's program reads records, and WrittenLevel up to
 	// which they may be written as far as it knows. 0 are 1 and nothing known.
 	FeatureLevel, WrittenLevel uint32
+	// Log is what the caller's disk has.
+	Log LogClaim
+}
+
+// LogClaim is what a process says of its node's log. The zero value says nothing.
+type LogClaim struct {
+	// Process tells processes of one node apart; it is not 0.
+	Process uint64
+	// Opened is how many frames the log had when the process began, Durable how many it has now.
+	Opened, Durable uint64
 }
 
 // Check decides whether a node that says hello is let in by one with this configuration, which is
@@ -57,6 +67,11 @@ func (c *Config) Check(clusterID string, hello Hello, method string) (version ui
 			return refuse(ReasonNotMember, "node %016x is not a member: it is let in once the cluster has admitted it (%s)", hello.From, err)
 		}
 	}
+	if c.CheckLog != nil {
+		if err := c.CheckLog(hello.From, hello.Log); err != nil {
+			return refuse(ReasonStale, "%s", err)
+		}
+	}
 	if reads, written := max(hello.FeatureLevel, 1), c.writtenLevel(); reads < written {
 		return refuse(ReasonCallerTooOld, "node %016x (build %s) reads records up to feature level %d, and this cluster may write level %d: start it with the version that the other nodes have (this node is build %s); nothing of its data was changed",
 			hello.From, hello.Build, reads, written, c.Build)
@@ -76,10 +91,18 @@ func (c *Config) writtenLevel() uint32 {
 	return c.WrittenLevel()
 }
 
+// claim is what this node says of its log now.
+func (c *Config) claim() LogClaim {
+	if c.Log == nil {
+		return LogClaim{}
+	}
+	return c.Log()
+}
+
 // Hello is what this node says when it calls another.
 func (c *Config) Hello(clusterID string, to uint64) Hello {
 	return Hello{
 		ClusterID: clusterID, From: c.NodeID, To: to, Versions: c.Versions, Build: c.Build,
-		FeatureLevel: c.FeatureLevel, WrittenLevel: c.writtenLevel(),
+		FeatureLevel: c.FeatureLevel, WrittenLevel: c.writtenLevel(), Log: c.claim(),
 	}
 }

@@ -127,6 +127,11 @@ func (p *peer) push(kind uint8, frame []byte) {
 	p.mu.queue = append(p.mu.queue, &transportv1.Frame{Kind: uint32(kind), Data: frame})
 	p.mu.bytes += size
 	p.mu.Unlock()
+	p.rouse()
+}
+
+// rouse says that frames wait.
+func (p *peer) rouse() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -352,11 +357,12 @@ func (p *peer) connect(ctx context.Context) (connected bool, err error) {
 		case <-p.wake:
 		}
 		if p.t.config.writtenLevel() > hello.WrittenLevel {
+			p.rouse() // the next connection sends what waits, which nobody else may tell it of
 			return true, errRaised
 		}
 		for batch := p.take(); batch != nil; batch = p.take() {
 			stall.Reset(p.t.config.Timing.Stall)
-			err := stream.Send(&transportv1.FramesRequest{Frames: batch})
+			err := stream.Send(&transportv1.FramesRequest{Frames: batch, Durable: p.t.config.claim().Durable})
 			stall.Stop()
 			if err != nil {
 				// The goroutine that receives hears why, if the other end said.

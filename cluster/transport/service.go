@@ -221,15 +221,21 @@ func (s *service) drain(server *http.Server, limit time.Duration) {
 const flushTime = 100 * time.Millisecond
 
 // wait lets no request in any more, and returns when none is under way: their contexts are done
-// and their connections closed.
-func (s *service) wait() {
+// and their connections closed. One whose handler does not heed that for longer than limit is left behind.
+func (s *service) wait(limit time.Duration) {
 	s.mu.Lock()
 	s.mu.closed = true
 	if s.mu.active == 0 {
 		closeOnce(s.mu.idle)
 	}
 	s.mu.Unlock()
-	<-s.mu.idle
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-s.mu.idle:
+	case <-timer.C:
+		s.t.config.Logger.Error("handlers of other nodes' requests did not end when their contexts did, and are left behind", telemetry.KeyDuration, limit)
+	}
 }
 
 // admit checks a hello.
@@ -244,14 +250,15 @@ func (s *service) admit(hello *transportv1.Hello, method string) (uint32, *Refus
 		ClusterID: hello.GetClusterId(), From: hello.GetFrom(), To: hello.GetTo(),
 		Versions: Versions{hello.GetMinVersion(), hello.GetMaxVersion()}, Build: hello.GetBuild(),
 		FeatureLevel: hello.GetFeatureLevel(), WrittenLevel: hello.GetWrittenLevel(),
+		Log: LogClaim{Process: hello.GetLog().GetProcess(), Opened: hello.GetLog().GetOpened(), Durable: hello.GetLog().GetDurable()},
 	}, method)
 	s.tell(hello.GetFrom(), refused)
 	return version, refused
 }
 
-// tell says who is too old: it does not only concern the node that is refused.
+// tell says what does not only concern the node that is refused.
 func (s *service) tell(from uint64, refused *Refused) {
-	if refused == nil || refused.Reason != ReasonCallerTooOld && refused.Reason != ReasonCalleeTooOld {
+	if refused == nil || refused.Reason != ReasonCallerTooOld && refused.Reason != ReasonCalleeTooOld && refused.Reason != ReasonStale {
 		return
 	}
 	s.mu.Lock()
@@ -260,7 +267,11 @@ func (s *service) tell(from uint64, refused *Refused) {
 	in.refused = refused.Reason
 	s.mu.Unlock()
 	if first {
-		s.t.config.Logger.Error("a node is refused: a program is too old for this cluster", telemetry.KeyTo, nodeName(from),
+		what := "a node is refused: a program is too old for this cluster"
+		if refused.Reason == ReasonStale {
+			what = "a node is refused: its data is older than what it has acknowledged"
+		}
+		s.t.config.Logger.Error(what, telemetry.KeyTo, nodeName(from),
 			telemetry.KeyReason, refused.Reason.String(), telemetry.KeyError, refused.Message)
 	}
 	if refused.Reason == ReasonCalleeTooOld && s.t.config.OnTooOld != nil {
@@ -374,6 +385,9 @@ func (s *service) frames(ctx context.Context, _ connect.Spec, stream connect.Ser
 			return nil
 		} else if err != nil {
 			return err
+		}
+		if first.Hello.Log != nil {
+			first.Hello.Log.Durable = max(first.Hello.Log.Durable, request.Durable)
 		}
 		if _, refused := s.admit(first.Hello, ""); refused != nil {
 			return stream.Send(&transportv1.FramesResponse{Refusal: refusal(refused)})

@@ -1,16 +1,10 @@
 package transport_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"log/slog"
-	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,64 +14,23 @@ import (
 
 	"github.com/perdure/perdure/cluster/transport"
 	. "github.com/perdure/perdure/cluster/transport/transporttest"
+	"github.com/perdure/perdure/internal/certificate/certificatetest"
 )
 
 // authority signs certificates of nodes.
 type authority struct {
+	*certificatetest.Authority
 	t    *testing.T
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
 	path string
 }
 
 func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	a := &authority{t: t, path: filepath.Join(t.TempDir(), "ca.pem")}
-	a.key, a.cert = a.make(&x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
-	write(t, a.path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
-	return a
+	a := certificatetest.New(t, name)
+	return &authority{a, t, a.File()}
 }
 
-func (a *authority) make(template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*ecdsa.PrivateKey, *x509.Certificate) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return key, certificate
-}
-
-// issue writes a certificate, with key, that has the DNS name.
-func (a *authority) issue(path, name string) {
-	a.t.Helper()
-	key, certificate := a.make(&x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, a.cert, a.key)
-	private, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	write(a.t, path, append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}),
-		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private})...))
-}
-
-func write(t *testing.T, path string, content []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
+// issue writes a certificate, with key, that has the DNS name. That it is for servers alone must not matter.
+func (a *authority) issue(path, name string) { a.IssueFile(path, name, x509.ExtKeyUsageServerAuth) }
 
 // node is the TLS of a node of the authority.
 func (a *authority) node(name string) *transport.TLS {
@@ -151,14 +104,16 @@ func TestTLSKeepsStrangersOut(t *testing.T) {
 func TestTLSReload(t *testing.T) {
 	first, second := newAuthority(t, "first"), newAuthority(t, "second")
 	shared := filepath.Join(t.TempDir(), "authorities.pem")
-	read := func(path string) []byte {
-		content, err := os.ReadFile(path)
-		if err != nil {
+	trust := func(authorities ...*authority) {
+		var content []byte
+		for _, a := range authorities {
+			content = append(content, a.PEM()...)
+		}
+		if err := os.WriteFile(shared, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return content
 	}
-	write(t, shared, read(first.path))
+	trust(first)
 	node := func(id uint64) *Node {
 		files := first.node("n")
 		files.CAFile = shared
@@ -169,7 +124,7 @@ func TestTLSReload(t *testing.T) {
 	Reach(t, a, b)
 	// Both authorities are trusted, then the new one's certificates are used, then the old one is
 	// not trusted any more: the order in which an authority is replaced.
-	write(t, shared, append(read(first.path), read(second.path)...))
+	trust(first, second)
 	for _, n := range []*Node{a, b} {
 		second.issue(n.Config.TLS.CertFile, "n")
 	}
@@ -187,7 +142,7 @@ func TestTLSReload(t *testing.T) {
 		defer conn.Close()
 		return conn.ConnectionState().PeerCertificates[0].Issuer.CommonName == "second"
 	})
-	write(t, shared, read(second.path))
+	trust(second)
 	Eventually(t, "the old authority is not trusted any more", func() bool {
 		pair, err := tls.LoadX509KeyPair(old.CertFile, old.KeyFile)
 		if err != nil {

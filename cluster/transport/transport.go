@@ -169,7 +169,7 @@ func (t *Transport) Run(ctx context.Context) error {
 	}
 	_ = server.Close() // closes listener and connections, whose errors matter to nobody now
 	<-served
-	t.service.wait()
+	t.service.wait(t.config.Timing.Heed)
 	t.goroutines.Wait()
 	t.http.CloseIdleConnections()
 	return err

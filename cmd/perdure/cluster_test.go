@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/perdure/perdure/internal/deployment"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
@@ -27,6 +29,8 @@ type four struct {
 	states   map[string]adminv1.NodeState
 	looks    int // since somebody drains
 	replicas uint32
+
+	deployments *deployment.Catalog
 }
 
 const (
@@ -36,8 +40,8 @@ const (
 	nodeC4 = "00000000000000c4"
 )
 
-func newFour() *four {
-	return &four{replicas: 3, states: map[string]adminv1.NodeState{nodeA1: 1, nodeA2: 1, nodeB3: 1, nodeC4: 3}}
+func newFour(deployments *deployment.Catalog) *four {
+	return &four{deployments: deployments, replicas: 3, states: map[string]adminv1.NodeState{nodeA1: 1, nodeA2: 1, nodeB3: 1, nodeC4: 3}}
 }
 
 // Describe implements admin.Cluster.
@@ -115,6 +119,17 @@ func (f *four) SetSetting(_ context.Context, name, value string) error {
 	}
 	f.replicas = 5
 	return nil
+}
+
+// DeploymentOf implements admin.Cluster.
+func (*four) DeploymentOf(string) string { return "v2" }
+
+// Runners implements admin.Cluster.
+func (*four) Runners() map[string][]string { return map[string][]string{"v2": {nodeA1, nodeA2}} }
+
+// SetDeployment implements admin.Cluster.
+func (f *four) SetDeployment(_ context.Context, id string, to recordv1.DeploymentStatus) error {
+	return f.deployments.SetStatus(id, to)
 }
 
 // forward has another server answer.

@@ -1,15 +1,11 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"io"
 	"log"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,59 +13,35 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/perdure/perdure/internal/certificate/certificatetest"
 )
 
-func writePEM(t *testing.T, kind string, der []byte) string {
+func writePEM(t *testing.T, content []byte) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "file.pem")
-	if err := os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(name, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return name
 }
 
-// ownCertificate is a client's, signed by itself.
-func ownCertificate(t *testing.T) (der []byte, cert, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, IsCA: true, BasicConstraintsValid: true,
-	}
-	if der, err = x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private); err != nil {
-		t.Fatal(err)
-	}
-	encoded, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der, writePEM(t, "CERTIFICATE", der), writePEM(t, "PRIVATE KEY", encoded)
-}
-
 // TestSecureConnection talks to a node that asks for a client's certificate.
 func TestSecureConnection(t *testing.T) {
-	der, cert, key := ownCertificate(t)
+	authority := certificatetest.New(t, "clients")
+	certificate, private := authority.Issue("client", x509.ExtKeyUsageClientAuth)
+	cert, key := writePEM(t, certificate), writePEM(t, private)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write([]byte(`{}`))
 	}))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	clients := x509.NewCertPool()
-	own, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	clients.AddCert(own)
-	server.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients}
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: authority.Pool()}
 	server.StartTLS()
 	defer server.Close()
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
-	ca := writePEM(t, "CERTIFICATE", server.Certificate().Raw)
+	ca := writePEM(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 	for _, test := range []struct {
 		name string
 		args []string

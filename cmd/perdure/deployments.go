@@ -14,8 +14,9 @@ func (c *cli) deploymentsCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "deployments",
 		Aliases: []string{"deployment"},
-		Short:   "Show and drain the builds of the handlers that have run on the node's data",
-		Long: `Show and drain the builds of the handlers that have run on the node's data.
+		Short:   "Show and drain the builds of the handlers that have run",
+		Long: `Show and drain the builds of the handlers that have run on a node's data, or on that of any node of
+its cluster.
 
 Each build is a deployment, with the descriptors of its services. A DURABLE or RUN handler's
 journal is tied to the deployment that its last attempt ran on; when it next runs, on a node of
@@ -35,7 +36,9 @@ func (c *cli) listDeploymentsCommand() *cobra.Command {
 		Short: "List deployments, the one that was started last first",
 		Long: `List deployments, the one that was started last first, with the invocations in flight on each:
 those that have not ended and whose journal it has fed last, and, of the one that runs, also those
-that have not begun or keep no journal. The one that runs is marked with *.`,
+that have not begun or keep no journal. The one that runs on the node that is asked is marked with *;
+NODES is how many of its cluster run each. One that is not known any more, and that something in
+flight is tied to, is "unknown".`,
 		Example:           `  perdure deployments list`,
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -58,11 +61,11 @@ that have not begun or keep no journal. The one that runs is marked with *.`,
 					id += " *"
 				}
 				rows = append(rows, []string{
-					id, deploymentStatus(d), inFlight(d, found.GetMoreInFlight()), strconv.Itoa(len(d.GetServices())),
+					id, deploymentStatus(d), strconv.Itoa(len(d.GetNodes())), inFlight(d, found.GetMoreInFlight()), strconv.Itoa(len(d.GetServices())),
 					clip(d.GetFingerprint(), 12), precise(d.GetFirstSeenAt()), precise(d.GetLastSeenAt()),
 				})
 			}
-			c.table("", []string{"DEPLOYMENT", "STATUS", "IN FLIGHT", "SERVICES", "FINGERPRINT", "FIRST STARTED", "SINCE"}, rows)
+			c.table("", []string{"DEPLOYMENT", "STATUS", "NODES", "IN FLIGHT", "SERVICES", "FINGERPRINT", "FIRST STARTED", "SINCE"}, rows)
 			return nil
 		},
 	}
@@ -71,6 +74,9 @@ that have not begun or keep no journal. The one that runs is marked with *.`,
 }
 
 func deploymentStatus(d *adminv1.Deployment) string {
+	if d.GetStatus() == adminv1.DeploymentStatus_DEPLOYMENT_STATUS_UNSPECIFIED {
+		return "unknown"
+	}
 	return strings.ToLower(strings.TrimPrefix(d.GetStatus().String(), "DEPLOYMENT_STATUS_"))
 }
 
@@ -115,6 +121,7 @@ func (c *cli) printDeployment(found *adminv1.DescribeDeploymentResponse) {
 	}
 	c.fields("  ",
 		"status", status,
+		"nodes", strings.Join(d.GetNodes(), ", "),
 		"in flight", inFlight(d, found.GetMoreInFlight()),
 		"fingerprint", d.GetFingerprint(),
 		"build", d.GetBuild(),
@@ -160,8 +167,9 @@ func (c *cli) drainDeploymentCommand() *cobra.Command {
 		Long: `Take no new invocations on a deployment, and wait until none is left, saying how many there are.
 
 Callers from outside get "unavailable" meanwhile, except for READ handlers and signals; what
-has begun goes on, and may call and send. A restart of the same deployment goes on draining, and
-starting another one ends it. Interrupting the wait doesn't: --undo does.`,
+has begun goes on, and may call and send. All nodes of a cluster that run it drain, those too that
+are started with it meanwhile, until it is undone with --undo or none of them runs it any more.
+Interrupting the wait doesn't end it.`,
 		Example: `  perdure deployments drain v1.4.1
   perdure deployments drain v1.4.1 --no-wait
   perdure deployments drain v1.4.1 --undo`,
@@ -227,7 +235,7 @@ func (c *cli) removeDeploymentCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove ID",
 		Short: "Forget a deployment that nothing needs any more",
-		Long: `Forget a deployment that nothing needs any more. It is refused for the one that runs, and while
+		Long: `Forget a deployment that nothing needs any more. It is refused while a node runs it, and while
 invocations are tied to it. Starting it again brings it back.`,
 		Example:           `  perdure deployments remove v1.4.1`,
 		Args:              args("ID"),

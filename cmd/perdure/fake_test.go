@@ -117,7 +117,9 @@ func invocations() []*routing.InvocationDetail {
 				}}}},
 				{Site: "orders.go:70", At: noon + 20, Entry: &recordv1.Entry_Run{Run: &recordv1.Run{Name: "mail"}}},
 				{Site: "orders.go:60", At: noon + 1500, Entry: &recordv1.Entry_Receive{Receive: &recordv1.Receive{Name: "Approve"}}},
+				{Site: "orders.go:72", At: noon + 1500, Entry: &recordv1.Entry_Run{Run: &recordv1.Run{Name: "print"}}},
 			},
+			Tries: map[uint32]*recordv1.RunTries{5: {Failed: 3, NextAt: noon + 61_500, LastFailure: &recordv1.Error{Code: 14, Message: "no paper"}}},
 			Completions: map[uint32]*recordv1.Completion{
 				2: {Entry: 2, At: noon + 9, Result: &recordv1.Result{Value: encoded(&bankv1.WithdrawResponse{Balance: 70})}},
 				3: {Entry: 3, At: noon + 1400, Result: &recordv1.Result{Error: &recordv1.Error{Code: 14, Message: "no mail\x1b[31m today"}}},
@@ -207,7 +209,7 @@ func (r *shopRouter) Pause(ctx context.Context, id invocation.ID) error {
 }
 
 // Resume implements routing.Router.
-func (r *shopRouter) Resume(ctx context.Context, id invocation.ID) error {
+func (r *shopRouter) Resume(ctx context.Context, id invocation.ID, _ string) error {
 	return r.Cancel(ctx, id, false)
 }
 

@@ -231,6 +231,14 @@ func took(entry *adminv1.JournalEntry) string {
 	return between(entry.GetAt(), entry.GetCompletedAt())
 }
 
+// tried is empty for what is no Run, or one whose first try has not failed.
+func tried(entry *adminv1.JournalEntry, next string) string {
+	if entry.GetFailedTries() == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", failed tries: %d%s: %s", entry.GetFailedTries(), next, errorName(entry.GetLastFailure()))
+}
+
 // outcome is "unfinished" for what is pending though the invocation has ended: a timer that lost
 // against a signal, say.
 func outcome(entry *adminv1.JournalEntry, ended bool) string {
@@ -241,9 +249,9 @@ func outcome(entry *adminv1.JournalEntry, ended bool) string {
 		return "failed: " + errorName(entry.GetError())
 	case adminv1.EntryOutcome_ENTRY_OUTCOME_PENDING:
 		if ended {
-			return "unfinished"
+			return "unfinished" + tried(entry, "")
 		}
-		return "pending"
+		return "pending" + tried(entry, ", the next at "+entry.GetNextTryAt().AsTime().Local().Format("15:04:05"))
 	}
 	return strings.ToLower(fmt.Sprint(entry.GetOutcome()))
 }

@@ -76,9 +76,10 @@ in an inbox leaves it, and joins it again at the end. A TRANSACTION that runs ca
 One that was paused because its attempts were used up has all of them before it again. One
 that is suspended is replayed, and waits again.
 
-They go on with the deployment that runs. --on names the one it must be: another, or one that
-could not read what the invocation has left, is refused with the list of what breaks, and the
-invocation stays as it is. With IDs --deployment is the same as --on; without, it is a filter.`,
+They go on with the deployment that they are tied to, as long as a node runs that, else with
+the one that runs. --on names the one it must be: one that no node runs, or that could not read
+what the invocation has left, is refused with the list of what breaks, and the invocation stays
+as it is. With IDs --deployment is the same as --on; without, it is a filter.`,
 	}
 	resume.one = func(ctx context.Context, id string) (adminv1.InvocationStatus, string, error) {
 		response := &adminv1.ResumeInvocationResponse{}
@@ -116,7 +117,7 @@ again runs again. Of a workflow's run the state and the promises go too, and it 
 	for _, op := range []*operation{cancel, kill, pause, resume, restart, purge} {
 		commands = append(commands, c.operationCommand(op))
 	}
-	commands[3].Flags().StringVar(&resume.on, "on", "", "go on with this `deployment` only; latest is the one that runs")
+	commands[3].Flags().StringVar(&resume.on, "on", "", "go on with this `deployment` only, on a node that runs it; latest is that of the node that is asked")
 	must(commands[3].RegisterFlagCompletionFunc("on", c.completeDeploymentFlag))
 	commands[4].Flags().Uint32Var(&restart.from, "from", 0, "keep the journal up to this `entry`; with IDs only")
 	must(commands[4].RegisterFlagCompletionFunc("from", cobra.NoFileCompletions))

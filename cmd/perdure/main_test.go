@@ -74,7 +74,7 @@ func startFake(*testscript.Env) (addr string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	inspector, err := admin.New(admin.Config{Router: router, Services: services(), Deployments: deployments, Deployment: "v2", Logger: quiet, Node: nodeInfo, Cluster: newFour(), Now: func() time.Time { return time.UnixMilli(noon) }})
+	inspector, err := admin.New(admin.Config{Router: router, Services: services(), Deployments: deployments, Deployment: "v2", Logger: quiet, Node: nodeInfo, Cluster: newFour(deployments), Now: func() time.Time { return time.UnixMilli(noon) }})
 	if err != nil {
 		return "", nil, err
 	}

@@ -220,14 +220,22 @@ func (c *cli) triggerScheduleCommand() *cobra.Command {
 
 func (c *cli) backfillScheduleCommand() *cobra.Command {
 	var from, until string
+	var stop bool
 	command := c.changeSchedule(&cobra.Command{
-		Use: "backfill NAME --from INSTANT --until INSTANT", Short: "Fire the due times of a range of the past",
+		Use: "backfill NAME (--from INSTANT --until INSTANT | --stop)", Short: "Fire the due times of a range of the past",
 		Long: `Fire the due times of a range of the past, both ends included: each of them, whether it fired then or
-not. They fire one after the other, or, if the overlap policy is to allow it, many at once.`,
+not. They fire one after the other, or, if the overlap policy is to allow it, many at once.
+With --stop the backfill under way ends: what it has fired goes on, and the rest never fires.`,
 		Example: "  perdure schedules backfill bank.v1.InterestService/nightly --from 2026-11-01T00:00:00Z --until 2026-11-04T00:00:00Z",
 	}, func(cmd *cobra.Command, name string) (proto.Message, string, error) {
 		answer := &perdurev1.BackfillScheduleResponse{}
-		request := &perdurev1.BackfillScheduleRequest{Name: name, RequestId: uuid.NewString()}
+		request := &perdurev1.BackfillScheduleRequest{Name: name, RequestId: uuid.NewString(), Stop: stop}
+		if stop {
+			if from != "" || until != "" {
+				return answer, "", usagef("--stop ends whatever backfill there is: leave --from and --until out")
+			}
+			return answer, "is not being backfilled any more", c.schedules(cmd, "BackfillSchedule", request, answer)
+		}
 		var err error
 		if request.From, err = parseInstant("--from", from); err != nil {
 			return answer, "", err
@@ -239,6 +247,7 @@ not. They fire one after the other, or, if the overlap policy is to allow it, ma
 	})
 	command.Flags().StringVar(&from, "from", "", "first `instant`, such as 2026-11-01T00:00:00Z")
 	command.Flags().StringVar(&until, "until", "", "last `instant`")
+	command.Flags().BoolVar(&stop, "stop", false, "end the one under way")
 	must(command.RegisterFlagCompletionFunc("from", cobra.NoFileCompletions))
 	must(command.RegisterFlagCompletionFunc("until", cobra.NoFileCompletions))
 	return command

@@ -51,6 +51,8 @@ type Config struct {
 	// Nil: it has no deployments.
 	Deployments *deployment.Catalog
 	Deployment  string
+	// Runs reports whether a node of the cluster runs a deployment. Nil: the node is alone.
+	Runs func(deployment string) bool
 	// Cluster is what the node's cluster is asked by. Nil: the node is alone, and ClusterService says
 	// so.
 	Cluster Cluster

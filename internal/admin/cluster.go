@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
@@ -19,6 +20,13 @@ type Cluster interface {
 	SetNodeState(ctx context.Context, node uint64, to adminv1.NodeState, force bool) error
 	Transfer(ctx context.Context, partition uint32, to uint64) error
 	SetSetting(ctx context.Context, name, value string) error
+	// DeploymentOf is the deployment that runs a service's handlers; "" if no node is known to have them.
+	DeploymentOf(service string) string
+	// Runners are the ids of the live nodes that run each deployment.
+	Runners() map[string][]string
+	// SetDeployment changes the status of a deployment for all nodes, and returns once Config.Deployments
+	// has it.
+	SetDeployment(ctx context.Context, id string, to recordv1.DeploymentStatus) error
 }
 
 func clusterUnary[Req any, ReqPtr interface {

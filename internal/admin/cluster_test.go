@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/ingress"
+	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
@@ -38,6 +39,15 @@ func (a *asked) Transfer(_ context.Context, partition uint32, to uint64) error {
 func (a *asked) SetSetting(_ context.Context, name, value string) error {
 	a.last = "set " + name + " " + value
 	return routing.Errorf(routing.CodeInvalidArgument, "no %s", name)
+}
+
+func (a *asked) DeploymentOf(string) string { return "" }
+
+func (a *asked) Runners() map[string][]string { return nil }
+
+func (a *asked) SetDeployment(_ context.Context, id string, to recordv1.DeploymentStatus) error {
+	a.last = fmt.Sprintf("deployment %s %d", id, to)
+	return nil
 }
 
 // TestCluster asks for everything over the wire, of a node that has a cluster and of one that has

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -43,18 +44,39 @@ func (s *Service) inFlight(ctx context.Context) (counts map[string]uint64, more 
 }
 
 // tiedTo is the deployment that an invocation goes on with: the one its journal is of or, without
-// one, this node's, as for what runs at this instant.
+// one, that of the nodes that host its service, as for what runs at this instant.
 func (s *Service) tiedTo(row *recordv1.Invocation) string {
 	journaled := invocation.Mode(row.GetMode()).Journaled()
-	if !journaled || row.GetDeployment() == "" || row.GetStatus() == recordv1.Status_STATUS_RUNNING {
-		return s.config.Deployment
+	if journaled && row.GetDeployment() != "" && (row.GetStatus() != recordv1.Status_STATUS_RUNNING ||
+		s.config.Cluster != nil && len(s.config.Cluster.Runners()[row.GetDeployment()]) > 0) {
+		return row.GetDeployment()
 	}
-	return row.GetDeployment()
+	if s.config.Cluster != nil {
+		if hosting := s.config.Cluster.DeploymentOf(row.GetTarget().GetService()); hosting != "" {
+			return hosting
+		}
+		if journaled && row.GetDeployment() != "" {
+			return row.GetDeployment() // no node has its service: it waits
+		}
+	}
+	return s.config.Deployment
+}
+
+// runners are the nodes that run each deployment.
+func (s *Service) runners() map[string][]string {
+	if s.config.Cluster != nil {
+		return s.config.Cluster.Runners()
+	}
+	if own := s.config.Node().NodeID; own != "" {
+		return map[string][]string{s.config.Deployment: {own}}
+	}
+	return nil
 }
 
 func (s *Service) deployment(d *recordv1.Deployment, counts map[string]uint64) *adminv1.Deployment {
 	return &adminv1.Deployment{
 		Id: d.GetId(), Status: adminv1.DeploymentStatus(d.GetStatus()), Current: d.GetId() == s.config.Deployment,
+		Nodes:       s.runners()[d.GetId()],
 		Fingerprint: d.GetFingerprint(), Build: d.GetBuild(), PerdureVersion: d.GetPerdureVersion(),
 		FirstSeenAt: instant(d.GetFirstSeenAt()), LastSeenAt: instant(d.GetLastSeenAt()),
 		Services: d.GetServices(), AcceptedChanges: d.GetAccepted(), InFlight: counts[d.GetId()],
@@ -68,9 +90,14 @@ func (s *Service) listDeployments(ctx context.Context, request *adminv1.ListDepl
 	}
 	response := &adminv1.ListDeploymentsResponse{MoreInFlight: more}
 	for _, d := range s.config.Deployments.List() {
-		if d.GetStatus() != recordv1.DeploymentStatus_DEPLOYMENT_STATUS_REMOVED || request.GetRemoved() {
+		if d.GetStatus() != recordv1.DeploymentStatus_DEPLOYMENT_STATUS_REMOVED || request.GetRemoved() || counts[d.GetId()] > 0 {
 			response.Deployments = append(response.Deployments, s.deployment(d, counts))
 		}
+		delete(counts, d.GetId())
+	}
+	delete(counts, "")
+	for _, id := range slices.Sorted(maps.Keys(counts)) { // what is in flight has a line, whatever it is tied to
+		response.Deployments = append(response.Deployments, s.deployment(&recordv1.Deployment{Id: id}, counts))
 	}
 	return response, nil
 }
@@ -186,7 +213,7 @@ func (s *Service) drainDeployment(ctx context.Context, request *adminv1.DrainDep
 	case recordv1.DeploymentStatus_DEPLOYMENT_STATUS_REMOVED:
 		return nil, routing.Errorf(routing.CodeFailedPrecondition, "deployment %s is removed: starting it makes it active again", found.GetId())
 	default:
-		if err := s.config.Deployments.SetStatus(found.GetId(), wanted); err != nil {
+		if err := s.setStatus(ctx, found.GetId(), wanted); err != nil {
 			return nil, err
 		}
 		found.Status = wanted
@@ -209,6 +236,9 @@ func (s *Service) removeDeployment(ctx context.Context, request *adminv1.RemoveD
 	if id == s.config.Deployment {
 		return nil, routing.Errorf(routing.CodeFailedPrecondition, "deployment %s is what this node runs: start another one first", id)
 	}
+	if nodes := s.runners()[id]; len(nodes) > 0 {
+		return nil, routing.Errorf(routing.CodeFailedPrecondition, "deployment %s is what node %s runs: start another one there first", id, list(nodes))
+	}
 	counts, more, err := s.inFlight(ctx)
 	switch {
 	case err != nil:
@@ -219,5 +249,12 @@ func (s *Service) removeDeployment(ctx context.Context, request *adminv1.RemoveD
 	case more:
 		return nil, routing.Errorf(routing.CodeFailedPrecondition, "whether deployment %s is still needed can't be told: there are too many invocations in flight to look at all", id)
 	}
-	return &adminv1.RemoveDeploymentResponse{}, s.config.Deployments.SetStatus(id, recordv1.DeploymentStatus_DEPLOYMENT_STATUS_REMOVED)
+	return &adminv1.RemoveDeploymentResponse{}, s.setStatus(ctx, id, recordv1.DeploymentStatus_DEPLOYMENT_STATUS_REMOVED)
+}
+
+func (s *Service) setStatus(ctx context.Context, id string, to recordv1.DeploymentStatus) error {
+	if s.config.Cluster != nil {
+		return s.config.Cluster.SetDeployment(ctx, id, to)
+	}
+	return s.config.Deployments.SetStatus(id, to)
 }

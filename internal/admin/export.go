@@ -68,8 +68,10 @@ func recorded(ctx context.Context, router routing.Router, id invocation.ID) (*re
 		Format: JournalFormat, InvocationId: id.String(), Target: row.GetTarget(), Mode: row.GetMode(), Status: row.GetStatus(),
 		StartedAt: row.GetStartedAt(), DeadlineAt: row.GetDeadlineAt(), Input: row.GetInput(), Start: row.GetJournalStart(),
 		Result: row.GetResult(), Chain: row.GetChain(), Flow: row.GetFlow(), Headers: row.GetHeaders(),
-		CancelRequested: row.GetCancelRequested() && !row.GetCancelDelivered(),
+		CancelRequested: row.GetCancelRequested() && !row.GetCancelDelivered(), Origins: row.GetOrigins(),
 	}
+	failures := row.GetFailed()
+	out.GivenUp = row.GetStatus() == recordv1.Status_STATUS_FAILED && (len(failures) == 0 || !failures[len(failures)-1].GetTerminal())
 	if at := row.GetContinuedAt(); at != 0 {
 		out.StartedAt = at
 	}
@@ -95,6 +97,9 @@ func recorded(ctx context.Context, router routing.Router, id invocation.ID) (*re
 			return nil, routing.Errorf(routing.CodeResourceExhausted, "the journal of %s is larger than the %s that can be exported", id, size(maxExportBytes))
 		}
 		more = page.More && len(page.Journal) > 0
+	}
+	if row.GetCompletedAt() != 0 && uint32(len(out.Entries)) < row.GetEntries() {
+		return nil, routing.Errorf(routing.CodeFailedPrecondition, "the journal of %s is not kept any more, which is what its journal_retention says: export it before", id)
 	}
 	return out, withObject(ctx, router, out, budget)
 }

@@ -242,7 +242,11 @@ func (s *Service) getInvocation(ctx context.Context, request *adminv1.GetInvocat
 	}
 	for i, entry := range detail.Journal {
 		index := detail.After + uint32(i) + 1
-		out.Journal = append(out.Journal, s.entry(row.GetTarget(), index, entry, detail.Completions[index]))
+		step := s.entry(row.GetTarget(), index, entry, detail.Completions[index])
+		if tries := detail.Tries[index]; tries != nil {
+			step.FailedTries, step.LastFailure, step.NextTryAt = tries.GetFailed(), failure(tries.GetLastFailure()), instant(tries.GetNextAt())
+		}
+		out.Journal = append(out.Journal, step)
 	}
 	if detail.More {
 		out.NextPageToken = strconv.FormatUint(uint64(detail.After)+uint64(len(detail.Journal)), 10)

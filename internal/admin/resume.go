@@ -42,18 +42,25 @@ func (s *Service) resume(ctx context.Context, id invocation.ID, wanted string) e
 		if err != nil {
 			return err
 		}
-		if err := s.canGoOn(detail.Row); err != nil {
+		if wanted == deploymentLatest {
+			wanted = s.config.Deployment
+		}
+		if err := s.canGoOn(detail.Row, wanted); err != nil {
 			return err
 		}
+		return s.config.Router.Resume(ctx, id, wanted)
 	}
-	return s.config.Router.Resume(ctx, id)
+	return s.config.Router.Resume(ctx, id, "")
 }
 
-// canRun says why nothing can go on with a deployment here.
+// canRun says why nothing can go on with a deployment.
 func (s *Service) canRun(wanted string) error {
 	own := s.config.Deployment
 	switch wanted {
 	case "", deploymentKeep, deploymentLatest, own:
+		return nil
+	}
+	if s.config.Runs != nil && s.config.Runs(wanted) {
 		return nil
 	}
 	found, err := s.findDeployment(wanted)
@@ -66,17 +73,17 @@ func (s *Service) canRun(wanted string) error {
 	return routing.Errorf(routing.CodeFailedPrecondition, "deployment %s does not run: this node runs %s. Start the build of %s and resume then, or resume on %s (or latest)", wanted, own, wanted, own)
 }
 
-// canGoOn says what of an invocation this node's deployment could not read. A build that was started
-// in spite of breaking changes has those still.
-func (s *Service) canGoOn(row *recordv1.Invocation) error {
-	from, own := row.GetDeployment(), s.config.Deployment
-	if from == "" || from == own || !invocation.Mode(row.GetMode()).Journaled() {
+// canGoOn says what of an invocation a deployment could not read. A build that was started in spite of
+// breaking changes has those still.
+func (s *Service) canGoOn(row *recordv1.Invocation, wanted string) error {
+	from := row.GetDeployment()
+	if from == "" || from == wanted || !invocation.Mode(row.GetMode()).Journaled() {
 		return nil
 	}
-	changes, err := s.config.Deployments.Compare(from, own)
+	changes, err := s.config.Deployments.Compare(from, wanted)
 	if errors.Is(err, deployment.ErrUnknown) {
 		return routing.Errorf(routing.CodeFailedPrecondition,
-			"deployment %s, which the invocation is tied to, is not known any more: whether %s can read its journal can't be told; resume without naming a deployment to have it try", from, own)
+			"deployment %s, which the invocation is tied to, is not known any more: whether %s can read its journal can't be told; resume without naming a deployment to have it try", from, wanted)
 	}
 	if err != nil {
 		return routing.Errorf(routing.CodeDataLoss, "%v", err)
@@ -90,7 +97,7 @@ func (s *Service) canGoOn(row *recordv1.Invocation) error {
 	if text.Len() == 0 {
 		return nil
 	}
-	return routing.Errorf(routing.CodeFailedPrecondition, "deployment %s can't read what the invocation left when it ran on %s:%s\nStart a build that can, or resume without naming a deployment to have this one try", own, from, text.String())
+	return routing.Errorf(routing.CodeFailedPrecondition, "deployment %s can't read what the invocation left when it ran on %s:%s\nStart a build that can, or resume without naming a deployment to have this one try", wanted, from, text.String())
 }
 
 // breaks reports whether a change is about what an invocation of the handler has in its journal:

@@ -10,7 +10,7 @@ import (
 
 // TestCluster breaks the nodes of a cluster, the links between them where namespaces are
 // permitted, and their disks where mounting is, and proves what TestKillUnderLoad and TestKillTransactions do for one node. Every
-// object answers within the patience of callers once all is mended.
+// object answers within the patience of callers once all is mended. Where links are not cut, what nodes say to each other is encrypted.
 func TestCluster(t *testing.T) {
 	length := *chaosFor
 	if testing.Short() {
@@ -45,10 +45,16 @@ func TestCluster(t *testing.T) {
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			l := newLab(t, 3, way.cutting)
+			if !way.cutting {
+				l.secure()
+			}
 			if way.name == "disks" {
 				l.mountDisks()
 			}
 			l.start()
+			if !way.cutting {
+				l.isSecure()
+			}
 			way.run(t, l, length)
 		})
 	}

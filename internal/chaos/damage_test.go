@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,12 +104,35 @@ func wrong(t *testing.T, n *node, want int) (bad []string) {
 	return bad
 }
 
+// damages are what is done to a file; written is the length of what it holds, and of nil the file is removed. What
+// is flipped is in the header, before the middle and near the end.
+var damages = map[string]func(data []byte, written int) []byte{
+	"removed":             nil,
+	"emptied":             func([]byte, int) []byte { return []byte{} },
+	"cut half":            func(d []byte, written int) []byte { return d[:written/2] },
+	"flipped at 0":        func(d []byte, _ int) []byte { return flipped(d, 0) },
+	"flipped at 2 ninths": func(d []byte, written int) []byte { return flipped(d, written*2/9) },
+	"flipped at 8 ninths": func(d []byte, written int) []byte { return flipped(d, written*8/9) },
+}
+
+func flipped(data []byte, at int) []byte {
+	data[at] ^= 0x10
+	return data
+}
+
 // TestDamage flips bits, cuts and removes files of a stopped node. It must refuse to start and
 // say which file and where, change nothing, and start when the bytes are put back; or, if it
 // starts, everything acknowledged must be there.
+//
+// All files with all damages are 150 nodes, and -chaos.for=1m starts them. A run beside others, of which there
+// are many, has each file once and each damage, after both endings, as its seed deals them out.
 func TestDamage(t *testing.T) {
 	t.Parallel() // with the timers, which mostly wait
 	const rounds = 25
+	random := choices(t)
+	all := *chaosFor >= time.Minute
+	originals := map[string]image{}
+	endings := map[string][]string{} // of each file: after which there is one
 	for _, ending := range []string{"stopped", "killed"} {
 		original := t.TempDir()
 		n := newNode(t, original, nodeSettings{Partitions: 2})
@@ -118,47 +143,51 @@ func TestDamage(t *testing.T) {
 		} else {
 			n.stop()
 		}
-		files := readImage(t, original)
-		summary := map[string]int{}
-		for name, data := range files {
-			if strings.EqualFold(filepath.Base(name), "lock") {
-				continue
+		originals[ending] = readImage(t, original)
+		for name := range originals[ending] {
+			if !strings.EqualFold(filepath.Base(name), "lock") {
+				endings[name] = append(endings[name], ending)
 			}
+		}
+	}
+	names, hows := slices.Sorted(maps.Keys(endings)), slices.Sorted(maps.Keys(damages))
+	if len(names) <= len(hows) { // one may have nothing to flip
+		t.Errorf("a node has %d files: they don't take %d damages", len(names), len(hows))
+	}
+	random.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	summary := map[string]int{}
+	for i, name := range names {
+		chosen, after := hows, endings[name]
+		if !all {
+			chosen, after = hows[i%len(hows):][:1], []string{after[random.IntN(len(after))]}
+		}
+		for _, ending := range after {
+			data := originals[ending][name]
 			written := len(strings.TrimRight(string(data), "\x00"))
-			cases := map[string]func([]byte) []byte{
-				"removed":  nil,
-				"emptied":  func([]byte) []byte { return []byte{} },
-				"cut half": func(d []byte) []byte { return d[:written/2] },
-			}
-			for _, part := range []int{0, 2, 8} {
-				at := written * part / 9
-				if written > 0 {
-					cases[fmt.Sprintf("flipped at %d", at)] = func(d []byte) []byte { d[at] ^= 0x10; return d }
-				}
-			}
-			for how, damage := range cases {
-				// Half of them after either ending, all of them if there is time: each starts a node.
-				first := how == "removed" || how == "cut half" || how == fmt.Sprintf("flipped at %d", written*2/9)
-				if *chaosFor < time.Minute && first != (ending == "stopped") {
-					continue
+			for _, how := range chosen {
+				if written == 0 && strings.HasPrefix(how, "flipped") { // there is nothing to flip
+					if all {
+						continue
+					}
+					how = "removed"
 				}
 				t.Run(strings.Join([]string{ending, name, how}, " "), func(t *testing.T) {
 					dir := t.TempDir()
-					files.write(t, dir)
+					originals[ending].write(t, dir)
 					path := filepath.Join(dir, name)
-					if damage == nil {
+					if damage := damages[how]; damage == nil {
 						if err := os.Remove(path); err != nil {
 							t.Fatal(err)
 						}
-					} else if err := os.WriteFile(path, damage(append([]byte{}, data...)), 0o600); err != nil {
+					} else if err := os.WriteFile(path, damage(bytes.Clone(data), written), 0o600); err != nil {
 						t.Fatal(err)
 					}
-					summary[checkDamaged(t, dir, name, data, rounds)]++
+					summary[checkDamaged(t, dir, name, data, rounds)+" when "+ending]++
 				})
 			}
 		}
-		t.Logf("%s: %v", ending, summary)
 	}
+	t.Logf("%v", summary)
 }
 
 // checkDamaged starts a node on a damaged directory and returns what came of it.

@@ -18,7 +18,7 @@ func mountSmall(t *testing.T, bytes int64) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := syscall.Mount("chaos", dir, "tmpfs", 0, fmt.Sprintf("size=%d", bytes)); err != nil {
-		t.Skipf("a small file system cannot be mounted here (%v): the full disk is not tested", err)
+		lacking(t, mustMount, "a small file system cannot be mounted here (%v): the full disk is not tested", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {

@@ -22,7 +22,7 @@ const diskBytes = 600 << 20
 func (l *lab) mountDisks() {
 	l.t.Helper()
 	if os.Geteuid() != 0 {
-		l.t.Skip("mounting is for root: disks don't fail")
+		lacking(l.t, mustMount, "mounting is for root: disks don't fail")
 	}
 	for i, n := range l.nodes {
 		dir := l.t.TempDir()
@@ -35,7 +35,7 @@ func (l *lab) mountDisks() {
 		}
 		for _, line := range [][]string{{"mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", image}, {"mount", "-o", "loop", image, dir}} {
 			if out, err := exec.Command(line[0], line[1:]...).CombinedOutput(); err != nil {
-				l.t.Skipf("this machine mounts no file as a disk, so disks don't fail: %v %s", err, out)
+				lacking(l.t, mustMount, "this machine mounts no file as a disk, so disks don't fail: %v %s", err, out)
 			}
 		}
 		l.t.Cleanup(func() {

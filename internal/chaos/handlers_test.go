@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"time"
@@ -65,10 +66,50 @@ type steps struct{ effects effects }
 
 // Run10 makes each of its steps seen outside.
 func (s steps) Run10(ctx actor.Context, req *benchv1.Run10Request) (*benchv1.Run10Response, error) {
+	if strings.HasPrefix(req.Id, heldPrefix) {
+		return s.held(ctx, req)
+	}
 	for i := range req.Steps {
 		if err := actor.Do(ctx, fmt.Sprint("step ", i), func(context.Context) error {
 			return s.effects.note("%s %d", req.Id, i)
 		}); err != nil {
+			return nil, err
+		}
+	}
+	return &benchv1.Run10Response{Steps: req.Steps}, nil
+}
+
+// heldPrefix marks invocations whose step in the middle lasts until there is a file.
+const heldPrefix = "held-"
+
+// releaseOf names that file.
+func releaseOf(effects string) string { return effects + ".release" }
+
+// held notes when a closure begins and ends, in which process and with which result, and adds each result to
+// a counter of the step's.
+func (s steps) held(ctx actor.Context, req *benchv1.Run10Request) (*benchv1.Run10Response, error) {
+	for i := range req.Steps {
+		token, err := actor.Run(ctx, fmt.Sprint("step ", i), func(ctx context.Context) (int64, error) {
+			token := rand.Int64()
+			if err := s.effects.note("%s begin %d %d %d", req.Id, i, os.Getpid(), token); err != nil {
+				return 0, err
+			}
+			for i == req.Steps/2 {
+				if _, err := os.Stat(releaseOf(s.effects.file.Name())); err == nil {
+					break
+				}
+				select {
+				case <-time.After(10 * time.Millisecond): // another process makes the file
+				case <-ctx.Done():
+					return 0, ctx.Err()
+				}
+			}
+			return token, s.effects.note("%s end %d %d %d", req.Id, i, os.Getpid(), token)
+		})
+		if err != nil {
+			return nil, err
+		}
+		if _, err := bench.Counter(ctx, fmt.Sprint(req.Id, "/", i)).Add(ctx, &benchv1.AddRequest{Amount: token}); err != nil {
 			return nil, err
 		}
 	}

@@ -65,7 +65,7 @@ func TestKillUnderLoad(t *testing.T) {
 	})
 }
 
-// countUnderLoad calls counters through nodes, while they are tormented until its ctx ends, and
+// countUnderLoad calls counters through nodes, while they are tormented until its ctx ends or sooner, and
 // proves that they are linearizable and count each acknowledged Add once.
 func countUnderLoad(t *testing.T, random *rand.Rand, nodes []*node, length time.Duration, torment func(context.Context) string) {
 	// Callers go on for as long as the torment lasts, and give up only long after it.
@@ -121,6 +121,7 @@ func countUnderLoad(t *testing.T, random *rand.Rand, nodes []*node, length time.
 		})
 	}
 	troubles := torment(ctx)
+	cancel()
 	callers.Wait()
 
 	final := map[string]int64{}

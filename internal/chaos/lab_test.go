@@ -73,14 +73,30 @@ func freeAddress(t *testing.T) string {
 // labs counts those of this process: what one leaves behind is gone only after a while.
 var labs atomic.Int32
 
+// What .ci/run sets where it has found that a machine permits it: there a test that is left out would be left
+// out without anybody noticing.
+const (
+	mustCut   = "PERDURE_CHAOS_MUST_CUT"   // links, with namespaces and a bridge
+	mustMount = "PERDURE_CHAOS_MUST_MOUNT" // files as disks
+)
+
+// lacking skips a test for want of what it says, or fails it where the environment says that it is there.
+func lacking(t *testing.T, must, format string, arguments ...any) {
+	t.Helper()
+	if os.Getenv(must) != "" {
+		t.Fatalf(format+" (and "+must+" is set, so that this is no reason to skip)", arguments...)
+	}
+	t.Skipf(format, arguments...)
+}
+
 // wire makes a namespace for each node, and a bridge between them.
 func (l *lab) wire(count int) {
 	l.t.Helper()
 	if os.Geteuid() != 0 {
-		l.t.Skip("network namespaces are for root: links can't be cut")
+		lacking(l.t, mustCut, "network namespaces are for root: links can't be cut")
 	}
 	if _, err := exec.LookPath("ip"); err != nil {
-		l.t.Skip("ip (of iproute2) is not installed: links can't be cut")
+		lacking(l.t, mustCut, "ip (of iproute2) is not installed: links can't be cut")
 	}
 	sweepOnce.Do(sweep)
 	lab := int(labs.Add(1))
@@ -95,14 +111,14 @@ func (l *lab) wire(count int) {
 		_ = exec.Command("ip", "link", "del", l.bridge).Run()
 	})
 	if out, err := exec.Command("ip", "link", "add", l.bridge, "type", "bridge").CombinedOutput(); err != nil {
-		l.t.Skipf("this machine permits no bridges, so links can't be cut: %v %s", err, out)
+		lacking(l.t, mustCut, "this machine permits no bridges, so links can't be cut: %v %s", err, out)
 	}
 	l.ip("addr", "add", fmt.Sprintf("10.213.%d.254/24", third), "dev", l.bridge)
 	l.ip("link", "set", l.bridge, "up")
 	for i := range count {
 		name, outer := fmt.Sprint(mark, "n", i), fmt.Sprint(mark, "v", i)
 		if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
-			l.t.Skipf("this machine permits no network namespaces, so links can't be cut: %v %s", err, out)
+			lacking(l.t, mustCut, "this machine permits no network namespaces, so links can't be cut: %v %s", err, out)
 		}
 		l.names = append(l.names, name)
 		l.links = append(l.links, outer)
@@ -137,6 +153,16 @@ func (l *lab) isolate(i int) { l.ip("link", "set", l.links[i], "down") }
 // mute keeps what node a sends from node b; the other direction holds.
 func (l *lab) mute(a, b int) {
 	l.ip("-n", l.names[a], "route", "replace", "blackhole", l.hosts[b]+"/32")
+}
+
+// seclude cuts a node off from the other nodes, and not from callers: it is the minority, and must refuse.
+func (l *lab) seclude(i int) {
+	for j := range l.nodes {
+		if j != i {
+			l.mute(i, j)
+			l.mute(j, i)
+		}
+	}
 }
 
 // heal mends every link.
@@ -194,6 +220,12 @@ func (l *lab) recover() {
 	}
 }
 
+// remains is how long it is until the deadline of ctx, which has one.
+func remains(ctx context.Context) time.Duration {
+	deadline, _ := ctx.Deadline()
+	return time.Until(deadline)
+}
+
 // torment breaks nodes and links until ctx ends, and mends everything then.
 func (l *lab) torment(ctx context.Context, random *rand.Rand) string {
 	l.t.Helper()
@@ -201,7 +233,7 @@ func (l *lab) torment(ctx context.Context, random *rand.Rand) string {
 	for ctx.Err() == nil {
 		i := random.IntN(len(l.nodes))
 		j := (i + 1 + random.IntN(len(l.nodes)-1)) % len(l.nodes)
-		what := []string{"kills", "kills", "stops", "pauses", "pairs killed", "cut off", "cut off", "cut in two", "cut one way"}[random.IntN(9)]
+		what := []string{"kills", "kills", "stops", "pauses", "pairs killed", "cut off", "cut off", "cut in two", "cut one way", "cut from nodes"}[random.IntN(10)]
 		if l.links == nil && strings.HasPrefix(what, "cut") {
 			what = "kills"
 		}
@@ -223,10 +255,19 @@ func (l *lab) torment(ctx context.Context, random *rand.Rand) string {
 			l.mute(j, i)
 		case "cut one way":
 			l.mute(i, j)
+		case "cut from nodes":
+			l.seclude(i)
+		}
+		lasts := 200*time.Millisecond + upTo(random, 3*time.Second)
+		// Half of the pauses are so long that others have led for seconds when the node wakes, if as much time is
+		// left for other faults.
+		if long := 4*time.Second + upTo(random, 4*time.Second); what == "pauses" && random.IntN(2) == 0 && remains(ctx) > 2*long {
+			lasts = long
+			counts["long pauses"]++
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(200*time.Millisecond + upTo(random, 3*time.Second)):
+		case <-time.After(lasts):
 		}
 		l.recover()
 		select {

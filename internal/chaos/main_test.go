@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	chaosFor    = flag.Duration("chaos.for", 15*time.Second, "how long a node is killed again and again under load")
+	chaosFor    = flag.Duration("chaos.for", 10*time.Second, "how long a node is killed again and again under load")
 	chaosTimers = flag.Int("chaos.timers", 20_000, "how many delayed sends outlive a kill")
 	chaosSpread = flag.Duration("chaos.spread", time.Minute, "over how long the delayed sends are spread")
 	chaosSeed   = flag.Uint64("chaos.seed", 0, "seed of the choices made, 0 for a new one; the timing of a run is never the same")
@@ -39,6 +39,8 @@ type nodeSettings struct {
 	InactivityTimeout  time.Duration
 	// EffectsFile is where handlers note what they did to the world outside.
 	EffectsFile string
+	// WithoutSteps: the node does not host the service of steps.
+	WithoutSteps bool
 }
 
 // TestMain is a node instead of tests when it is started as one.
@@ -59,7 +61,9 @@ func TestMain(m *testing.M) {
 	}
 	cluster.Main(func(n *cluster.Node) {
 		bench.RegisterCounterHandler(n, counters{effects: effects})
-		bench.RegisterStepsHandler(n, steps{effects})
+		if !settings.WithoutSteps {
+			bench.RegisterStepsHandler(n, steps{effects})
+		}
 		bank.RegisterAccountHandler(n, accounts{})
 		bank.RegisterTransferHandler(n, transfers{})
 		bank.RegisterBackOfficeHandler(n, backOffice{})
@@ -68,7 +72,7 @@ func TestMain(m *testing.M) {
 		lists.RegisterLimitedHandler(n, limited{effects})
 		registerPrograms(n)
 	}, cluster.WithConfig(cluster.Config{
-		Partitions: settings.Partitions, MaxMessageBytes: settings.MaxMessageBytes, MemoryBytes: settings.MemoryBytes,
+		Partitions: settings.Partitions, MaxMessageBytes: settings.MaxMessageBytes, MemoryBytes: settings.MemoryBytes, MaxResultBytes: 64 << 20,
 		TransactionTimeout: settings.TransactionTimeout, InactivityTimeout: settings.InactivityTimeout,
 		DrainTimeout: time.Second,
 		Validator:    func(m proto.Message) error { return protovalidate.Validate(m) },

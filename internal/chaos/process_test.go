@@ -229,6 +229,13 @@ func (o *output) tail(most int) string {
 	return string(text[max(0, len(text)-most):])
 }
 
+// count is how often a text was said.
+func (o *output) count(text string) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return bytes.Count(o.mu.text.Bytes(), []byte(text))
+}
+
 // take returns what was said and forgets it.
 func (o *output) take() string {
 	o.mu.Lock()

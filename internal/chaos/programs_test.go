@@ -146,7 +146,11 @@ func TestProgramsInMemory(t *testing.T) {
 		t.Run(variant.name, func(t *testing.T) {
 			seeds := keptSeeds(t)
 			random := choices(t)
-			for range 6 {
+			fresh := 1 // A seed takes 6 s of CPU under the race detector; there are many runs, and TestPrograms tries programs too.
+			if *chaosFor >= time.Minute {
+				fresh = 6
+			}
+			for range fresh {
 				seeds = append(seeds, random.Uint64())
 			}
 			for _, seed := range seeds {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,9 +25,9 @@ import (
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
 )
 
-// TestGrowAndRoll: a single node with data becomes three and then four, and then each is stopped in
-// order and started again, while callers with the Go stub go on. None of their calls may fail, no
-// money may be lost, and each call takes effect once.
+// TestGrowAndRoll: a single node with data becomes three and then four, then each is stopped in
+// order and started again, and at last the fourth is drained, stopped and removed, while callers with the
+// Go stub go on. None of their calls may fail, no money may be lost, and each call takes effect once.
 func TestGrowAndRoll(t *testing.T) {
 	random := choices(t)
 	l := newLab(t, 4, false)
@@ -47,11 +48,106 @@ func TestGrowAndRoll(t *testing.T) {
 		l.settled(4)
 		t.Logf("%s was stopped and is back; slowest call so far %s", n.address, time.Duration(c.slowest.Load()))
 	}
+	id := l.drain(3)
+	c.more(200)
+	l.nodes[3].stop()
+	l.nodes[0].order(id, adminv1.NodeState_NODE_STATE_REMOVED) // refused if it votes anywhere
+	l.whole(3, l.settled(3))
+	c.more(200)
 	c.finish()
 }
 
-// settled waits until all partitions have their three voters, and leaders are even on so many nodes.
-func (l *lab) settled(nodes int) {
+// drain has a node give what it has to others, as perdure cluster drain does, and waits until nothing is left
+// there: it leads and votes nowhere, and has a copy of the cluster's own group only, which every node has.
+// It returns the node's id.
+func (l *lab) drain(i int) (id string) {
+	l.t.Helper()
+	began, asked := time.Now(), l.nodes[0]
+	id = memberAt(l.settled(len(l.nodes)), l.nodes[i].address).GetId()
+	asked.order(id, adminv1.NodeState_NODE_STATE_DRAINING)
+	left := "nobody was asked"
+	for deadline := began.Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) { // polling another process
+		state, err := asked.cluster(l.t.Context())
+		switch {
+		case err != nil:
+			left = err.Error()
+		case state.GetProblem() != "":
+			left = state.GetProblem()
+		default:
+			if left = remaining(state, id); left == "" {
+				l.t.Logf("%s was drained in %s", l.nodes[i].address, time.Since(began).Round(time.Millisecond))
+				return id
+			}
+		}
+	}
+	l.t.Fatalf("%s is not drained: %s", l.nodes[i].address, left)
+	return ""
+}
+
+// remaining says what a draining node still has; "": nothing.
+func remaining(state *adminv1.GetClusterResponse, id string) string {
+	for _, node := range state.GetNodes() {
+		if node.GetId() == id && (node.GetState() != adminv1.NodeState_NODE_STATE_DRAINING || node.GetLeads()+node.GetVotes()+node.GetCopies() > 0) {
+			return node.String()
+		}
+	}
+	if state.GetLeader() == id {
+		return "it leads the cluster's own group"
+	}
+	for _, p := range state.GetPartitions() {
+		has := slices.Concat(p.GetVoters(), p.GetOutgoing(), []string{p.GetLeader()})
+		if p.GetId() != 0 {
+			has = append(has, p.GetLearners()...)
+		}
+		if slices.Contains(has, id) {
+			return p.String()
+		}
+	}
+	return ""
+}
+
+// memberAt is the node at an address as the cluster has it; nil: there is none.
+func memberAt(state *adminv1.GetClusterResponse, address string) *adminv1.ClusterNode {
+	for _, node := range state.GetNodes() {
+		if node.GetIngressAddress() == address {
+			return node
+		}
+	}
+	return nil
+}
+
+// order tells the cluster what is wanted of one of its nodes.
+func (n *node) order(id string, to adminv1.NodeState) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), 10*time.Second)
+	defer cancel()
+	a, err := n.post(ctx, http.DefaultClient, "/perdure.admin.v1.ClusterService/SetNodeState", fmt.Sprintf(`{"nodeId":%q,"state":%q}`, id, to))
+	if err != nil || a.status != http.StatusOK {
+		n.t.Fatalf("%s of node %s: HTTP %d %s %v", to, id, a.status, a.body, err)
+	}
+}
+
+// whole checks that the first nodes have everything, and that those after them were removed and have nothing.
+func (l *lab) whole(nodes int, state *adminv1.GetClusterResponse) {
+	l.t.Helper()
+	for i, n := range l.nodes {
+		has, want := state.GetPartitionCount(), adminv1.NodeState_NODE_STATE_ACTIVE
+		if i >= nodes {
+			has, want = 0, adminv1.NodeState_NODE_STATE_REMOVED
+		}
+		node := memberAt(state, n.address)
+		if node.GetState() != want || node.GetVotes() != has || node.GetCopies() != has {
+			l.t.Errorf("of %d partitions node %d has: %s", state.GetPartitionCount(), i+1, node)
+		}
+		if leads := state.GetLeader() == node.GetId(); leads && i >= nodes {
+			l.t.Errorf("node %d was removed, and leads the cluster's own group", i+1)
+		}
+	}
+}
+
+// settled waits until all partitions have their three voters, and leaders are even on so many nodes. It returns
+// how the cluster is then.
+func (l *lab) settled(nodes int) *adminv1.GetClusterResponse {
 	l.t.Helper()
 	problem := "nobody was asked"
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
@@ -68,11 +164,12 @@ func (l *lab) settled(nodes int) {
 				continue
 			}
 			if problem = unsettled(state, nodes); problem == "" {
-				return
+				return state
 			}
 		}
 	}
 	l.t.Fatalf("the cluster does not come to rest: %s", problem)
+	return nil
 }
 
 // cluster asks the node how the cluster is.
@@ -112,7 +209,16 @@ func unsettled(state *adminv1.GetClusterResponse, nodes int) string {
 	return ""
 }
 
-// customers call through the stub without pause, and no call of theirs may fail.
+// pause is how long a customer waits after each call. What is proved is that no call fails while nodes come and go, for
+// which a hundred in a second do; as many as there can be kept all cores busy with nothing else.
+func pause() time.Duration {
+	if *chaosFor >= time.Minute {
+		return 0
+	}
+	return 100 * time.Millisecond
+}
+
+// customers call through the stub, one call after the other, and no call of theirs may fail.
 type customers struct {
 	t       *testing.T
 	client  *actor.Client
@@ -154,6 +260,10 @@ func startCustomers(t *testing.T, random *rand.Rand, nodes []*node) *customers {
 					if old := c.slowest.Load(); took <= old || c.slowest.CompareAndSwap(old, took) {
 						break
 					}
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(pause()):
 				}
 			}
 		})

@@ -245,12 +245,31 @@ func schemaOf(d *recordv1.Deployment, files map[string][]byte) (*descriptorpb.Fi
 	return set, nil
 }
 
+// startedLast is the deployment that was started last here; nil if none was.
+func startedLast(kept *recordv1.Deployments) *recordv1.Deployment {
+	if found := find(kept, kept.GetStarted()); found != nil {
+		return found
+	}
+	if list := newestFirst(kept); len(list) > 0 {
+		return list[0]
+	}
+	return nil
+}
+
+// Restarts reports whether a build has the descriptors of the one that was started last on this node,
+// whatever others have been started with since.
+func (c *Catalog) Restarts(b *Build) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return startedLast(c.mu.kept).GetFingerprint() == b.record.GetFingerprint()
+}
+
 // Started notes that a build has been started, with the breaking changes that an operator has
 // accepted for it. A restart of the one that was started last changes nothing. It keeps a deployment draining that is started again by itself, and makes one
 // active that others have run after.
 func (c *Catalog) Started(b *Build, accepted []string, now time.Time) error {
 	err := c.change(func(kept *recordv1.Deployments) error {
-		last := newestFirst(kept)
+		last, here := newestFirst(kept), startedLast(kept)
 		known := find(kept, b.ID())
 		if known == nil {
 			known = proto.CloneOf(b.record)
@@ -259,11 +278,12 @@ func (c *Catalog) Started(b *Build, accepted []string, now time.Time) error {
 		if known.GetFingerprint() != b.record.GetFingerprint() {
 			return fmt.Errorf("%s is the name of another build, with other descriptors: name each build differently", b.ID())
 		}
-		if len(last) > 0 && last[0].GetId() == b.ID() && len(accepted) == 0 && last[0].GetBuild() == b.record.GetBuild() &&
-			last[0].GetStatus() != recordv1.DeploymentStatus_DEPLOYMENT_STATUS_REMOVED {
+		kept.Started = b.ID()
+		if here.GetId() == b.ID() && len(accepted) == 0 && here.GetBuild() == b.record.GetBuild() &&
+			here.GetStatus() != recordv1.DeploymentStatus_DEPLOYMENT_STATUS_REMOVED {
 			return errUnchanged
 		}
-		if len(last) == 0 || last[0].GetId() != b.ID() || known.GetStatus() == recordv1.DeploymentStatus_DEPLOYMENT_STATUS_REMOVED {
+		if here.GetId() != b.ID() || known.GetStatus() == recordv1.DeploymentStatus_DEPLOYMENT_STATUS_REMOVED {
 			known.Status = recordv1.DeploymentStatus_DEPLOYMENT_STATUS_ACTIVE
 		}
 		known.Build, known.PerdureVersion = b.record.GetBuild(), b.record.GetPerdureVersion()
@@ -289,6 +309,61 @@ func (c *Catalog) Started(b *Build, accepted []string, now time.Time) error {
 		return nil
 	}
 	return err
+}
+
+// Adopt makes of it what the cluster's catalog is: rows, and of its own those that keep picks. file reads the
+// descriptors that it does not have. Of the rows it keeps nothing.
+func (c *Catalog) Adopt(rows []*recordv1.Deployment, keep func(id string) bool, file func(hash string) ([]byte, error)) error {
+	// Whether one drains must not wait for a disk, or for another one's descriptors.
+	draining := map[string]bool{}
+	for _, row := range rows {
+		if row.GetStatus() == recordv1.DeploymentStatus_DEPLOYMENT_STATUS_DRAINING {
+			draining[row.GetId()] = true
+		}
+	}
+	c.draining.Store(&draining)
+	err := c.change(func(kept *recordv1.Deployments) error {
+		before := proto.CloneOf(kept)
+		own := kept.Deployments
+		kept.Deployments = nil
+		for _, row := range rows {
+			kept.Deployments = append(kept.Deployments, proto.CloneOf(row))
+		}
+		for _, row := range own {
+			if find(kept, row.GetId()) == nil && keep(row.GetId()) {
+				kept.Deployments = append(kept.Deployments, row)
+			}
+		}
+		had := kept.Files
+		kept.Files = map[string][]byte{}
+		for _, row := range kept.Deployments {
+			for _, hash := range row.GetFiles() {
+				data, known := had[hash]
+				if !known {
+					var err error
+					if data, err = file(hash); err != nil {
+						return fmt.Errorf("deployment %s: %w", row.GetId(), err)
+					}
+				}
+				kept.Files[hash] = data
+			}
+		}
+		if proto.Equal(before, kept) {
+			return errUnchanged
+		}
+		return nil
+	})
+	if errors.Is(err, errUnchanged) {
+		return nil
+	}
+	return err
+}
+
+// File is the descriptors with a hash; nil if the catalog does not have them.
+func (c *Catalog) File(hash string) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.kept.GetFiles()[hash]
 }
 
 // SetStatus changes the status of a deployment.

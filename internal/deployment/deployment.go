@@ -2,8 +2,8 @@
 // before one runs whether it can read what the others have left.
 //
 // A deployment is one build: the descriptors of its services, whose hash is its fingerprint, and
-// what the build says of itself. The Catalog is a small file beside the data, replaced as a whole;
-// once a cluster has a group 0, the same record moves there.
+// what the build says of itself. The Catalog is a small file beside the data, replaced as a whole. In
+// a cluster it is the node's copy of what group 0 keeps (cluster/catalog).
 package deployment
 
 import (
@@ -96,6 +96,12 @@ func (b *Build) add(file protoreflect.FileDescriptor, seen map[string]bool) erro
 
 // ID names the deployment.
 func (b *Build) ID() string { return b.record.GetId() }
+
+// Record is the deployment as it is kept, before it was started.
+func (b *Build) Record() *recordv1.Deployment { return proto.CloneOf(b.record) }
+
+// File is the descriptors with a hash; nil if the build has none.
+func (b *Build) File(hash string) []byte { return b.files[hash] }
 
 // namePattern keeps names fit for tables, flags and URLs.
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)

@@ -37,9 +37,9 @@ func (d Difference) String() string {
 
 // Changes are the differences of a build to what has run before it: to the deployment that was
 // started last and, in services that the last one did not have, to the last that had them, since
-// what that left may still be there. With elsewhere, other nodes may host the services that b lacks, and
-// those are left out.
-func (c *Catalog) Changes(b *Build, elsewhere bool) ([]Difference, error) {
+// what that left may still be there; and to used, which nodes run now. With elsewhere, other nodes may host
+// the services that b lacks, and those are left out.
+func (c *Catalog) Changes(b *Build, elsewhere bool, used ...string) ([]Difference, error) {
 	c.mu.Lock()
 	kept := c.mu.kept
 	c.mu.Unlock()
@@ -50,11 +50,12 @@ func (c *Catalog) Changes(b *Build, elsewhere bool) ([]Difference, error) {
 	var all []Difference
 	covered := map[string]bool{}
 	for i, old := range newestFirst(kept) {
-		if old.GetFingerprint() == b.record.GetFingerprint() && i == 0 {
+		// Those that nodes run may have left something since the last one was started.
+		if old.GetFingerprint() == b.record.GetFingerprint() && i == 0 && len(used) == 0 {
 			return nil, nil
 		}
 		wanted := slices.DeleteFunc(slices.Clone(old.GetServices()), func(name string) bool {
-			return covered[name] || (i > 0 || elsewhere) && !slices.Contains(b.record.GetServices(), name)
+			return covered[name] && !slices.Contains(used, old.GetId()) || (i > 0 || elsewhere) && !slices.Contains(b.record.GetServices(), name)
 		})
 		for _, name := range old.GetServices() {
 			covered[name] = true

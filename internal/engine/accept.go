@@ -2,12 +2,14 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/schedule"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/transaction"
 )
@@ -237,12 +239,7 @@ func (e *Engine) crowded(l *live) *recordv1.Result {
 }
 
 func isWaiter(row *recordv1.Invocation, caller *recordv1.Caller) bool {
-	for _, c := range append([]*recordv1.Caller{row.Caller}, row.Waiters...) {
-		if c != nil && string(c.InvocationId) == string(caller.InvocationId) && c.Entry == caller.Entry {
-			return true
-		}
-	}
-	return false
+	return sameCaller(row.Caller, caller) || slices.ContainsFunc(row.Waiters, func(c *recordv1.Caller) bool { return sameCaller(c, caller) })
 }
 
 // refuse answers a request that comes to no invocation.
@@ -251,7 +248,7 @@ func (e *Engine) refuse(in *recordv1.Invoke, token Token, result *recordv1.Resul
 		e.effect(&Reply{Token: token, Result: result, Refused: true})
 	}
 	if in.Scheduled != nil {
-		return e.endScheduled(scheduledEnd(in.Scheduled, in.InvocationId, recordv1.Status_STATUS_FAILED, result.GetError(), now), now)
+		return e.endScheduled(schedule.EndOf(in.Scheduled, in.InvocationId, recordv1.Status_STATUS_FAILED, result.GetError(), now), now)
 	}
 	if in.Caller != nil {
 		return e.completeCaller(in.Caller, in.InvocationId, result, now)

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
@@ -49,7 +51,7 @@ func (e *Engine) cancel(id invocation.ID, kill bool, now int64) (found bool, err
 	if !l.mode().Journaled() || l.row.Attempt == 0 {
 		return true, e.end(l, recordv1.Status_STATUS_CANCELLED, failure(codeCanceled, "%s was cancelled", l.target), now)
 	}
-	if l.row.CancelRequested {
+	if l.row.CancelRequested && (l.row.CancelDelivered || l.row.Status != recordv1.Status_STATUS_PAUSED) {
 		return true, nil
 	}
 	l.row.CancelRequested = true
@@ -105,14 +107,7 @@ func cancelOf(l *live, index uint32, call *recordv1.Entry) *recordv1.CancelCall 
 
 // awaited reports whether one of the calls is among the entries.
 func awaited(calls []*recordv1.CancelCall, entries []uint32) bool {
-	for _, call := range calls {
-		for _, index := range entries {
-			if call.Caller.Entry == index {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(calls, func(call *recordv1.CancelCall) bool { return slices.Contains(entries, call.Caller.Entry) })
 }
 
 // cancelCalls tells callees that their caller was cancelled or killed.
@@ -160,6 +155,15 @@ func (e *Engine) cancelCall(call *recordv1.CancelCall, now int64) error {
 
 func sameCaller(a, b *recordv1.Caller) bool {
 	return a != nil && string(a.GetInvocationId()) == string(b.GetInvocationId()) && a.GetEntry() == b.GetEntry()
+}
+
+// abandon ends an invocation whose handler has no say in it, so that nobody waits for its calls any more.
+func (e *Engine) abandon(l *live, result *recordv1.Result, now int64) error {
+	calls := e.openCalls(l) // Its journal may go with it.
+	if err := e.end(l, recordv1.Status_STATUS_FAILED, result, now); err != nil {
+		return err
+	}
+	return e.cancelCalls(calls, false, now)
 }
 
 // end completes an invocation wherever it is in its life.

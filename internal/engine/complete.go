@@ -3,6 +3,7 @@ package engine
 import (
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/schedule"
 	"github.com/perdure/perdure/internal/table"
 )
 
@@ -80,7 +81,7 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 		}
 	}
 	row.Status, row.CompletedAt, row.Result = status, now, result
-	row.Entries = l.entries - min(row.JournalStart, l.entries)
+	row.Entries = max(row.Entries, l.entries-min(row.JournalStart, l.entries)) // It may end while it is not loaded.
 	if l.spread != 0 && !l.running {
 		e.effect(&EndInvocation{ID: l.id, Row: row}) // Its last attempt ended before.
 	}
@@ -101,7 +102,7 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 		return err
 	}
 	if row.Scheduled != nil {
-		if err := e.endScheduled(scheduledEnd(row.Scheduled, l.id[:], status, result.GetError(), now), now); err != nil {
+		if err := e.endScheduled(schedule.EndOf(row.Scheduled, l.id[:], status, result.GetError(), now), now); err != nil {
 			return err
 		}
 	}

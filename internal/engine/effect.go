@@ -62,7 +62,9 @@ type Notify struct {
 // CancelAttempt tells a running attempt that its invocation was cancelled.
 type CancelAttempt struct{ ID invocation.ID }
 
-// AbortAttempt unwinds a running attempt, whose words no longer count.
+// AbortAttempt unwinds the running attempt of an invocation, whose words no longer count. Of one
+// invocation at most one attempt runs: what an effect on attempts is about is the one that the last
+// StartAttempt before it, in the order of effects, began.
 type AbortAttempt struct {
 	ID     invocation.ID
 	Reason string

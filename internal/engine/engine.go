@@ -94,14 +94,19 @@ type Config struct {
 	// JournalPage is how many entries an attempt is started with; it reads the others as it comes
 	// to them. 0 is 64.
 	JournalPage int
+	// CopyBytes is about what of a journal is copied at a time, and PurgeRows how many rows of it are
+	// removed. 0 is 512 KiB and 2,000.
+	CopyBytes int
+	PurgeRows int
 	// Patience is how many transactions that only read may take a key that an older invocation
 	// waits for, before younger ones of that kind are held back for it. 0 is 64.
 	Patience int
 	// HandOn reports whether a participant may decide about a transaction: see
 	// transaction.Coordinator. All nodes must know how. Nil: none may.
 	HandOn func() bool
-	// Deployment is what attempts of a service run on. Nil, or "": nothing is noted.
-	Deployment func(service string) string
+	// Deployment is what the next attempt of an invocation will run on, tied to the one that has fed its
+	// journal last, or to none. Nil, or "": nothing is noted.
+	Deployment func(target invocation.Target, tied string) string
 }
 
 // Engine is the memory of a partition's leader. It belongs to one goroutine.
@@ -161,6 +166,8 @@ type Engine struct {
 	draft draft.Draft
 	// changed: the event in progress has changed the engine's memory.
 	changed bool
+	// resumed is the invocation that the event in progress resumes on a deployment.
+	resumed invocation.ID
 	// recovering: Recover is at work, which must not write a row for each invocation it starts.
 	recovering bool
 
@@ -230,6 +237,7 @@ func New(config Config, view View, epoch uint64) *Engine {
 		config.Next = func(*recordv1.Timetable, int64) (int64, error) { return 0, errors.New("there is no calendar here") }
 	}
 	config.JournalPage = cmp.Or(config.JournalPage, 64)
+	config.PurgeRows, config.CopyBytes = cmp.Or(config.PurgeRows, purgeRows), cmp.Or(config.CopyBytes, 512<<10)
 	config.Patience = cmp.Or(config.Patience, 64)
 	e := &Engine{
 		config:     config,

@@ -54,8 +54,12 @@ func (ev *RunPart) evaluate(e *Engine, _ int64) error {
 	return nil
 }
 
+// settledParts is how many parts that an earlier attempt has left one event removes.
+const settledParts = 1000
+
 // settleTries removes what was kept of a Run until it completed, and the parts that an earlier
-// attempt wrote and this one did not.
+// attempt wrote and this one did not. If those are more than an event should remove, they stay with the
+// row that counts them, and go when the entry does.
 func (e *Engine) settleTries(l *live, ev *CompleteRun) error {
 	parts, known := l.tried[ev.Index]
 	if ev.Parts.GetCount() > parts {
@@ -66,6 +70,9 @@ func (e *Engine) settleTries(l *live, ev *CompleteRun) error {
 	}
 	e.changed = true
 	delete(l.tried, ev.Index)
+	if parts > ev.Parts.GetCount()+settledParts {
+		return nil
+	}
 	e.delete(table.Tries(l.id, ev.Index))
 	for number := ev.Parts.GetCount(); number < parts; number++ {
 		e.delete(table.Part(l.id, ev.Index, number))

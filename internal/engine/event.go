@@ -50,10 +50,12 @@ type Pause struct {
 	Token Token
 }
 
-// Resume starts the next attempt of an invocation that is paused, backs off or is suspended.
+// Resume starts the next attempt of an invocation that is paused, backs off or is suspended. Deployment,
+// unless "", is what one that has begun must go on with.
 type Resume struct {
-	ID    invocation.ID
-	Token Token
+	ID         invocation.ID
+	Deployment string
+	Token      Token
 }
 
 // Purge forgets an invocation that has ended.
@@ -225,6 +227,10 @@ type Told struct{ Peer *recordv1.Peer }
 // Tick comes about once a second as long as Busy says so: what was not answered is asked again,
 // and transactions that take too long end.
 type Tick struct{}
+
+// Reached says that another partition has a leader again: what it has not answered it is asked again at once,
+// whether that is late or not.
+type Reached struct{ Partition uint32 }
 
 // Acked says that another partition has made every message up to Sequence durable.
 type Acked struct {

@@ -32,6 +32,11 @@ type program struct {
 	// early are the runs before the last: the handler continues as new after each.
 	early [][]op
 	flow  *recordv1.Flow
+	// renews is the effect of the program that this one was restarted from, begun in which of its
+	// runs. restarted: it is taken back what this one did.
+	renews    string
+	begun     int
+	restarted bool
 }
 
 type op struct {
@@ -189,6 +194,9 @@ type modelAttempt struct {
 func (l *leader) newAttempt(e *StartAttempt) *modelAttempt {
 	w := l.world
 	p := w.programs[string(e.Input)]
+	if renewed := w.renewed[e.ID]; renewed != nil {
+		p = renewed
+	}
 	if p == nil || p.id != e.ID {
 		w.t.Fatalf("partition %d: %s started with the input %q", l.id, e.ID, e.Input)
 	}
@@ -197,7 +205,7 @@ func (l *leader) newAttempt(e *StartAttempt) *modelAttempt {
 		completions: map[uint32]*recordv1.Completion{}, cancelled: e.CancelRequested, running: map[uint32]bool{},
 		start: e.Row.JournalStart, index: e.Row.JournalStart, ops: p.ops, delivered: e.Row.CancelDelivered,
 	}
-	if runs := int(e.Row.Continuations); runs < len(p.early) {
+	if runs := p.begun + int(e.Row.Continuations); runs < len(p.early) {
 		a.ops = p.early[runs]
 	} else if runs > len(p.early) {
 		w.t.Fatalf("%s continued as new %d times, not %d", p.name, runs, len(p.early))
@@ -271,7 +279,7 @@ func (a *modelAttempt) advance() (waiting bool) {
 		return false
 	}
 	open := a.open()
-	if len(open) == 0 && int(a.row.Continuations) < len(p.early) {
+	if len(open) == 0 && p.begun+int(a.row.Continuations) < len(p.early) {
 		l.evaluate(&ContinueAsNew{ID: a.id, Attempt: a.number, Input: []byte(p.name)})
 		return false
 	}
@@ -338,10 +346,10 @@ func (a *modelAttempt) append(entry *recordv1.Entry) {
 }
 
 func (a *modelAttempt) add() string {
-	if slices.Contains(strings.Fields(a.state), a.program.name) {
+	if slices.Contains(strings.Fields(a.state), a.program.effect()) {
 		a.leader.world.t.Fatalf("%s runs although its effect is there: %q", a.program.name, a.state)
 	}
-	return strings.TrimSpace(a.state + " " + a.program.name)
+	return strings.TrimSpace(a.state + " " + a.program.effect())
 }
 
 func (a *modelAttempt) entry(o *op, index uint32) *recordv1.Entry {

@@ -46,6 +46,7 @@ func (w *world) step() {
 	action := rapid.SampledFrom([]string{
 		"request", "request", "repeat", "advance", "advance", "advance", "advance", "advance", "flush", "flush", "deliver", "deliver", "deliver",
 		"drop", "duplicate", "resend", "crash", "time", "stale", "suspend", "suspend", "timeout", "restart", "cancel", "kill", "pause", "resume", "purge", "attach", "hangup", "awakeable", "promise", "rules", "rules",
+		"restart as new", "restart as new", "copy", "copy",
 	}).Draw(t, "action")
 	switch action {
 	case "request":
@@ -117,12 +118,17 @@ func (w *world) step() {
 			"purge": &Purge{ID: p.id, Token: at.newToken(invocation.ID{})},
 		}
 		before := at.row(p.id)
+		_, copied := at.engine.copies.Of(p.id)
 		at.evaluate(events[action])
 		switch row := at.row(p.id); {
 		case action == "pause" && at.attempts[p.id] != nil && p.mode.Journaled():
 			t.Fatalf("%s is paused, and an attempt of it runs", p.name)
 		case action == "resume" && before.GetStatus() == recordv1.Status_STATUS_PAUSED && row.GetStatus() == recordv1.Status_STATUS_PAUSED:
 			t.Fatalf("%s was resumed and is paused", p.name)
+		case action == "purge" && copied:
+			if row == nil || row.Purging {
+				t.Fatalf("%s was purged while it was copied", p.name)
+			}
 		case action == "purge" && before != nil && completed(before.Status) && row != nil && !row.Purging:
 			t.Fatalf("%s was purged and is there", p.name)
 		case action == "purge" && before != nil && completed(before.Status):
@@ -140,6 +146,10 @@ func (w *world) step() {
 		}
 	case "rules":
 		w.changeRules()
+	case "restart as new":
+		w.restartAsNew()
+	case "copy":
+		l.copyOn()
 	case "awakeable":
 		w.completeAwakeables(1)
 	case "promise":
@@ -270,7 +280,7 @@ func (w *world) rest() {
 		busy := false
 		for _, l := range w.leaders {
 			l.flush(len(l.pending))
-			busy = l.fireDue() || busy
+			busy = l.copyOn() || l.fireDue() || busy
 			for _, a := range l.sortedAttempts() {
 				if l.attempts[a.id] == a {
 					busy = !a.advance() || busy
@@ -431,7 +441,7 @@ func (w *world) checkPromises() {
 	}
 	for _, p := range w.sortedPrograms() {
 		l := w.of(p.id)
-		row, took := l.row(p.id), effects[p.name] == 1
+		row, took := l.row(p.id), effects[p.effect()] == 1
 		if row != nil && !completed(row.Status) {
 			t.Fatalf("%s never completed: %s", p.name, w.describe())
 		}
@@ -447,7 +457,7 @@ func (w *world) checkPromises() {
 		}
 		if p.mode == invocation.ModeTransaction || p.mode == invocation.ModeDurable && p.key != "" {
 			succeeded := wasTold && !strings.HasPrefix(told, "error") || row.GetStatus() == recordv1.Status_STATUS_SUCCEEDED
-			if succeeded && !took {
+			if succeeded && !took && !p.restarted {
 				t.Fatalf("%s succeeded (%s, %s) without its effect", p.name, told, row.GetStatus())
 			}
 			// One that may have run twice can have taken effect the first time.

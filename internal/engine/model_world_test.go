@@ -57,6 +57,8 @@ type leader struct {
 	// kept are the queues as of what is durable.
 	kept   map[invocation.Object][]invocation.ID
 	tokens map[Token]invocation.ID
+	// copies are the slices that are asked for.
+	copies []CopyEntries
 	// checked is the rule book that was looked at last, and version is its own then.
 	checked *rule.Book
 	version uint64
@@ -101,6 +103,9 @@ type world struct {
 	held    map[string]int
 	names   int
 	runs    int
+	// renewed are those that others were restarted as. copyBytes are copied at a time.
+	renewed              map[invocation.ID]*program
+	copyBytes, purgeRows int
 }
 
 func newWorld(t *rapid.T) *world {
@@ -108,6 +113,8 @@ func newWorld(t *rapid.T) *world {
 		t: t, now: 1000, programs: map[string]*program{}, answered: map[Token]bool{},
 		results: map[invocation.ID]string{}, accepted: map[string]bool{}, purged: map[string]bool{},
 		books: map[uint64]string{}, awaited: map[Token]uint64{},
+		renewed: map[invocation.ID]*program{}, copyBytes: rapid.SampledFrom([]int{0, 1, 100}).Draw(t, "copied at a time"),
+		purgeRows: rapid.SampledFrom([]int{0, 4}).Draw(t, "removed at a time"),
 	}
 	for id := uint32(1); id <= modelPartitions; id++ {
 		l := &leader{world: w, id: id, view: &rowMap{}, durable: &rowMap{}}
@@ -124,8 +131,9 @@ func (l *leader) lead() {
 	l.epoch++
 	before := l.kept
 	l.view = &rowMap{rows: *l.durable.rows.Copy()}
+	l.copies = nil
 	l.pending, l.attempts, l.queues, l.tokens = nil, map[invocation.ID]*modelAttempt{}, map[invocation.Object][]invocation.ID{}, map[Token]invocation.ID{}
-	l.engine = New(Config{Partition: l.id, Partitions: modelPartitions, MaxInbox: 3, HandOn: always}, l.view, l.epoch)
+	l.engine = New(Config{Partition: l.id, Partitions: modelPartitions, MaxInbox: 3, HandOn: always, CopyBytes: l.world.copyBytes, PurgeRows: l.world.purgeRows}, l.view, l.epoch)
 	out, err := l.engine.Recover(l.world.now)
 	if err != nil {
 		l.world.t.Fatalf("partition %d: recover: %v", l.id, err)
@@ -251,6 +259,8 @@ func (l *leader) act(effect Effect) {
 			t.Fatalf("partition %d: cancel %s, which does not run", l.id, e.ID)
 		}
 		l.attempts[e.ID].cancelled = true
+	case *CopyOn:
+		l.copies = append(l.copies, e.CopyEntries)
 	case *AbortAttempt:
 		delete(l.attempts, e.ID)
 	case *EndAttempt:

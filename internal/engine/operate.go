@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 )
@@ -77,7 +79,28 @@ func (e *Engine) park(l *live) error {
 }
 
 func (ev *Resume) evaluate(e *Engine, now int64) error {
-	return e.operate(ev.ID, ev.Token, func(l *live) (*recordv1.Result, error) { return e.resume(l, now) })
+	return e.operate(ev.ID, ev.Token, func(l *live) (*recordv1.Result, error) {
+		if refused := e.tie(l, ev.Deployment); refused != nil {
+			return refused, nil
+		}
+		defer func() { e.resumed = invocation.ID{} }()
+		return e.resume(l, now)
+	})
+}
+
+// tie has an invocation that stands still go on with another deployment, if that can be reached.
+func (e *Engine) tie(l *live, deployment string) (refused *recordv1.Result) {
+	on := e.config.Deployment
+	if deployment == "" || on == nil || !l.mode().Journaled() || l.row.Attempt == 0 || l.running || completed(l.row.Status) {
+		return nil
+	}
+	if runs := on(l.target, deployment); runs != deployment {
+		return failure(codeFailedPrecondition, "%s can't go on with deployment %s: no node that the leader of its object reaches, and that is not about to stop, has the handler in that build. Start one, or resume without naming a deployment: it goes on with %s",
+			l.target, deployment, cmp.Or(runs, "none that is known"))
+	}
+	e.changed, e.resumed = true, l.id
+	journal.Pin(l.row, deployment, l.row.JournalStart+1) // If the journal is empty, the start finds that.
+	return nil
 }
 
 // resume starts the next attempt of one that is paused, backs off or is suspended.
@@ -110,7 +133,7 @@ func (e *Engine) resume(l *live, now int64) (refused *recordv1.Result, err error
 		}
 		return nil, e.settle(now)
 	}
-	return failure(codeFailedPrecondition, "%s has ended (%s): it can be restarted, which makes a new invocation of it", l.target, l.mark()), nil
+	return failure(codeFailedPrecondition, "%s has ended (%s): there is nothing to resume. A DURABLE one can be restarted, which makes a new invocation of it", l.target, l.mark()), nil
 }
 
 // mark is the status in a word, for people.

@@ -26,7 +26,7 @@ const purgedJournal = math.MaxUint32
 // is left. Going on from there, instead of from the start, spares each slice the traces of all
 // those before it.
 func (e *Engine) purge(l *live, from uint32) (next uint32, err error) {
-	left := purgeRows
+	left := e.config.PurgeRows
 	if l.mode().Journaled() {
 		if from != purgedJournal {
 			if next, left, err = e.dropEntries(l.id, from, purgedJournal, left); next != 0 || err != nil {
@@ -52,7 +52,7 @@ func (e *Engine) purge(l *live, from uint32) (next uint32, err error) {
 // purgeJournal removes the journal of a completed invocation, from an entry on, and keeps its
 // result.
 func (e *Engine) purgeJournal(l *live, from uint32, now int64) error {
-	next, _, err := e.dropEntries(l.id, from, purgedJournal, purgeRows)
+	next, _, err := e.dropEntries(l.id, from, purgedJournal, e.config.PurgeRows)
 	if err == nil && next != 0 {
 		e.armTimer(table.Timer{At: now, Kind: table.TimerExpireJournal, ID: l.id, Entry: next})
 	}
@@ -100,6 +100,9 @@ func (ev *ContinueAsNew) evaluate(e *Engine, now int64) error {
 	l.row.JournalStart, l.row.ContinuedAt = l.entries+1, max(now, l.row.ContinuedAt)
 	l.row.Failures, l.row.LastFailure, l.row.Divergence = 0, nil, nil
 	l.row.Entries, l.row.JournalWrites, l.tried = 0, 0, nil
+	if l.row.CancelDelivered { // It went with the run that heard it. Another may come.
+		l.row.CancelRequested, l.row.CancelDelivered = false, false
+	}
 	l.input = &recordv1.Input{Value: ev.Input}
 	entry := &recordv1.Entry{At: now, Entry: &recordv1.Entry_Input{Input: l.input}}
 	if err := e.putMessage(table.Journal(l.id, l.row.JournalStart), entry); err != nil {
@@ -114,7 +117,7 @@ func (e *Engine) trim(l *live, from uint32, now int64) error {
 	if from >= l.row.JournalStart {
 		return nil
 	}
-	next, _, err := e.dropEntries(l.id, from, l.row.JournalStart, purgeRows)
+	next, _, err := e.dropEntries(l.id, from, l.row.JournalStart, e.config.PurgeRows)
 	if err != nil || next == 0 {
 		return err
 	}

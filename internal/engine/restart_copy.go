@@ -9,7 +9,7 @@ import (
 
 // sliceBytes is about what is copied of a journal at a time. A row more, which is MaxWriteBytes at
 // most, still fits a record.
-func (e *Engine) sliceBytes() int { return min(512<<10, e.config.MaxWriteBytes/2) }
+func (e *Engine) sliceBytes() int { return min(e.config.CopyBytes, e.config.MaxWriteBytes/2) }
 
 // copyJournal gives the new invocation its request and as many of the entries that it keeps as there is
 // room for; the others follow, record by record.

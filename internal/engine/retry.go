@@ -70,7 +70,7 @@ func (e *Engine) backOff(l *live, cause *recordv1.Error, retryAfter, now int64) 
 		if policy.PauseOnExhausted {
 			return e.park(l)
 		}
-		return e.complete(l, recordv1.Status_STATUS_FAILED, failure(codeInternal,
+		return e.abandon(l, failure(codeInternal,
 			"%s failed %d times; the last error: %s", l.target, l.row.Failures, cause.GetMessage()), now)
 	}
 	wait := retryAfter

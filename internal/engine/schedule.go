@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -168,20 +167,4 @@ func (e *Engine) scheduledEnded(end *recordv1.ScheduledEnd, now int64) error {
 	// What comes next fires by its timer and not from here: one firing that ends at once after
 	// the other would make one record of all.
 	return e.takeStep(s, schedule.Step{Changed: true}, before, now)
-}
-
-// maxEndText bounds what a schedule keeps of why a firing failed.
-const maxEndText = 1 << 10
-
-// scheduledEnd is what a schedule hears of an invocation.
-func scheduledEnd(call *recordv1.ScheduledCall, id []byte, status recordv1.Status, failed *recordv1.Error, now int64) *recordv1.ScheduledEnd {
-	end := &recordv1.ScheduledEnd{Call: call, InvocationId: id, Status: status, At: now}
-	if failed != nil {
-		text := failed.Message
-		if len(text) > maxEndText {
-			text = text[:maxEndText]
-		}
-		end.Error = &recordv1.Error{Code: failed.Code, Message: strings.ToValidUTF8(text, "")}
-	}
-	return end
 }

@@ -279,6 +279,8 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 		return &AwaitRules{Token: token}
 	case "tick":
 		return &Tick{}
+	case "reached":
+		return &Reached{Partition: uint32(a.number("by"))}
 	case "acked":
 		return &Acked{By: uint32(a.number("by")), Sequence: uint64(a.number("seq"))}
 	}

@@ -54,7 +54,11 @@ func (e *Engine) start(l *live, now int64) error {
 		}
 	}
 	if on := e.config.Deployment; on != nil && l.mode().Journaled() && l.call == nil {
-		l.moved = journal.Pin(l.row, on(l.target.Service), l.entries) || l.moved
+		tied := l.row.Deployment
+		if l.entries == l.row.JournalStart && l.id != e.resumed {
+			tied = "" // Nothing is recorded that another build could diverge from.
+		}
+		l.moved = journal.Pin(l.row, on(l.target, tied), l.entries) || l.moved
 	}
 	l.since = cmp.Or(l.since, now)
 	attempt.Since = l.since

@@ -2,6 +2,7 @@ package engine
 
 import (
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/retry"
 	"github.com/perdure/perdure/internal/table"
 )
 
@@ -30,7 +31,7 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 		if bugTimer && e.live[timer.ID] == nil {
 			return nil
 		}
-		return e.completion(timer.ID, &recordv1.Completion{Entry: timer.Entry, Result: &recordv1.Result{}, At: now}, now)
+		return e.endSleep(timer, now)
 	}
 	if timer.Kind == table.TimerExpire || timer.Kind == table.TimerExpireJournal {
 		if _, copied := e.copies.Of(timer.ID); copied { // What it was restarted as still needs it.
@@ -58,8 +59,8 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 		}
 	case table.TimerDeadline:
 		if !completed(l.row.Status) {
-			return e.end(l, recordv1.Status_STATUS_FAILED, failure(codeDeadlineExceeded,
-				"%s did not end within its timeout of %d ms", l.target, timer.At-l.row.CreatedAt), now)
+			timeout := retry.Lasting(timer.At - max(l.row.CreatedAt, l.row.DueAt))
+			return e.abandon(l, failure(codeDeadlineExceeded, "%s did not end within its timeout of %s", l.target, timeout), now)
 		}
 	case table.TimerExpireJournal:
 		e.out.Lazy = true

@@ -80,7 +80,7 @@ func (e *Engine) conclude(l *live, result *recordv1.Result, entries []*recordv1.
 		!l.stored && l.row.RetentionMs <= 0 && l.row.Caller == nil && len(l.row.Waiters) == 0 {
 		c.HandOn(e.config.Partition, l.unlucky == 0 && e.config.HandOn != nil && e.config.HandOn())
 	}
-	e.askToPrepare(l)
+	e.askToPrepare(l, 0)
 	if bugDecision && c.Phase == transaction.Preparing {
 		return e.decide(l, now)
 	}
@@ -118,14 +118,16 @@ func (e *Engine) showOwn(l *live) {
 // askToPrepare asks those whose answer is missing. Before it asks finally, this partition does
 // what others have done then: it hides what it is going to write, and what was read here is
 // durable.
-func (e *Engine) askToPrepare(l *live) {
+func (e *Engine) askToPrepare(l *live, only uint32) {
 	own := e.branches[l.root.ID]
 	final := l.root.Final(e.config.Partition)
 	if final {
 		e.hideOwn(l, own)
 	}
 	l.root.Prepare(e.config.Partition, func(partition uint32, prepare *recordv1.Prepare) {
-		e.post(partition, l.root.ID, final && (own != nil || l.lock != nil), transaction.NewPrepare[Tell](prepare))
+		if only == 0 || partition == only {
+			e.post(partition, l.root.ID, final && (own != nil || l.lock != nil), transaction.NewPrepare[Tell](prepare))
+		}
 	})
 }
 
@@ -290,7 +292,7 @@ func (e *Engine) voted(id transaction.ID, vote *recordv1.Vote, now int64) error 
 	case transaction.Decided:
 		return e.decide(l, now)
 	case transaction.NextRound:
-		e.askToPrepare(l)
+		e.askToPrepare(l, 0)
 	case transaction.Lost:
 		return e.retry(l, RetryLost, nil, now)
 	}

@@ -85,7 +85,7 @@ func drawOdds(r *rand.Rand) odds {
 	}
 	o.weights = map[string]int{
 		"ask": some(3, 10, 40), "again": 3, "advance": 40, "mail": some(20, 50), "flush": some(5, 20), "resend": some(0, 1),
-		"time": some(0, 1, 4), "crash": some(0, 0, 0, 1, 3), "cancel": some(0, 0, 1), "kill": some(0, 0, 1),
+		"time": some(0, 1, 4), "reached": some(0, 1, 4), "crash": some(0, 0, 0, 1, 3), "cancel": some(0, 0, 1), "kill": some(0, 0, 1),
 		"timeout": some(0, 0, 0, 1), "restart": some(0, 0, 1), "read": some(0, 2, 8), "suspend": 3,
 	}
 	if rerun {
@@ -230,6 +230,8 @@ func (w *bank) act(action string) {
 		if p.engine.Busy() {
 			p.evaluate(&Tick{})
 		}
+	case "reached":
+		p.evaluate(&Reached{Partition: w.parts[w.rng.Intn(len(w.parts))].id})
 	case "crash":
 		p.crash()
 	case "cancel", "kill":

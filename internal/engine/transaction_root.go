@@ -416,7 +416,7 @@ func (ev *Tick) evaluate(e *Engine, now int64) error {
 			e.tellMembers(l, &recordv1.Peer{Message: &recordv1.Peer_Wounded{Wounded: &recordv1.Wounded{}}})
 		}
 		if (c.Phase == transaction.Preparing || c.Phase == transaction.RollingBack) && transaction.Overdue(c.Since, now) {
-			e.askToPrepare(l)
+			e.askToPrepare(l, 0)
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(e.decisions), transaction.ID.Compare) {
@@ -440,8 +440,7 @@ func (ev *Tick) evaluate(e *Engine, now int64) error {
 			}
 			fallthrough
 		default:
-			inquire := &recordv1.Inquire{From: e.config.Partition, Waits: b.selfWaits(), Part: b.Decider.GetEpoch()}
-			e.tell(b.coordinator, b.ID, false, &recordv1.Peer{Message: &recordv1.Peer_Inquire{Inquire: inquire}})
+			e.inquire(b)
 		}
 	}
 	e.locks.Remind()

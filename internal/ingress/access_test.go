@@ -3,9 +3,11 @@ package ingress_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,6 +15,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 
 	"github.com/perdure/perdure/internal/certificate"
+	"github.com/perdure/perdure/internal/certificate/certificatetest"
 	"github.com/perdure/perdure/internal/ingress"
 	"github.com/perdure/perdure/internal/routing/routingtest"
 	adminv1 "github.com/perdure/perdure/proto/perdure/admin/v1"
@@ -187,31 +190,33 @@ func TestAdminWithCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, pool := writeCertificate(t, t.TempDir(), "ours")
+	authority, path := certificatetest.New(t, "ours"), filepath.Join(t.TempDir(), "cert.pem")
+	authority.IssueFile(path, "both", x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
+	clients := authority.File()
 	own, err := tls.LoadX509KeyPair(path, path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
 		name         string
-		authority    string
+		clients      string
 		certificates bool
 		present      []tls.Certificate
 		want         int
 	}{
-		{"verified", path, true, []tls.Certificate{own}, 200},
-		{"verified by a server that doesn't vouch", path, false, []tls.Certificate{own}, 403},
+		{"verified", clients, true, []tls.Certificate{own}, 200},
+		{"verified by a server that doesn't vouch", clients, false, []tls.Certificate{own}, 403},
 		{"none asked for", "", false, nil, 403},
 		{"none shown", "", true, nil, 403},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			settings, err := certificate.NewServer(certificate.Files{CertFile: path, KeyFile: path, ClientCAFile: test.authority}, slog.New(slog.DiscardHandler))
+			settings, err := certificate.NewServer(certificate.Files{CertFile: path, KeyFile: path, ClientCAFile: test.clients}, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, h2 := range []bool{false, true} {
 				transport := &http.Transport{ForceAttemptHTTP2: h2, TLSClientConfig: &tls.Config{
-					RootCAs: pool, Certificates: test.present, ServerName: "localhost", MinVersion: tls.VersionTLS12}}
+					RootCAs: authority.Pool(), Certificates: test.present, ServerName: "localhost", MinVersion: tls.VersionTLS12}}
 				if status := callAdmin(t, handler, settings, test.certificates, &http.Client{Transport: transport}, "evil.example"); status != test.want {
 					t.Errorf("status %d, want %d", status, test.want)
 				}

@@ -3,17 +3,11 @@ package ingress_test
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -30,6 +24,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/perdure/perdure/internal/certificate"
+	"github.com/perdure/perdure/internal/certificate/certificatetest"
 	"github.com/perdure/perdure/internal/ingress"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing/routingtest"
@@ -218,41 +213,9 @@ func TestBodyTimeoutIsNotACallTimeout(t *testing.T) {
 	}
 }
 
-func writeCertificate(t *testing.T, dir, name string) (path string, pool *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	both := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...)
-	path = filepath.Join(dir, "cert.pem")
-	if err := os.WriteFile(path, both, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	pool = x509.NewCertPool()
-	pool.AppendCertsFromPEM(both)
-	return path, pool
-}
-
 func TestTLS(t *testing.T) {
-	dir := t.TempDir()
-	path, pool := writeCertificate(t, dir, "first")
+	authority, path := certificatetest.New(t, "ours"), filepath.Join(t.TempDir(), "cert.pem")
+	authority.IssueFile(path, "first")
 	config, err := certificate.NewServer(certificate.Files{CertFile: path, KeyFile: path}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -271,7 +234,7 @@ func TestTLS(t *testing.T) {
 		}
 	}()
 	try := func(change func(*tls.Config)) (name, protocol string, err error) {
-		settings := &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+		settings := &tls.Config{RootCAs: authority.Pool(), MinVersion: tls.VersionTLS12}
 		if change != nil {
 			change(settings)
 		}
@@ -303,7 +266,7 @@ func TestTLS(t *testing.T) {
 	if name, _, err := try(nil); err != nil || name != "first" {
 		t.Fatalf("with a broken file: %s %v", name, err)
 	}
-	_, pool = writeCertificate(t, dir, "second")
+	authority.IssueFile(path, "second")
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		name, _, err := try(nil)
@@ -333,9 +296,9 @@ func TestTLS(t *testing.T) {
 }
 
 func TestClientCertificates(t *testing.T) {
-	dir := t.TempDir()
-	path, pool := writeCertificate(t, dir, "both")
-	config, err := certificate.NewServer(certificate.Files{CertFile: path, KeyFile: path, ClientCAFile: path, MinVersion: tls.VersionTLS13}, slog.New(slog.DiscardHandler))
+	authority, path := certificatetest.New(t, "ours"), filepath.Join(t.TempDir(), "cert.pem")
+	authority.IssueFile(path, "both", x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
+	config, err := certificate.NewServer(certificate.Files{CertFile: path, KeyFile: path, ClientCAFile: authority.File(), MinVersion: tls.VersionTLS13}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +324,7 @@ func TestClientCertificates(t *testing.T) {
 		present []tls.Certificate
 		ok      bool
 	}{{"with", []tls.Certificate{pair}, true}, {"without", nil, false}} {
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: test.present, MinVersion: tls.VersionTLS13}}
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool(), Certificates: test.present, MinVersion: tls.VersionTLS13}}
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+server.Addr().String()+"/healthz", nil)
 		if err != nil {
 			t.Fatal(err)

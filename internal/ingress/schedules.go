@@ -157,6 +157,12 @@ func (i *Ingress) backfillSchedule(ctx context.Context, request *perdurev1.Backf
 		return nil, err
 	}
 	for name, at := range map[string]*timestamppb.Timestamp{"from": request.GetFrom(), "until": request.GetUntil()} {
+		if request.GetStop() {
+			if at != nil {
+				return nil, invalid("%s is set, and stop ends whatever backfill there is: leave it out, or stop", name)
+			}
+			continue
+		}
 		if err := checkInstant(name, at); err != nil {
 			return nil, err
 		}
@@ -164,10 +170,11 @@ func (i *Ingress) backfillSchedule(ctx context.Context, request *perdurev1.Backf
 			return nil, invalid("%s is not set: a backfill goes from an instant until another, both included", name)
 		}
 	}
-	_, err = i.change(ctx, request.GetName(), &recordv1.ScheduleChange{
-		Change: &recordv1.ScheduleChange_Backfill{Backfill: &recordv1.BackfillSchedule{
-			RequestId: id, From: request.GetFrom().AsTime().UnixMilli(), Until: request.GetUntil().AsTime().UnixMilli()}},
-	})
+	backfill := &recordv1.BackfillSchedule{RequestId: id, Stop: request.GetStop()}
+	if !backfill.Stop {
+		backfill.From, backfill.Until = request.GetFrom().AsTime().UnixMilli(), request.GetUntil().AsTime().UnixMilli()
+	}
+	_, err = i.change(ctx, request.GetName(), &recordv1.ScheduleChange{Change: &recordv1.ScheduleChange_Backfill{Backfill: backfill}})
 	return &perdurev1.BackfillScheduleResponse{}, err
 }
 

@@ -3,9 +3,9 @@
 // has other nodes run them; nothing here knows of Go functions.
 //
 // An attempt is one try at running an invocation's handler. The partition starts it with all
-// it needs (input, state, journal) and the attempt talks back through Host. Every message
-// carries the attempt, whose number is the fencing token: what a superseded attempt says is
-// ignored.
+// it needs (input, state, journal) and the attempt talks back through its Host, which no other
+// attempt has: what a superseded one says is ignored. An invocation's id and an attempt's number
+// don't tell attempts apart, for both may be another one's, even in one leadership.
 package invoker
 
 import (
@@ -112,7 +112,8 @@ type Attempt struct {
 	Deadline time.Time
 	// Stored: it is kept until it ends, and waits for what it needs as long as it takes.
 	Stored bool
-	Host   Host
+	// Host is this attempt's alone.
+	Host Host
 }
 
 // Host is how attempts talk to their partition. Its methods do not block and may be called
@@ -205,8 +206,12 @@ type Journal interface {
 	// Completions returns those of the entries first to last that are there, up to known: there
 	// may be more than fit some memory. One whose value is in Parts is without it.
 	Completions(first, last uint32) (completions map[uint32]*recordv1.Completion, known uint32, err error)
-	// Completion returns that of one entry with its value, nil while there is none.
+	// Completion returns that of one entry, nil while there is none. One whose value is in Parts is
+	// without it.
 	Completion(index uint32) (*recordv1.Completion, error)
+	// Parts returns parts of the value of an entry, from the one numbered first on: at least one, and
+	// not more than fit some memory.
+	Parts(index, first uint32) ([][]byte, error)
 }
 
 // Read is one call of a READ handler: everything it sees is one snapshot.

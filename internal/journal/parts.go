@@ -36,22 +36,25 @@ func Split(value []byte) iter.Seq2[uint32, []byte] {
 	}
 }
 
-// Join is the value that was written in parts. It fails if one is missing or another than was
-// written.
-func Join(parts *recordv1.Parts, read func(number uint32) (part []byte, ok bool, err error)) ([]byte, error) {
+// Join is the value that was written in parts, which read returns from a number on: one or more,
+// none if that one is missing. It fails if one is, or another than was written.
+func Join(parts *recordv1.Parts, read func(first uint32) ([][]byte, error)) ([]byte, error) {
 	var value []byte
-	for number := range parts.GetCount() {
-		part, ok, err := read(number)
-		if err == nil && !ok {
-			err = fmt.Errorf("part %d of %d is missing", number, parts.GetCount())
+	for number, count := uint32(0), parts.GetCount(); number < count; {
+		found, err := read(number)
+		if err == nil && len(found) == 0 {
+			err = fmt.Errorf("part %d of %d is missing", number, count)
 		}
 		if err != nil {
 			return nil, err
 		}
 		if value == nil { // The size is believed once there is something of it.
-			value = make([]byte, 0, min(parts.GetBytes(), uint64(len(part))*uint64(parts.GetCount())))
+			value = make([]byte, 0, min(parts.GetBytes(), uint64(len(found[0]))*uint64(count)))
 		}
-		value = append(value, part...)
+		for _, part := range found[:min(len(found), int(count-number))] {
+			value = append(value, part...)
+			number++
+		}
 	}
 	if uint64(len(value)) != parts.GetBytes() || crc32.Checksum(value, castagnoli) != parts.GetChecksum() {
 		return nil, fmt.Errorf("its %d parts have %d bytes with the checksum %08x, and were written with %d and %08x",

@@ -30,9 +30,17 @@ func TestParts(t *testing.T) {
 		if len(written) != int(of.Count) {
 			t.Errorf("%d bytes: %d parts, and %d are said", size, len(written), of.Count)
 		}
-		read := func(number uint32) ([]byte, bool, error) { return written[number], written[number] != nil, nil }
+		read := func(first uint32) ([][]byte, error) {
+			if written[first] == nil {
+				return nil, nil
+			}
+			return written[first : first+1], nil
+		}
 		if got, err := Join(of, read); err != nil || !bytes.Equal(got, value) {
 			t.Errorf("%d bytes come back as %d, %v", size, len(got), err)
+		}
+		if got, err := Join(of, func(first uint32) ([][]byte, error) { return append(written[first:], []byte("of another")), nil }); err != nil || !bytes.Equal(got, value) {
+			t.Errorf("%d bytes, all parts read at once, come back as %d, %v", size, len(got), err)
 		}
 		last := len(written) - 1
 		written[last][0]++
@@ -43,12 +51,12 @@ func TestParts(t *testing.T) {
 		if _, err := Join(of, read); err == nil || !strings.Contains(err.Error(), "is missing") {
 			t.Errorf("%d bytes without the last part: %v", size, err)
 		}
-		if _, err := Join(of, func(uint32) ([]byte, bool, error) { return nil, false, errRead }); !errors.Is(err, errRead) {
+		if _, err := Join(of, func(uint32) ([][]byte, error) { return nil, errRead }); !errors.Is(err, errRead) {
 			t.Error(err)
 		}
 	}
 	// A size that was never written is not believed before it is read.
-	if _, err := Join(&recordv1.Parts{Bytes: 1 << 50, Count: 2}, func(uint32) ([]byte, bool, error) { return []byte("x"), true, nil }); err == nil {
+	if _, err := Join(&recordv1.Parts{Bytes: 1 << 50, Count: 2}, func(uint32) ([][]byte, error) { return [][]byte{[]byte("x")}, nil }); err == nil {
 		t.Error("two parts of a byte are a petabyte")
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -13,13 +12,13 @@ import (
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
-	"github.com/perdure/perdure/internal/journal/pages"
 	"github.com/perdure/perdure/internal/partition/fit"
 	"github.com/perdure/perdure/internal/partition/rows"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
 
-// act does what an effect says.
+// act does what an effect says. Those on attempts, none of which is gated, are done in the order in which
+// the engine has them: a second attempt of an invocation may follow the first in one event.
 func (p *Partition) act(l *leadership, effect engine.Effect) {
 	switch e := effect.(type) {
 	case *engine.Reply:
@@ -104,7 +103,10 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 	case timeout <= 0:
 		timeout = p.config.StepTimeout
 	}
-	a := &attempt{stored: e.Stored && !e.Joined, row: row, number: row.Attempt, mode: mode, timeout: timeout}
+	a := &attempt{
+		partition: p, epoch: l.epoch, id: e.ID, number: row.Attempt,
+		stored: e.Stored && !e.Joined, row: row, mode: mode, timeout: timeout,
+	}
 	a.touch()
 	if mode == invocation.ModeTransaction && !e.Joined {
 		// All tries of a transaction together. A clock that went back since the first makes it no longer.
@@ -150,7 +152,7 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 		Deployment:      row.Deployment,
 		Earlier:         slices.Clone(row.EarlierDeployments),
 		Stored:          e.Stored && !e.Joined,
-		Host:            l.host,
+		Host:            a,
 	}
 	if mode == invocation.ModeRead {
 		started.Promise = rows.Promise(l.view, target.Object())
@@ -170,19 +172,18 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 func (p *Partition) startRead(l *leadership, a *attempt, e *engine.StartAttempt, target invocation.Target) {
 	ctx, cancel := context.WithTimeout(context.Background(), a.timeout)
 	a.running = readRunning{cancel}
-	number, id, from := e.Row.Attempt, e.ID, host{p, l.epoch}
-	in := &recordv1.Invoke{InvocationId: id[:], Target: e.Row.Target, Mode: e.Row.Mode, Input: e.Input, Traceparent: p.traceparent(e), Headers: e.Row.Headers}
+	in := &recordv1.Invoke{InvocationId: e.ID[:], Target: e.Row.Target, Mode: e.Row.Mode, Input: e.Input, Traceparent: p.traceparent(e), Headers: e.Row.Headers}
 	// Its snapshot is of what is durable: the caller's own writes, and all it was told, must be
 	// in it.
-	p.grant(l, func() { p.runRead(ctx, cancel, in, id, number, from) })
+	p.grant(l, func() { p.runRead(ctx, cancel, in, a) })
 }
 
-func (p *Partition) runRead(ctx context.Context, cancel context.CancelFunc, in *recordv1.Invoke, id invocation.ID, number uint32, from host) {
+func (p *Partition) runRead(ctx context.Context, cancel context.CancelFunc, in *recordv1.Invoke, from *attempt) {
 	p.reads.Go(func() {
 		defer cancel()
 		result, err := p.read(ctx, in)
 		if _, none := errors.AsType[*invoker.Unhosted](err); none { // it waits, and sees what there is then
-			from.post(item{event: &engine.Restart{ID: id, Attempt: number}})
+			from.say(item{event: &engine.Restart{ID: from.id, Attempt: from.number}})
 			return
 		}
 		if err != nil {
@@ -190,7 +191,7 @@ func (p *Partition) runRead(ctx context.Context, cancel context.CancelFunc, in *
 		} else if refused := p.config.record().Refuse(targetOf(in), "its response to another handler", proto.Size(result)); refused != nil {
 			result = &recordv1.Result{Error: refused}
 		}
-		from.post(item{event: &engine.Finish{ID: id, Attempt: number, Result: result}})
+		from.say(item{event: &engine.Finish{ID: from.id, Attempt: from.number, Result: result}})
 	})
 }
 
@@ -214,131 +215,4 @@ func (p *Partition) touch(l *leadership, event engine.Event) {
 			a.touch()
 		}
 	}
-}
-
-// host is how the attempts of one leadership talk to the partition.
-type host struct {
-	partition *Partition
-	epoch     uint64
-}
-
-// post drops what an attempt of an earlier leadership says.
-func (h host) post(it item) {
-	if l := h.partition.leading.Load(); l != nil && (l.epoch == h.epoch || bugEpoch) {
-		it.epoch = h.epoch
-		h.partition.post(it)
-	}
-}
-
-// refuse ends an invocation whose step could not be recorded.
-func (h host) refuse(a *invoker.Attempt, refused *recordv1.Error) {
-	h.post(item{
-		event: &engine.Finish{ID: a.ID, Attempt: a.Number, Result: &recordv1.Result{Error: refused}},
-		id:    a.ID, number: a.Number, refused: errors.New(refused.Message),
-	})
-}
-
-// record is what an attempt may write at once.
-func (c *Config) record() fit.Record {
-	return fit.Record{Bytes: c.MaxEntryBytes, Writes: c.MaxEntryWrites}
-}
-
-// Append implements invoker.Host.
-func (h host) Append(a *invoker.Attempt, index uint32, entry *recordv1.Entry) {
-	if refused := h.partition.config.record().Entry(a.Target, entry); refused != nil {
-		h.refuse(a, refused)
-		return
-	}
-	h.post(item{event: &engine.Append{ID: a.ID, Attempt: a.Number, Index: index, Entry: entry}})
-}
-
-// Call implements invoker.Host.
-func (h host) Call(a *invoker.Attempt, index uint32, invoke *recordv1.Invoke) {
-	if refused := h.partition.config.record().Refuse(a.Target, "Call "+targetOf(invoke).String(), proto.Size(invoke)); refused != nil {
-		h.refuse(a, refused)
-		return
-	}
-	h.post(item{event: &engine.Call{ID: a.ID, Attempt: a.Number, Index: index, Invoke: invoke}})
-}
-
-// AwaitDurable implements invoker.Host.
-func (h host) AwaitDurable(a *invoker.Attempt, granted func()) {
-	h.post(item{granted: granted, id: a.ID, number: a.Number})
-}
-
-// ended is what an attempt reads whose leadership is over.
-type ended struct{}
-
-func (ended) Get([]byte) ([]byte, bool, error) { return nil, false, errViewClosed }
-
-func (ended) Scan(_, _ []byte, _ func(_, _ []byte) bool) error { return errViewClosed }
-
-// Journal implements invoker.Host.
-func (h host) Journal(a *invoker.Attempt) invoker.Journal {
-	var rows pages.Rows = ended{}
-	if l := h.partition.leading.Load(); l != nil && l.epoch == h.epoch {
-		rows = l.view
-	}
-	return pages.New(rows, a.ID, a.Entries, func(err error) {
-		if !errors.Is(err, errViewClosed) { // To try again what is damaged would not help.
-			h.post(item{event: &engine.Quarantine{ID: a.ID, Cause: err}})
-		}
-	})
-}
-
-// Retry implements invoker.Host.
-func (h host) Retry(a *invoker.Attempt, index uint32, tries *recordv1.RunTries) {
-	h.post(item{event: &engine.RetryRun{ID: a.ID, Attempt: a.Number, Index: index, Tries: tries}})
-}
-
-// Complete implements invoker.Host.
-func (h host) Complete(a *invoker.Attempt, index uint32, result *recordv1.Result) {
-	if refused := h.partition.config.record().Refuse(a.Target, fmt.Sprintf("what the Run of entry %d returned", index), proto.Size(result)); refused != nil {
-		h.refuse(a, refused)
-		return
-	}
-	h.post(item{event: &engine.CompleteRun{ID: a.ID, Attempt: a.Number, Index: index, Result: result}})
-}
-
-// Part implements invoker.Host.
-func (h host) Part(a *invoker.Attempt, index, number uint32, part []byte) {
-	h.post(item{event: &engine.RunPart{ID: a.ID, Attempt: a.Number, Index: index, Number: number, Value: part}})
-}
-
-// CompleteParts implements invoker.Host.
-func (h host) CompleteParts(a *invoker.Attempt, index uint32, parts *recordv1.Parts) {
-	h.post(item{event: &engine.CompleteRun{ID: a.ID, Attempt: a.Number, Index: index, Parts: parts}})
-}
-
-// Finish implements invoker.Host.
-func (h host) Finish(a *invoker.Attempt, o *invoker.Outcome) {
-	var event engine.Event
-	switch {
-	case o.Result != nil:
-		if refused := h.partition.config.record().Outcome(a.Target, o); refused != nil {
-			o.Result = &recordv1.Result{Error: refused}
-		}
-		event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: o.Result, Entries: o.Entries, Entry: o.Entry, Unhosted: o.Unhosted}
-	case o.Lost:
-		restart := &engine.Restart{ID: a.ID, Attempt: a.Number}
-		if o.Anew {
-			restart.Since = h.partition.config.Now().UnixMilli()
-		}
-		event = restart
-	case o.ContinueAsNew != nil:
-		if refused := h.partition.config.record().Refuse(a.Target, "the request with which it continues as new", len(o.ContinueAsNew)); refused != nil {
-			event = &engine.Finish{ID: a.ID, Attempt: a.Number, Result: &recordv1.Result{Error: refused}}
-			break
-		}
-		event = &engine.ContinueAsNew{ID: a.ID, Attempt: a.Number, Input: o.ContinueAsNew}
-	case o.Suspended:
-		suspend := &engine.Suspend{ID: a.ID, Attempt: a.Number, WaitingFor: o.WaitingFor, WaitingUntil: o.WaitingUntil}
-		if !o.WakeAt.IsZero() {
-			suspend.WakeAt = o.WakeAt.UnixMilli()
-		}
-		event = suspend
-	default:
-		event = &engine.Fail{ID: a.ID, Attempt: a.Number, Error: o.Retry, Divergence: o.Divergence, RetryAfter: o.RetryAfter.Milliseconds(), Entry: o.Entry, Stack: o.Stack, Pause: o.Pause}
-	}
-	h.post(item{event: event})
 }

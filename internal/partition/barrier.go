@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/perdure/perdure/internal/engine"
+	"github.com/perdure/perdure/internal/partition/overlay"
 )
 
 // unconfirmed is an answer that no record of this leadership stands behind: it says what was so
@@ -96,7 +97,7 @@ func (p *Partition) barrier(ctx context.Context) error {
 }
 
 // pinNow takes a snapshot of what is durable, with all that was answered before the call.
-func (p *Partition) pinNow(ctx context.Context) (*snapshot, error) {
+func (p *Partition) pinNow(ctx context.Context) (*overlay.Snapshot, error) {
 	if p.leading.Load() == nil {
 		return nil, p.elsewhere(nil)
 	}

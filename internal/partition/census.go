@@ -8,6 +8,7 @@ import (
 
 	"github.com/perdure/perdure/internal/deployment"
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/partition/overlay"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/storage"
@@ -17,11 +18,11 @@ import (
 // messages on their way, schedules and promises to transactions, and of everything else one row
 // of each service.
 func Census(snapshot storage.Snapshot, into deployment.Census) error {
-	v, err := newView(snapshot) // which releases it
+	v, err := overlay.New(snapshot) // which releases it
 	if err != nil {
 		return err
 	}
-	defer v.close()
+	defer v.Close()
 	for kind, mark := range map[byte]func(*deployment.Kept){
 		table.KindState:   func(k *deployment.Kept) { k.States = true },
 		table.KindRow:     func(k *deployment.Kept) { k.Rows = true },
@@ -76,7 +77,7 @@ func Census(snapshot storage.Snapshot, into deployment.Census) error {
 }
 
 // services calls fn for each service that has rows of a kind.
-func services(v *view, kind byte, fn func(service string)) error {
+func services(v *overlay.View, kind byte, fn func(service string)) error {
 	from, upper := table.ObjectsOf(kind)
 	for from != nil {
 		next, parseErr := []byte(nil), error(nil)
@@ -99,7 +100,7 @@ func services(v *view, kind byte, fn func(service string)) error {
 }
 
 // inFlight calls fn with the row of each invocation that has not ended.
-func inFlight(v *view, fn func(*recordv1.Invocation)) error {
+func inFlight(v *overlay.View, fn func(*recordv1.Invocation)) error {
 	// Not read within the scan, which holds an iterator of the store.
 	var ids []invocation.ID
 	var keyErr error
@@ -137,7 +138,7 @@ func inFlight(v *view, fn func(*recordv1.Invocation)) error {
 func each[M any, P interface {
 	*M
 	proto.Message
-}](v *view, lower, upper []byte, fn func(P)) error {
+}](v *overlay.View, lower, upper []byte, fn func(P)) error {
 	var rowErr error
 	err := v.Scan(lower, upper, func(key, value []byte) bool {
 		row := P(new(M))

@@ -29,10 +29,10 @@ func TestCensus(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		batch.Put(key, append([]byte{formatInline}, value...))
+		batch.Put(key, append([]byte{0}, value...)) // 0: the value follows, in one piece
 	}
 	put(table.Invocation(id), &recordv1.Invocation{Target: target("Run"), Status: recordv1.Status_STATUS_SUSPENDED})
-	batch.Put(table.ActiveKey(id), []byte{formatInline})
+	batch.Put(table.ActiveKey(id), []byte{0})
 	batch.Put(table.State(object), []byte{0})
 	put(table.Outbox(2, 1), &recordv1.Message{Message: &recordv1.Message_Invoke{Invoke: invoke("Run")}})
 	put(table.Outbox(2, 2), &recordv1.Message{Message: &recordv1.Message_Cancel{Cancel: &recordv1.Cancel{}}})

@@ -29,7 +29,7 @@ type Elsewhere interface {
 
 // toPartition takes an event to another partition, wherever it is led, or loses it.
 func (r *Router) toPartition(from, to uint32, event engine.Event) {
-	if r.config.Elsewhere != nil && !r.Leads(to) {
+	if r.config.Elsewhere != nil && !r.takes(to) {
 		r.config.Elsewhere.Post(from, to, event)
 		return
 	}
@@ -41,10 +41,26 @@ func (r *Router) Leads(partition uint32) bool {
 	return partition >= 1 && partition <= uint32(len(r.partitions)) && r.partitions[partition-1].leading.Load() != nil
 }
 
+// elected reports whether this node is known to be the partition's leader, which it is before it leads, and
+// since which term.
+func (p *Partition) elected() (term uint64, ok bool) {
+	known := p.hint()
+	return known.Term, p.config.Node != 0 && known.Leader == p.config.Node
+}
+
+// takes reports whether this node leads a partition, or is about to.
+func (r *Router) takes(partition uint32) bool {
+	if r.Leads(partition) {
+		return true
+	}
+	_, elected := r.partitions[partition-1].elected()
+	return elected
+}
+
 // Take gives a partition an event (a Deliver, an Acked or a Told) that came from another node. It
-// reports false, and drops the event, if this node does not lead the partition.
+// reports false, and drops the event, if this node neither leads the partition nor is about to.
 func (r *Router) Take(to uint32, event engine.Event) bool {
-	if !r.Leads(to) {
+	if !r.takes(to) {
 		return false
 	}
 	r.partitions[to-1].postEvent(event)
@@ -52,10 +68,10 @@ func (r *Router) Take(to uint32, event engine.Event) bool {
 }
 
 // Resend makes the partitions that are led here send again what a partition, which has a new
-// leader, has not acknowledged. It does not block.
+// leader, has not acknowledged, and ask it again what it has not answered. It does not block.
 func (r *Router) Resend(to uint32) {
 	for _, p := range r.partitions {
-		if p.unacked.Load() > 0 {
+		if p.id != to && p.leading.Load() != nil {
 			p.post(item{control: controlResend, sequence: uint64(to)})
 		}
 	}

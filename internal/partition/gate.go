@@ -24,7 +24,7 @@ func (p *Partition) flush(l *leadership, now time.Time) {
 		case len(l.open.effects) == 0 && len(l.open.granted) == 0 && now.Before(l.open.closeAt):
 			return
 		}
-		payload := l.view.encode(next.sequence, make([]byte, 0, next.bytes+next.bytes/4+64))
+		payload := l.view.Encode(next.sequence, make([]byte, 0, next.bytes+next.bytes/4+64))
 		err := p.group.Propose(l.epoch, next.sequence, payload)
 		switch {
 		case errors.Is(err, replica.ErrBacklog), errors.Is(err, replica.ErrNotLeader):

@@ -11,6 +11,7 @@ import (
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal/pages"
+	"github.com/perdure/perdure/internal/partition/overlay"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/storage"
@@ -21,7 +22,7 @@ import (
 // page's bytes are bounded.
 func TestJournalIsReadInPages(t *testing.T) {
 	store := memstore.New(memstore.Options{MaxBatchBytes: 64 << 20})
-	v, err := newView(store.Snapshot())
+	v, err := overlay.New(store.Snapshot())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,18 +47,18 @@ func TestJournalIsReadInPages(t *testing.T) {
 		if index%3 != 0 {
 			mutations = append(mutations, put(table.Completion(id, index), &recordv1.Completion{Entry: index, Result: &recordv1.Result{Value: bytes.Repeat([]byte("x"), size(index))}}))
 		}
-		if err := v.put(1+uint64(index/800), mutations); err != nil {
+		if err := v.Put(1+uint64(index/800), mutations); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var batch storage.Batch
-	if err := storage.DecodeBatch(v.encode(1, nil), func(op storage.Op) { batch.Put(op.Key, op.Value) }); err != nil {
+	if err := storage.DecodeBatch(v.Encode(1, nil), func(op storage.Op) { batch.Put(op.Key, op.Value) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := store.Commit(&batch); err != nil {
 		t.Fatal(err)
 	}
-	v.inStore(1, store.Snapshot())
+	v.InStore(1, store.Snapshot())
 
 	var damaged []error
 	j := pages.New(v, id, end, func(err error) { damaged = append(damaged, err) })
@@ -91,7 +92,7 @@ func TestJournalIsReadInPages(t *testing.T) {
 		}
 		index = last + 1
 	}
-	if read > 12 && pages.Begin() == 0 {
+	if read > 12 && pages.Begin == 0 {
 		t.Errorf("%d entries took %d pages", end-start, read)
 	}
 	if largest > 512<<10 {
@@ -106,13 +107,13 @@ func TestJournalIsReadInPages(t *testing.T) {
 	if len(damaged) > 0 {
 		t.Errorf("damaged: %v", damaged)
 	}
-	if err := v.put(5, []engine.Mutation{{Key: table.Journal(id, 1000), Delete: true}}); err != nil {
+	if err := v.Put(5, []engine.Mutation{{Key: table.Journal(id, 1000), Delete: true}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := j.Entries(999); err == nil || !strings.Contains(err.Error(), "entry 1000 is missing") || len(damaged) != 1 {
 		t.Errorf("a gap: %v, damaged %v", err, damaged)
 	}
-	v.close()
+	v.Close()
 	if _, err := j.Entries(500); err == nil || len(damaged) != 2 {
 		t.Errorf("without a leader: %v, damaged %v", err, damaged)
 	}

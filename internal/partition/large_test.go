@@ -13,6 +13,7 @@ import (
 	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
+	"github.com/perdure/perdure/internal/stress"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/storage/memstore"
 	"github.com/perdure/perdure/storage/nodelog"
@@ -34,9 +35,21 @@ func (l large) check(j invoker.Journal, value []byte) error {
 	if err != nil {
 		return err
 	}
+	return same(j, value)
+}
+
+// same reports whether the first entry's value, which is in parts, is this one.
+func same(j invoker.Journal, value []byte) error {
 	completion, err := j.Completion(1)
-	if err == nil && !bytes.Equal(completion.GetResult().GetValue(), value) {
-		err = fmt.Errorf("the value has %d bytes, not the %d that were written", len(completion.GetResult().GetValue()), len(value))
+	if err == nil && (completion.GetParts() == nil || completion.GetResult() != nil) {
+		err = fmt.Errorf("the completion is %.100v", completion)
+	}
+	if err != nil {
+		return err
+	}
+	got, err := journal.Join(completion.GetParts(), func(first uint32) ([][]byte, error) { return j.Parts(1, first) })
+	if err == nil && !bytes.Equal(got, value) {
+		err = fmt.Errorf("the value has %d bytes, not the %d that were written", len(got), len(value))
 	}
 	return err
 }
@@ -149,19 +162,7 @@ func TestPartsOfAValue(t *testing.T) {
 		t.Error(err)
 	}
 	id := invocation.ID(in.InvocationId)
-	rows := func() (count int) {
-		s, err := n.of(id).pin()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.release()
-		lower, upper := table.PartsOf(id)
-		if err := s.Scan(lower, upper, func(_, _ []byte) bool { count++; return true }); err != nil {
-			t.Error(err)
-		}
-		return count
-	}
-	if got := rows(); got != 9+1 {
+	if got := partsOf(t, n, id); got != 9+1 {
 		t.Errorf("%d parts are kept of a value of 9, and of a Run that did not complete and had 1", got)
 	}
 	for limit, whole := range map[int]bool{1: true, 2: false} {
@@ -176,9 +177,140 @@ func TestPartsOfAValue(t *testing.T) {
 	if err := n.Purge(ctx, id); err != nil {
 		t.Fatal(err)
 	}
-	if got := rows(); got != 0 {
-		t.Errorf("%d parts are left of an invocation that is gone", got)
+	for got := partsOf(t, n, id); got != 0; got = partsOf(t, n, id) {
+		if !stress.Tiny() { // which removes them with later events
+			t.Fatalf("%d parts are left of an invocation that is gone", got)
+		}
+		if _, err := n.Call(ctx, request("another", 1, invocation.ModeTransaction)); err != nil {
+			t.Fatal(err)
+		}
 	}
+}
+
+// fills is an invoker whose attempts write a value of so many parts, four at a time, the first of them
+// all and those after it half as many.
+type fills struct {
+	adder
+	parts    int
+	attempts chan uint32
+	checked  chan error
+	stopped  <-chan struct{}
+}
+
+func (f fills) value(number uint32) []byte {
+	parts := f.parts
+	if number > 1 {
+		parts /= 2
+	}
+	return bytes.Repeat([]byte{byte(number), 1, 2, 3}, parts*journal.PartBytes/4)
+}
+
+func (f fills) Start(a *invoker.Attempt) invoker.Running {
+	if a.Target.Key != "large" {
+		return adder{}.Start(a)
+	}
+	durable := func() bool {
+		granted := make(chan struct{})
+		a.Host.AwaitDurable(a, func() { close(granted) })
+		select {
+		case <-granted:
+			return true
+		case <-f.stopped:
+			return false
+		}
+	}
+	go func() {
+		f.attempts <- a.Number
+		if a.Entries == 0 {
+			a.Host.Append(a, 1, &recordv1.Entry{Entry: &recordv1.Entry_Run{Run: &recordv1.Run{Name: "large"}}})
+		}
+		value := f.value(uint32(len(f.attempts)))
+		for number, part := range journal.Split(value) {
+			if number%4 == 0 && number > 0 && !durable() {
+				return
+			}
+			a.Host.Part(a, 1, number, part)
+		}
+		a.Host.CompleteParts(a, 1, journal.PartsOf(value))
+		if !durable() {
+			return
+		}
+		f.checked <- same(a.Host.Journal(a), value)
+		a.Host.Finish(a, &invoker.Outcome{Result: &recordv1.Result{}})
+	}()
+	return adder{}
+}
+
+// TestDiskIsFullInTheMiddleOfAValue: what was recorded of a value before the disk was full does not count,
+// nothing is left of it once there is space, and the value that the next attempt records is whole.
+func TestDiskIsFullInTheMiddleOfAValue(t *testing.T) {
+	const segment, parts = 4 << 20, 80 // 19 MiB
+	disk := vfs.NewMem()
+	log, err := nodelog.Open(nodelog.Options{Dir: "/log", FS: disk, SegmentBytes: segment, MinFreeBytes: segment})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv := fills{parts: parts, attempts: make(chan uint32, 100), checked: make(chan error, 1), stopped: t.Context().Done()}
+	n := startOn(t, log, memstore.New(memstore.Options{}), 1, inv, func() { _ = log.Close() })
+	t.Cleanup(n.stop)
+	disk.SetCapacity(2 * segment) // another segment would leave less than MinFreeBytes
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	in := request("large", 1, invocation.ModeDurable)
+	in.RetentionMs = time.Hour.Milliseconds()
+	if _, err := n.Send(ctx, in); err != nil {
+		t.Fatal(err)
+	}
+	for { // Calls of another object are served until the disk is full.
+		if _, err := n.Call(ctx, request("another", 1, invocation.ModeTransaction)); err != nil {
+			if ctx.Err() != nil {
+				t.Fatal("the disk is never full")
+			}
+			break
+		}
+	}
+	disk.SetCapacity(-1)
+	id := invocation.ID(in.InvocationId)
+	select {
+	case err := <-inv.checked:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-ctx.Done():
+		t.Fatal("no value was recorded once there was space")
+	}
+	if got := len(inv.attempts); got < 2 {
+		t.Errorf("%d attempts began: the disk was not full in the middle", got)
+	}
+	if _, err := n.Attach(ctx, id); err != nil {
+		t.Error(err)
+	}
+	if got := partsOf(t, n, id); got != parts/2 {
+		t.Errorf("%d parts are kept of a value of %d", got, parts/2)
+	}
+	if err := n.Purge(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	for partsOf(t, n, id) > 0 {
+		if _, err := n.Call(ctx, request("another", 1, invocation.ModeTransaction)); err != nil {
+			t.Fatalf("while parts are left of an invocation that is gone: %v", err)
+		}
+	}
+}
+
+// partsOf counts what is kept of values in parts.
+func partsOf(t *testing.T, n *node, id invocation.ID) (count int) {
+	t.Helper()
+	s, err := n.of(id).pin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Release()
+	lower, upper := table.PartsOf(id)
+	if err := s.Scan(lower, upper, func(_, _ []byte) bool { count++; return true }); err != nil {
+		t.Error(err)
+	}
+	return count
 }
 
 // A TRANSACTION with more writes than a record takes fails alone.

@@ -9,6 +9,8 @@ import (
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal/pages"
+	"github.com/perdure/perdure/internal/partition/overlay"
+	"github.com/perdure/perdure/internal/stress"
 	"github.com/perdure/perdure/internal/telemetry"
 	"github.com/perdure/perdure/internal/timetable"
 )
@@ -17,7 +19,7 @@ const noTimer = int64(1<<63 - 1)
 
 // lead takes up a leadership: the engine recovers from the store and what was running starts.
 func (p *Partition) lead(epoch uint64) *leadership {
-	v, err := newView(p.group.Snapshot())
+	v, err := overlay.New(p.group.Snapshot())
 	if err != nil {
 		p.config.onFail(p.id, fmt.Errorf("partition %d can't be read: %w", p.id, err))
 		return nil
@@ -31,20 +33,19 @@ func (p *Partition) lead(epoch uint64) *leadership {
 		nextTimer: 0,
 		nextCheck: time.Now().Add(checkEvery),
 	}
-	l.host = host{p, epoch}
 	l.ctx, l.over = context.WithCancel(context.Background())
 	l.engine = engine.New(engine.Config{
 		Partition: p.id, Partitions: p.config.Partitions, MaxInbox: p.config.MaxInbox,
 		TransactionTimeout: p.config.TransactionTimeout.Milliseconds(),
 		MaxWriteBytes:      p.config.MaxEntryBytes, MaxWrites: p.config.MaxEntryWrites,
-		Next: timetable.Next, JournalPage: pages.Begin(),
+		Next: timetable.Next, JournalPage: pages.Begin, PurgeRows: stress.Few(0, 4), CopyBytes: stress.Few(0, 1),
 		Deployment: p.config.DeploymentOf,
 		HandOn:     func() bool { return p.config.WrittenLevel == nil || p.config.WrittenLevel() >= engine.HandOnLevel },
 	}, v, epoch)
 	out, err := l.engine.Recover(p.config.Now().UnixMilli())
 	if err != nil {
 		p.config.onFail(p.id, fmt.Errorf("partition %d: %w", p.id, err))
-		v.close()
+		v.Close()
 		l.over()
 		return nil
 	}
@@ -91,7 +92,6 @@ func (p *Partition) stepDown(l *leadership, cause error) {
 	}
 	p.leading.Store(nil)
 	l.over()
-	p.unacked.Store(0)
 	p.hidden.Clear()
 	for _, a := range l.attempts {
 		a.running.Abort(cause)
@@ -104,7 +104,7 @@ func (p *Partition) stepDown(l *leadership, cause error) {
 	for _, ch := range channels {
 		ch <- reply{err: p.unavailable(cause)}
 	}
-	l.view.close()
+	l.view.Close()
 	// The group has said so already, at the level that the cause deserves.
 	p.logger.Debug("no longer leading", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, l.epoch, telemetry.KeyCause, cause)
 	p.config.onStepDown(p.id)

@@ -170,7 +170,7 @@ func (p *Partition) levels() telemetry.Levels {
 	live, held := l.engine.Live()
 	levels := telemetry.Levels{
 		PartitionsLed: 1, LiveInvocations: int64(live), HeldKeys: int64(held), InboxDepth: int64(l.engine.Queued()),
-		RunningAttempts: int64(len(l.attempts)), OverlayBytes: int64(l.view.overlayBytes()),
+		RunningAttempts: int64(len(l.attempts)), OverlayBytes: int64(l.view.Bytes()),
 	}
 	coordinated, prepared := l.engine.Underway()
 	levels.Transactions, levels.PreparedTransactions = int64(coordinated), int64(prepared)

@@ -27,8 +27,10 @@ func (r *Router) Pause(ctx context.Context, id invocation.ID) error {
 }
 
 // Resume implements routing.Router.
-func (r *Router) Resume(ctx context.Context, id invocation.ID) error {
-	return r.operate(ctx, id, func(token engine.Token) engine.Event { return &engine.Resume{ID: id, Token: token} })
+func (r *Router) Resume(ctx context.Context, id invocation.ID, deployment string) error {
+	return r.operate(ctx, id, func(token engine.Token) engine.Event {
+		return &engine.Resume{ID: id, Deployment: deployment, Token: token}
+	})
 }
 
 // Purge implements routing.Router.

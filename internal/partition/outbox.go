@@ -11,29 +11,50 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/stress"
 	"github.com/perdure/perdure/internal/table"
 	"github.com/perdure/perdure/internal/telemetry"
 )
 
 // outbox is what was sent to one partition and not acknowledged yet.
+//
+// That partition takes messages in the order of their numbers and none before its turn. So once one was lost, all that
+// follow it have to be sent again, and a new one goes behind them: sent at once, it would be lost too, and as long as there are
+// always new ones, nothing but what is sent again would ever arrive.
 type outbox struct {
 	acked uint64
-	sent  uint64
+	// posted is the last message that is on its way, with all before it; tried is the last that ever was.
+	posted, tried uint64
+	// sent is the last message that is durable. Those after posted follow when acknowledgements come.
+	sent uint64
+	// since is when the last acknowledgement came that was news, or messages were sent again.
 	since time.Time
 }
+
+// maxPosted messages that are sent again are on their way at once.
+const maxPosted = 1000
 
 // dispatch sends a message that is durable.
 func (p *Partition) dispatch(l *leadership, e *engine.SendMessage) {
 	o := l.outbox[e.To]
 	if o == nil {
-		o = &outbox{acked: e.Sequence - 1, since: time.Now()}
+		o = &outbox{acked: e.Sequence - 1, posted: e.Sequence - 1, sent: e.Sequence - 1, since: time.Now()}
 		l.outbox[e.To] = o
-		p.unacked.Store(int32(len(l.outbox)))
 		l.checkAt(o.since.Add(resendAfter))
 	}
+	behind := o.posted < o.sent
 	o.sent = max(o.sent, e.Sequence)
-	p.meter.MessageSent(false)
-	p.toPartition(e.To, &engine.Deliver{From: p.id, Sequence: e.Sequence, Message: e.Message})
+	if behind {
+		return
+	}
+	o.posted = o.sent
+	p.postMessage(o, e.To, e.Sequence, e.Message)
+}
+
+func (p *Partition) postMessage(o *outbox, to uint32, sequence uint64, message *recordv1.Message) {
+	p.meter.MessageSent(sequence <= o.tried)
+	o.tried = max(o.tried, sequence)
+	p.toPartition(to, &engine.Deliver{From: p.id, Sequence: sequence, Message: message})
 }
 
 func (p *Partition) acked(l *leadership, by uint32, sequence uint64) {
@@ -41,10 +62,15 @@ func (p *Partition) acked(l *leadership, by uint32, sequence uint64) {
 	if o == nil {
 		return
 	}
-	o.acked, o.since = max(o.acked, sequence), time.Now()
-	if o.acked >= o.sent {
+	if sequence > o.acked {
+		o.acked, o.since = sequence, time.Now()
+		o.posted = max(o.posted, o.acked)
+	}
+	switch {
+	case o.acked >= o.sent:
 		delete(l.outbox, by)
-		p.unacked.Store(int32(len(l.outbox)))
+	case o.posted < o.sent && o.posted-o.acked <= maxPosted/2:
+		p.postMore(l, by, o)
 	}
 }
 
@@ -66,10 +92,13 @@ func (p *Partition) resendNow(l *leadership, to uint32) {
 }
 
 func (p *Partition) resendTo(l *leadership, to uint32, o *outbox, now time.Time) {
-	o.since = now
-	const most = 1000 // in flight at once; the acks of these bring the next
-	sent := 0
-	err := l.view.Scan(table.Outbox(to, o.acked+1), table.Outbox(to, o.sent+1), func(key, value []byte) bool {
+	o.since, o.posted = now, o.acked
+	p.postMore(l, to, o)
+}
+
+// postMore sends messages that follow those on their way, as many as may be. The acknowledgements of these bring the next.
+func (p *Partition) postMore(l *leadership, to uint32, o *outbox) {
+	err := l.view.Scan(table.Outbox(to, o.posted+1), table.Outbox(to, o.sent+1), func(key, value []byte) bool {
 		message := &recordv1.Message{}
 		_, sequence, err := table.ParseOutbox(key)
 		if err == nil {
@@ -79,10 +108,9 @@ func (p *Partition) resendTo(l *leadership, to uint32, o *outbox, now time.Time)
 			p.logger.Error("message can't be read and waits", telemetry.KeyPartition, p.id, telemetry.KeyTo, to, telemetry.KeyError, err)
 			return false
 		}
-		p.meter.MessageSent(true)
-		p.toPartition(to, &engine.Deliver{From: p.id, Sequence: sequence, Message: message})
-		sent++
-		return sent < most
+		o.posted = sequence
+		p.postMessage(o, to, sequence, message)
+		return o.posted-o.acked < maxPosted
 	})
 	if err != nil {
 		p.logger.Error("outbox can't be read", telemetry.KeyPartition, p.id, telemetry.KeyTo, to, telemetry.KeyError, err)
@@ -95,7 +123,7 @@ func (p *Partition) fireTimers(l *leadership) {
 	if l.nextTimer > at {
 		return
 	}
-	const most = 256 // Then other events have their turn.
+	most := stress.Few(256, 1) // Then other events have their turn.
 	var due []table.Timer
 	var scanErr error
 	next := noTimer

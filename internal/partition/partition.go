@@ -40,6 +40,8 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/partition/curtain"
+	"github.com/perdure/perdure/internal/partition/early"
+	"github.com/perdure/perdure/internal/partition/overlay"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/table"
@@ -59,7 +61,7 @@ type Group interface {
 	ReadBarrier(ctx context.Context) error
 }
 
-// Partition is one slice of the key space. It implements replica.Listener and invoker.Host.
+// Partition is one slice of the key space. It implements replica.Listener.
 type Partition struct {
 	id     uint32
 	config Config
@@ -93,8 +95,9 @@ type Partition struct {
 		sync.Mutex
 		leader, term uint64
 	}
-	// unacked is how many other partitions have not acknowledged everything yet.
-	unacked atomic.Int32
+	// early is what other partitions say to a leadership that is about to begin here. It belongs to the
+	// partition's goroutine.
+	early early.Queue
 
 	// hidden are objects that a transaction may have written already: it has promised to, and
 	// whether it has is not known here. READ handlers wait until it is.
@@ -113,7 +116,7 @@ type Partition struct {
 // belongs to the partition's goroutine.
 type leadership struct {
 	epoch  uint64
-	view   *view
+	view   *overlay.View
 	engine *engine.Engine
 
 	// open is the record being filled; its sequence is open.sequence. sealed ones are full
@@ -137,11 +140,11 @@ type leadership struct {
 	backlog bool
 	retryAt time.Time
 
+	// attempts are those whose words count. The engine starts no second one of an invocation before
+	// it has ended the first.
 	attempts map[invocation.ID]*attempt
 	// crashed is how many parts of values crashAfter has crashed after.
 	crashed map[partAt]uint32
-	// host is how its attempts talk to the partition.
-	host invoker.Host
 	// event is the one being evaluated: why an attempt ends.
 	event engine.Event
 	// nextTimer is the earliest instant at which a timer may be due, in milliseconds; no
@@ -168,11 +171,16 @@ type record struct {
 	patient []engine.Effect
 }
 
+// attempt is one try at running a handler. It is the invoker.Host of what it runs: what tells it from
+// every other, wherever the words of both arrive.
 type attempt struct {
+	partition *Partition
+	epoch     uint64
+	id        invocation.ID
+	number    uint32
 	// row is the engine's; only the partition's goroutine may read it.
 	row      *recordv1.Invocation
 	meter    *telemetry.HandlerInstruments
-	number   uint32
 	mode     invocation.Mode
 	stored   bool
 	running  invoker.Running
@@ -184,16 +192,13 @@ type item struct {
 	event engine.Event
 	// granted is called when everything before this item is durable.
 	granted func()
-	// attempt that granted belongs to.
-	id     invocation.ID
-	number uint32
-
-	// refused: event ends the attempt of id because of what it tried to record.
+	// from is the attempt that speaks; nil is anybody.
+	from *attempt
+	// refused: event ends from because of what it tried to record.
 	refused error
 
 	control control
-	// epoch is the leadership that control is about, or, without control, whose attempt speaks:
-	// it may have ended while the item waited. 0 is anybody.
+	// epoch is the leadership that control is about.
 	epoch    uint64
 	sequence uint64
 	cause    error
@@ -215,8 +220,8 @@ const (
 	controlMeasure
 	// controlConfirmed: the group says whether this node leads; see confirm.
 	controlConfirmed
-	// controlResend sends again, at once, what the partition with the number sequence has not
-	// acknowledged: it has a new leader.
+	// controlResend sends and asks again, at once, what the partition with the number sequence has not
+	// acknowledged or answered: it has a new leader.
 	controlResend
 )
 
@@ -284,13 +289,18 @@ func (p *Partition) Lead(epoch uint64) { p.post(item{control: controlLead, epoch
 
 // StepDown implements replica.Listener.
 func (p *Partition) StepDown(epoch uint64, cause error) {
+	p.known.Lock()
+	if p.known.leader == p.config.Node && p.known.term <= epoch {
+		p.known.leader = 0 // or what is for the next leader would be kept here
+	}
+	p.known.Unlock()
 	p.post(item{control: controlStepDown, epoch: epoch, cause: cause})
 }
 
 // Committed implements replica.Listener.
 func (p *Partition) Committed(epoch, sequence uint64) {
 	if l := p.leading.Load(); l != nil && l.epoch == epoch {
-		l.view.committed(sequence)
+		l.view.Committed(sequence)
 	}
 	p.post(item{control: controlCommitted, epoch: epoch, sequence: sequence})
 }
@@ -299,7 +309,7 @@ func (p *Partition) Committed(epoch, sequence uint64) {
 // so that the snapshot is of exactly this sequence.
 func (p *Partition) Applied(epoch, sequence uint64) {
 	if l := p.leading.Load(); l != nil && l.epoch == epoch {
-		l.view.inStore(sequence, p.group.Snapshot())
+		l.view.InStore(sequence, p.group.Snapshot())
 	}
 	p.post(item{control: controlApplied, epoch: epoch, sequence: sequence})
 }
@@ -363,7 +373,13 @@ func (p *Partition) handle(l *leadership, it *item) *leadership {
 	switch it.control {
 	case controlLead:
 		p.stepDown(l, fmt.Errorf("a new leadership, epoch %d, began", it.epoch))
-		return p.lead(it.epoch)
+		l = p.lead(it.epoch)
+		for _, event := range p.early.Take(it.epoch) {
+			if l != nil && !l.resigned {
+				p.evaluate(l, event)
+			}
+		}
+		return l
 	case controlStepDown:
 		if l != nil && l.epoch == it.epoch {
 			p.stepDown(l, it.cause)
@@ -396,37 +412,42 @@ func (p *Partition) handle(l *leadership, it *item) *leadership {
 	case controlResend:
 		if l != nil && !l.resigned {
 			p.resendNow(l, uint32(it.sequence))
+			if l.engine.Busy() {
+				p.evaluate(l, &engine.Reached{Partition: uint32(it.sequence)})
+			}
 		}
 		return l
 	}
 	if l == nil {
 		p.refuse(it.event)
+		if term, ok := p.elected(); ok {
+			p.early.Keep(term, it.event)
+		} else {
+			p.early.Take(0)
+		}
 		return nil
 	}
 	if l.resigned {
 		return l // Whoever waits is answered when the leadership ends.
 	}
-	if it.epoch != 0 && it.epoch != l.epoch && !bugEpoch {
-		return l // Attempt numbers repeat across leaderships: this is another attempt's word.
+	if it.from != nil && !l.heeds(it.from) {
+		return l // It ended while the item waited.
 	}
 	if it.granted != nil {
-		if a := l.attempts[it.id]; a != nil && a.number == it.number {
-			a.touch()
-			p.grant(l, it.granted)
-		}
+		it.from.touch()
+		p.grant(l, it.granted)
 		return l
 	}
-	a := l.attempts[it.id]
 	p.evaluate(l, it.event)
-	if it.refused != nil && a != nil && a.number == it.number {
-		a.running.Abort(it.refused) // It must not go on: what it did last was not recorded.
+	if it.refused != nil {
+		it.from.running.Abort(it.refused) // It must not go on: what it did last was not recorded.
 	}
 	return l
 }
 
 // refuse answers an event that came while nobody leads here.
 func (p *Partition) refuse(event engine.Event) {
-	if token := tokenOf(event); token != 0 {
+	if token := early.Token(event); token != 0 {
 		p.answer(token, reply{err: p.elsewhere(nil)})
 	}
 }
@@ -449,32 +470,6 @@ func (p *Partition) elsewhere(cause error) *routing.Error {
 	err := p.unavailable(cause)
 	err.Elsewhere.Untouched = true
 	return err
-}
-
-func tokenOf(event engine.Event) engine.Token {
-	switch ev := event.(type) {
-	case *engine.Invoke:
-		return ev.Token
-	case *engine.Attach:
-		return ev.Token
-	case *engine.Cancel:
-		return ev.Token
-	case *engine.Pause:
-		return ev.Token
-	case *engine.Resume:
-		return ev.Token
-	case *engine.Purge:
-		return ev.Token
-	case *engine.RestartAsNew:
-		return ev.Token
-	case *engine.CompleteAwakeable:
-		return ev.Token
-	case *engine.CompletePromise:
-		return ev.Token
-	case *engine.ChangeSchedule:
-		return ev.Token
-	}
-	return 0
 }
 
 // evaluate gives one event to the engine and takes what comes of it.
@@ -529,7 +524,7 @@ func (p *Partition) take(l *leadership, out *engine.Output) {
 		}
 		l.open.bytes += bytes
 		l.open.events++
-		if err := l.view.put(l.open.sequence, out.Mutations); err != nil {
+		if err := l.view.Put(l.open.sequence, out.Mutations); err != nil {
 			// The overlay may hold half of the event: nothing after it can be trusted.
 			p.logger.Error("overlay write failed", telemetry.KeyPartition, p.id, telemetry.KeyEpoch, l.epoch, telemetry.KeyError, err)
 			p.resign(l, err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/partition/early"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/internal/telemetry"
@@ -38,7 +39,7 @@ func (p *Partition) failed(l *leadership, event engine.Event, err error) {
 		attributes = append(attributes, "stack", string(panicked.stack))
 	}
 	p.logger.Error("event failed", attributes...)
-	if token := tokenOf(event); token != 0 {
+	if token := early.Token(event); token != 0 {
 		p.answer(token, reply{err: routing.Errorf(routing.CodeDataLoss, "partition %d: %v", p.id, err)})
 	}
 	if ok || l.engine.Changed() {
@@ -49,20 +50,20 @@ func (p *Partition) failed(l *leadership, event engine.Event, err error) {
 		return
 	}
 	failure := &recordv1.Error{Code: uint32(routing.CodeDataLoss), Message: err.Error()}
-	from := host{p, l.epoch}
+	// At once: posted, it could be taken for the word of the attempt that comes after this one.
 	switch ev := event.(type) {
 	case *engine.Append:
 		p.abort(l, ev.ID, err)
-		from.post(item{event: &engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure}})
+		p.evaluate(l, &engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure})
 	case *engine.CompleteRun:
 		p.abort(l, ev.ID, err)
-		from.post(item{event: &engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure}})
+		p.evaluate(l, &engine.Fail{ID: ev.ID, Attempt: ev.Attempt, Error: failure})
 	case *engine.Fire:
 		l.timerFloor = min(l.timerFloor, ev.Timer.At)
 		l.nextTimer = min(l.nextTimer, p.config.Now().Add(time.Second).UnixMilli())
 	case *engine.Finish:
 		if ev.Result.GetError() == nil {
-			from.post(item{event: &engine.Finish{ID: ev.ID, Attempt: ev.Attempt, Result: &recordv1.Result{Error: failure}}})
+			p.evaluate(l, &engine.Finish{ID: ev.ID, Attempt: ev.Attempt, Result: &recordv1.Result{Error: failure}})
 		}
 	}
 }

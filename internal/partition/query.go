@@ -34,7 +34,7 @@ func (r *Router) Journal(ctx context.Context, id invocation.ID, after uint32, li
 	if err != nil {
 		return nil, err
 	}
-	defer s.release()
+	defer s.Release()
 	detail := &routing.InvocationDetail{ID: id, Row: &recordv1.Invocation{}, After: after, Completions: map[uint32]*recordv1.Completion{}}
 	found, err := rows.Message(s, table.Invocation(id), detail.Row)
 	if err != nil {
@@ -81,7 +81,7 @@ func (r *Router) StatePage(ctx context.Context, query routing.StateQuery) (*rout
 	if err != nil {
 		return nil, err
 	}
-	defer s.release()
+	defer s.Release()
 	state := &routing.ObjectState{Tables: map[string]*routing.Table{}}
 	if state.State, state.Has, err = s.Get(table.State(o)); err != nil {
 		return nil, damaged(o, err)

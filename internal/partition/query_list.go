@@ -160,7 +160,7 @@ func (l *listing) read(limit int) (scanned int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer s.release()
+	defer s.Release()
 	chunk := min(l.chunk, limit)
 	l.chunk = min(2*l.chunk, lastChunk)
 	l.found = nil

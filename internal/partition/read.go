@@ -7,6 +7,7 @@ import (
 
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/invoker"
+	"github.com/perdure/perdure/internal/partition/overlay"
 	"github.com/perdure/perdure/internal/partition/rows"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
@@ -15,12 +16,12 @@ import (
 )
 
 // pin takes a snapshot of what is durable, if this node leads the partition.
-func (p *Partition) pin() (*snapshot, error) {
+func (p *Partition) pin() (*overlay.Snapshot, error) {
 	l := p.leading.Load()
 	if l == nil {
 		return nil, p.elsewhere(nil)
 	}
-	s, err := l.view.pin()
+	s, err := l.view.Pin()
 	if err != nil {
 		return nil, p.elsewhere(err)
 	}
@@ -30,7 +31,7 @@ func (p *Partition) pin() (*snapshot, error) {
 // pinShown takes a snapshot of what is durable once an object is not hidden. All of it is in one
 // leadership: between two nothing is hidden, and a snapshot says nothing of what the next one
 // has shown.
-func (p *Partition) pinShown(ctx context.Context, object invocation.Object) (*snapshot, error) {
+func (p *Partition) pinShown(ctx context.Context, object invocation.Object) (*overlay.Snapshot, error) {
 	l := p.leading.Load()
 	if l == nil {
 		return nil, p.elsewhere(nil)
@@ -42,12 +43,12 @@ func (p *Partition) pinShown(ctx context.Context, object invocation.Object) (*sn
 		return nil, err
 	}
 	// What was shown then was durable then.
-	s, err := l.view.pin()
+	s, err := l.view.Pin()
 	if err != nil {
 		return nil, p.elsewhere(err)
 	}
 	if p.leading.Load() != l {
-		s.release()
+		s.Release()
 		return nil, p.elsewhere(nil)
 	}
 	return s, nil
@@ -66,7 +67,7 @@ func (p *Partition) read(ctx context.Context, in *recordv1.Invoke) (*recordv1.Re
 	if err != nil {
 		return nil, err
 	}
-	defer s.release()
+	defer s.Release()
 	read := &invoker.Read{
 		Target: target, Input: in.Input, Traceparent: in.Traceparent, Headers: in.Headers,
 		Tables: rows.Tables(s, target.Object()),

@@ -74,8 +74,8 @@ func (w *promising) promise(t *testing.T) {
 		t.Fatal(err)
 	}
 	var batch storage.Batch
-	batch.Put(table.Prepared(w.id.Root, w.id.Sequence), append([]byte{formatInline}, row...))
-	batch.Put(table.State(invocation.Object{Service: w.target.Service, Key: w.target.Key}), append([]byte{formatInline}, "old"...))
+	batch.Put(table.Prepared(w.id.Root, w.id.Sequence), append([]byte{0}, row...))
+	batch.Put(table.State(invocation.Object{Service: w.target.Service, Key: w.target.Key}), append([]byte{0}, "old"...))
 	if err := w.group.store.Commit(&batch); err != nil {
 		t.Fatal(err)
 	}

@@ -37,16 +37,17 @@ type Config struct {
 	// 1.75 MiB.
 	MaxEntryBytes int
 	// MaxResultBytes bounds what one Run of a DURABLE or RUN handler may return: beyond
-	// MaxEntryBytes it takes several records. Defaults to 64 MiB.
+	// MaxEntryBytes it takes several records. Defaults to 1 GiB.
 	MaxResultBytes int
 	// MaxEntryWrites bounds the writes and sends of one TRANSACTION. A record may need five
 	// times as many rows and must fit the store's batch. Defaults to 5,000.
 	MaxEntryWrites int
 	// Deployment is the id of this build of the handlers, which invocations keep that it runs.
 	Deployment string
-	// DeploymentOf is the id of the build that runs a service's handlers, which may be on another
-	// node; "" if none is known. It must be fast. Defaults to Deployment.
-	DeploymentOf func(service string) string
+	// DeploymentOf is the id of the build that the next attempt of an invocation will run on, which
+	// may be on another node; "" if none is known. tied is the one that has fed its journal last, "" if
+	// that is empty. It must be fast. Defaults to Deployment.
+	DeploymentOf func(target invocation.Target, tied string) string
 	// CrashAtEveryEntry is for tests: each attempt is aborted after every entry and completion
 	// it records, and a TRANSACTION once before it commits, as if the node had died there.
 	CrashAtEveryEntry bool
@@ -104,14 +105,14 @@ func (c *Config) Validate() error {
 		c.MaxEntryWrites = 5000
 	}
 	if c.MaxResultBytes <= 0 {
-		c.MaxResultBytes = 64 << 20
+		c.MaxResultBytes = 1 << 30
 	}
 	if c.MaxEntryBytes <= 0 {
 		c.MaxEntryBytes = 7 << 18
 	}
 	if c.DeploymentOf == nil {
 		own := c.Deployment
-		c.DeploymentOf = func(string) string { return own }
+		c.DeploymentOf = func(invocation.Target, string) string { return own }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

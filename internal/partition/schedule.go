@@ -9,6 +9,7 @@ import (
 
 	"github.com/perdure/perdure/internal/engine"
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/partition/overlay"
 	"github.com/perdure/perdure/internal/partition/rows"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
@@ -47,7 +48,7 @@ func (r *Router) Schedule(ctx context.Context, name string) (*recordv1.ScheduleR
 	if err != nil {
 		return nil, err
 	}
-	defer s.release()
+	defer s.Release()
 	reply, err := readSchedule(s, name)
 	if err != nil {
 		return nil, routing.Errorf(routing.CodeDataLoss, "schedule %q can't be read: %v", name, err)
@@ -59,7 +60,7 @@ func (r *Router) Schedule(ctx context.Context, name string) (*recordv1.ScheduleR
 }
 
 // readSchedule returns nil if there is none.
-func readSchedule(s *snapshot, name string) (*recordv1.ScheduleReply, error) {
+func readSchedule(s *overlay.Snapshot, name string) (*recordv1.ScheduleReply, error) {
 	reply := &recordv1.ScheduleReply{Schedule: &recordv1.Schedule{}, State: &recordv1.ScheduleState{}}
 	found, err := rows.Message(s, table.Schedule(name), reply.Schedule)
 	if err != nil || !found {
@@ -125,7 +126,7 @@ func (p *Partition) scheduleNames(query routing.ScheduleQuery, most int) ([]stri
 	if err != nil {
 		return nil, err
 	}
-	defer s.release()
+	defer s.Release()
 	var names []string
 	var parseErr error
 	lower, upper := table.SchedulesAfter(query.Prefix, query.After)

@@ -215,10 +215,17 @@ func (g *group) lead(node uint64, unaware time.Duration) {
 		}
 	}
 	r := g.replicas[node]
-	r.mu.Lock()
-	r.mu.epoch, r.mu.next = epoch, 1
-	r.mu.Unlock()
-	r.tell <- func() { r.partition.Lead(epoch) }
+	begin := func() {
+		r.mu.Lock()
+		r.mu.epoch, r.mu.next = epoch, 1
+		r.mu.Unlock()
+		r.tell <- func() { r.partition.Lead(epoch) }
+	}
+	if late := time.Duration(g.world.leadAfter.Load()); late > 0 {
+		g.world.after(late, begin)
+	} else {
+		begin()
+	}
 }
 
 func (g *group) leader() uint64 {

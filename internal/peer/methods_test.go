@@ -111,7 +111,7 @@ func TestMethods(t *testing.T) {
 			compare("invocation", func(r routing.Router) (any, error) { return r.Invocation(ctx, id) })
 			compare("cancel", func(r routing.Router) (any, error) { return nil, r.Cancel(ctx, id, false) })
 			compare("pause", func(r routing.Router) (any, error) { return nil, r.Pause(ctx, id) })
-			compare("resume", func(r routing.Router) (any, error) { return nil, r.Resume(ctx, id) })
+			compare("resume", func(r routing.Router) (any, error) { return nil, r.Resume(ctx, id, "") })
 			compare("restart", func(r routing.Router) (any, error) { return r.RestartAsNew(ctx, id, 0, "x") })
 			compare("awakeable", func(r routing.Router) (any, error) {
 				return nil, r.CompleteAwakeable(ctx, invocation.AwakeableID(id, 3), &recordv1.Result{})
@@ -154,7 +154,7 @@ func TestMethods(t *testing.T) {
 		status(recordv1.Status_STATUS_SUSPENDED)
 		steps(far.Pause(ctx, waiting))
 		status(recordv1.Status_STATUS_PAUSED)
-		steps(far.Resume(ctx, waiting))
+		steps(far.Resume(ctx, waiting, ""))
 		status(recordv1.Status_STATUS_SUSPENDED)
 		awakeable := invocation.AwakeableID(waiting, 1)
 		hello := &recordv1.Result{Value: []byte(`"hello"`)}

@@ -108,6 +108,16 @@ func New(config Config, open func(elsewhere partition.Elsewhere) (*partition.Rou
 // local is the router of the partitions led here; nil only while New opens it.
 func (r *Router) local() *partition.Router { return r.own.Load() }
 
+// Connected makes the partitions that are led here send again at once what those led by another node have not acknowledged, and
+// ask again what they have not answered: the connection to it is a new one, and what an earlier one lost nobody has. It does not block.
+func (r *Router) Connected(node uint64) {
+	for id := uint32(1); id <= r.partitions; id++ {
+		if leads, _ := r.leaders.Leader(id); leads == node {
+			r.local().Resend(id)
+		}
+	}
+}
+
 // Leaders is what is known of who leads.
 func (r *Router) Leaders() *Leaders { return r.leaders }
 
@@ -324,10 +334,14 @@ func (r *Router) Pause(ctx context.Context, id invocation.ID) error {
 
 // Resume implements routing.Router. It is not made again once it may have been accepted: somebody
 // may have paused the invocation since.
-func (r *Router) Resume(ctx context.Context, id invocation.ID) error {
+func (r *Router) Resume(ctx context.Context, id invocation.ID, deployment string) error {
+	ask := &peerv1.Request{Ask: &peerv1.Request_Resume{Resume: idOf(id)}}
+	if deployment != "" { // A leader that knows nothing of it says so, and does not resume on another one.
+		ask.Ask = &peerv1.Request_ResumeOn{ResumeOn: &peerv1.ResumeOn{Id: id[:], Deployment: deployment}}
+	}
 	return r.done(ctx, r.of(id), once, func(ctx context.Context, local *partition.Router) error {
-		return local.Resume(ctx, id)
-	}, &peerv1.Request{Ask: &peerv1.Request_Resume{Resume: idOf(id)}})
+		return local.Resume(ctx, id, deployment)
+	}, ask)
 }
 
 // Purge implements routing.Router. It is not made again once it may have been accepted: another

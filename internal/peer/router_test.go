@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -441,13 +442,9 @@ func TestNewLeaderHearsAtOnce(t *testing.T) {
 		w.cut.Store(uint64(2), true)
 		w.groups[1].lead(2, 0)
 		began := time.Now()
-		var in *recordv1.Invoke
-		for in == nil || idFrom(in.InvocationId).Partition(2) != 1 {
-			in = invoke(bankOffice, "", "StandingOrder", invocation.ModeDurable, "", &bankv1.StandingOrderRequest{To: to, Amount: 1, Times: 1})
-		}
 		done := make(chan error, 1)
 		go func() {
-			_, err := w.nodes[1].Call(t.Context(), in)
+			_, err := w.nodes[1].Call(t.Context(), w.orderFrom(1, to))
 			done <- err
 		}()
 		time.Sleep(300 * time.Millisecond)
@@ -459,6 +456,149 @@ func TestNewLeaderHearsAtOnce(t *testing.T) {
 			t.Errorf("it took %s", took)
 		}
 		w.cut.Delete(uint64(2))
+	})
+}
+
+// TestNewConnectionCarriesWhatIsLostAtOnce: a message that was lost with a connection goes over the next one, and does not wait
+// until it would have been acknowledged.
+func TestNewConnectionCarriesWhatIsLostAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 2, 1)
+		w.groups[0].lead(1, 0)
+		w.groups[1].lead(2, 0)
+		w.settle()
+		w.cut.Store(uint64(2), true)
+		began := time.Now()
+		done := make(chan error, 1)
+		go func() {
+			_, err := w.nodes[1].Call(t.Context(), w.orderFrom(1, w.keyIn(2, 0)))
+			done <- err
+		}()
+		time.Sleep(300 * time.Millisecond)
+		w.cut.Delete(uint64(2))
+		w.nodes[1].Connected(3)            // which leads nothing
+		time.Sleep(100 * time.Millisecond) // of the bubble, as above: within it, it would have been answered
+		select {
+		case err := <-done:
+			t.Errorf("it was sent again, to node 2, when node 3 was connected: %v", err)
+		default:
+		}
+		w.nodes[1].Connected(2)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 900*time.Millisecond {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
+// orderFrom is a request that runs in one partition and deposits to an account in another.
+func (w *world) orderFrom(partition uint32, to string) *recordv1.Invoke {
+	for {
+		in := invoke(bankOffice, "", "StandingOrder", invocation.ModeDurable, "", &bankv1.StandingOrderRequest{To: to, Amount: 1, Times: 1})
+		if idFrom(in.InvocationId).Partition(w.partitions) == partition {
+			return in
+		}
+	}
+}
+
+// TestTransactionHearsOfNewLeaderAtOnce: what a transaction asks of a partition whose leader is lost it asks the
+// new one as soon as that is known, and that one heeds it though its leadership begins a moment later. So
+// does a participant whose coordinator is lost: its objects are free soon after there is another one.
+func TestTransactionHearsOfNewLeaderAtOnce(t *testing.T) {
+	// in is a transfer whose root is in partition 1.
+	in := func(from, to string) *recordv1.Invoke {
+		for {
+			in := invoke(bankTransfer, "", "Transfer", invocation.ModeTransaction, rand.Text(), &bankv1.TransferRequest{From: from, To: to, Amount: 1})
+			if idFrom(in.InvocationId).Partition(3) == 1 {
+				return in
+			}
+		}
+	}
+	for _, test := range []struct {
+		name string
+		lost uint32 // the partition whose leader is lost
+		by   uint64 // the node that is asked
+	}{{"a participant", 2, 1}, {"the coordinator", 1, 3}} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 4, 3, 1)
+				for i, g := range w.groups {
+					g.lead(uint64(i+1), 0)
+				}
+				w.settle()
+				from, to := w.keyIn(2, 0), w.keyIn(3, 0)
+				for _, key := range []string{from, to} {
+					if _, err := w.nodes[1].Call(t.Context(), deposit(key, rand.Text(), 100)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				began := time.Now()
+				done := make(chan error, 2)
+				transfer := func(by uint64) {
+					_, err := w.nodes[by].Call(t.Context(), in(from, to))
+					done <- err
+				}
+				w.cut.Store(uint64(test.lost), true)
+				if test.name == "the coordinator" {
+					w.cut.Delete(uint64(test.lost))
+					go transfer(test.by)             // is under way when its coordinator is lost
+					time.Sleep(3 * time.Millisecond) // of the bubble: the transaction gets on meanwhile
+					w.cut.Store(uint64(test.lost), true)
+				}
+				go transfer(test.by)
+				time.Sleep(300 * time.Millisecond) // of the bubble: how long there is no leader
+				w.leadAfter.Store(int64(100 * time.Millisecond))
+				w.groups[test.lost-1].lead(4, time.Hour)
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if test.name == "the coordinator" {
+					if err := <-done; err != nil {
+						t.Error(err)
+					}
+				}
+				if took := time.Since(began); took > 950*time.Millisecond {
+					t.Errorf("it took %s", took)
+				}
+				w.cut.Delete(uint64(test.lost))
+			})
+		})
+	}
+}
+
+// TestHaltedLeaderPassesOn: a node whose group halts while it leads, and which hears of no leader after that but
+// from other nodes, takes nothing that is for the next one.
+func TestHaltedLeaderPassesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, 2, 1)
+		w.groups[0].lead(1, 0)
+		w.groups[1].lead(1, 0)
+		w.settle()
+		to := w.keyIn(2, 0)
+		halted := w.groups[1].replicas[1]
+		halted.mu.Lock()
+		epoch := halted.mu.epoch
+		halted.mu.epoch = 0
+		halted.mu.Unlock()
+		halted.partition.StepDown(epoch, errOutvoted)
+		w.groups[1].lead(3, time.Hour)
+		w.nodes[1].Learned(2, 3, epoch+1)
+		time.Sleep(10 * time.Millisecond) // of the bubble
+		began := time.Now()
+		var in *recordv1.Invoke
+		for in == nil || idFrom(in.InvocationId).Partition(2) != 1 {
+			in = invoke(bankOffice, "", "StandingOrder", invocation.ModeDurable, "", &bankv1.StandingOrderRequest{To: to, Amount: 1, Times: 1})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if _, err := w.nodes[1].Call(ctx, in); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 900*time.Millisecond {
+			t.Errorf("it took %s", took)
+		}
 	})
 }
 

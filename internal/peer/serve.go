@@ -91,7 +91,9 @@ func (s *Server) answer(ctx context.Context, asked *peerv1.Request) (*peerv1.Ans
 	case *peerv1.Request_Pause:
 		return done(local.Pause(ctx, idFrom(ask.Pause.Id)))
 	case *peerv1.Request_Resume:
-		return done(local.Resume(ctx, idFrom(ask.Resume.Id)))
+		return done(local.Resume(ctx, idFrom(ask.Resume.Id), ""))
+	case *peerv1.Request_ResumeOn:
+		return done(local.Resume(ctx, idFrom(ask.ResumeOn.Id), ask.ResumeOn.Deployment))
 	case *peerv1.Request_Purge:
 		return done(local.Purge(ctx, idFrom(ask.Purge.Id)))
 	case *peerv1.Request_Restart:

@@ -70,7 +70,7 @@ func elsewhereFrom(e *routing.Elsewhere) *peerv1.Elsewhere {
 }
 
 func journalOf(detail *routing.InvocationDetail) *peerv1.Journal {
-	journal := &peerv1.Journal{Row: detail.Row, Entries: detail.Journal, After: detail.After, More: detail.More}
+	journal := &peerv1.Journal{Row: detail.Row, Entries: detail.Journal, After: detail.After, More: detail.More, Tries: detail.Tries}
 	for _, index := range slices.Sorted(maps.Keys(detail.Completions)) {
 		journal.Completions = append(journal.Completions, detail.Completions[index])
 	}
@@ -80,7 +80,7 @@ func journalOf(detail *routing.InvocationDetail) *peerv1.Journal {
 func journalFrom(id invocation.ID, journal *peerv1.Journal) *routing.InvocationDetail {
 	detail := &routing.InvocationDetail{
 		ID: id, Row: journal.GetRow(), Journal: journal.GetEntries(), After: journal.GetAfter(), More: journal.GetMore(),
-		Completions: map[uint32]*recordv1.Completion{},
+		Completions: map[uint32]*recordv1.Completion{}, Tries: journal.GetTries(),
 	}
 	if detail.Row == nil {
 		detail.Row = &recordv1.Invocation{}

@@ -32,6 +32,9 @@ func fill(v reflect.Value, n *int64) {
 	case *map[uint32]*recordv1.Completion:
 		*x = map[uint32]*recordv1.Completion{4: {Entry: 4, At: *n}, 9: {Entry: 9}}
 		return
+	case *map[uint32]*recordv1.RunTries:
+		*x = map[uint32]*recordv1.RunTries{4: {Failed: 2, NextAt: *n}}
+		return
 	case *[]recordv1.Status:
 		*x = []recordv1.Status{recordv1.Status_STATUS_FAILED}
 		return

@@ -53,6 +53,8 @@ type world struct {
 	// faults of the network, in thousandths: requests that are not delivered, answers that get
 	// lost, frames that get lost, come twice, or late.
 	unreachable, unanswered, lost, doubled, late atomic.Int64
+	// leadAfter is how long after it was elected a leader begins to lead.
+	leadAfter atomic.Int64
 	// cut are nodes that nobody reaches.
 	cut sync.Map
 	// intercept, if set, sees each request before it is delivered.

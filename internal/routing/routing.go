@@ -38,9 +38,10 @@ type Router interface {
 	// Pause makes an invocation stand still until it is resumed, and returns once that is durable.
 	// Fails with not_found, or failed_precondition for one that has ended or that can't be paused.
 	Pause(ctx context.Context, id invocation.ID) error
-	// Resume lets an invocation go on that is paused, and one that backs off try again at once.
-	// Fails with not_found, or failed_precondition for one that has ended.
-	Resume(ctx context.Context, id invocation.ID) error
+	// Resume lets an invocation go on that is paused, and one that backs off try again at once, with a
+	// deployment if that is not "". Fails with not_found, or failed_precondition for one that has ended,
+	// and for a deployment that no node that is reached runs.
+	Resume(ctx context.Context, id invocation.ID, deployment string) error
 	// Purge forgets an invocation that has ended, with its journal; of a long one the rest of that
 	// goes in the background. Fails with not_found, or failed_precondition for one that has not.
 	Purge(ctx context.Context, id invocation.ID) error
@@ -96,6 +97,8 @@ type InvocationDetail struct {
 	More bool
 	// Completions of the page's entries by their index.
 	Completions map[uint32]*recordv1.Completion
+	// Tries that have failed of the page's Runs without a result, by the index of the Run; nil if there are none.
+	Tries map[uint32]*recordv1.RunTries
 }
 
 // Filter picks invocations; a zero field picks all. With Service and Key only that object's

@@ -100,7 +100,7 @@ func (s *Schedule) trigger(request *recordv1.TriggerSchedule, now int64) (Step, 
 }
 
 // backfill fires the due times of a range again or for the first time, one after the other
-// unless firings may overlap.
+// unless firings may overlap; or ends what another one has left to do.
 func (s *Schedule) backfill(request *recordv1.BackfillSchedule, now int64) (Step, error) {
 	st := s.State
 	if request.RequestId == "" {
@@ -109,13 +109,19 @@ func (s *Schedule) backfill(request *recordv1.BackfillSchedule, now int64) (Step
 	if slices.Contains(st.Requests, request.RequestId) {
 		return Step{}, nil
 	}
+	if request.Stop {
+		s.remember(request.RequestId)
+		st.Backfill = nil
+		step := Step{Changed: true}
+		return step, s.advance(&step, now)
+	}
 	switch {
 	case request.From > request.Until:
 		return Step{}, refuse(codeInvalidArgument, "a backfill of schedule %q ends before it begins", s.Name)
 	case request.Until > now:
 		return Step{}, refuse(codeInvalidArgument, "a backfill of schedule %q ends in the future: due times that are still to come fire by themselves", s.Name)
 	case st.Backfill != nil:
-		return Step{}, refuse(codeFailedPrecondition, "schedule %q has a backfill under way: wait for its end", s.Name)
+		return Step{}, refuse(codeFailedPrecondition, "schedule %q has a backfill under way: wait for its end, or stop it", s.Name)
 	}
 	first, err := s.Next(s.Definition.Timetable, request.From-1)
 	if err != nil {

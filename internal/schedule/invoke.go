@@ -72,6 +72,22 @@ func (s *Schedule) Invoke(f *recordv1.Firing) *recordv1.Invoke {
 	return in
 }
 
+// maxEndText bounds what a schedule keeps of why a firing failed.
+const maxEndText = 1 << 10
+
+// EndOf is what a schedule hears of the invocation of a firing.
+func EndOf(call *recordv1.ScheduledCall, id []byte, status recordv1.Status, failed *recordv1.Error, now int64) *recordv1.ScheduledEnd {
+	end := &recordv1.ScheduledEnd{Call: call, InvocationId: id, Status: status, At: now}
+	if failed != nil {
+		text := failed.Message
+		if len(text) > maxEndText {
+			text = text[:maxEndText]
+		}
+		end.Error = &recordv1.Error{Code: failed.Code, Message: strings.ToValidUTF8(text, "")}
+	}
+	return end
+}
+
 // timestamp is a google.protobuf.Timestamp in binary.
 func timestamp(at int64) []byte {
 	seconds := at / 1000

@@ -235,6 +235,41 @@ func TestMissedForYears(t *testing.T) {
 	}
 }
 
+func TestStoppedBackfill(t *testing.T) {
+	w := newWorld(t, &recordv1.Schedule{})
+	for w.s.State.Number < 10 {
+		w.to(int64(w.s.State.Number+1) * hour)
+		w.end(int64(w.s.State.Number)*hour, w.s.State.Number)
+	}
+	now, number := 10*hour+minute, w.s.State.Number
+	w.fired = nil
+	backfill := func(id string, from int64, stop bool) {
+		t.Helper()
+		change := &recordv1.BackfillSchedule{RequestId: id, From: from, Stop: stop}
+		if !stop {
+			change.Until = from + 2*hour
+		}
+		if err := w.change(now, &recordv1.ScheduleChange{Change: &recordv1.ScheduleChange_Backfill{Backfill: change}}); err != nil {
+			t.Error(err)
+		}
+	}
+	next := func() {
+		number++
+		w.end(now, number)
+		w.to(now)
+	}
+	backfill("one", 2*hour, false)
+	backfill("stop", 0, true)
+	w.check("backfill 2h0m0s")
+	next()
+	w.check("")
+	backfill("two", 5*hour, false)
+	w.check("backfill 5h0m0s")
+	backfill("stop", 0, true) // The answer was lost, so it comes again, too late.
+	next()
+	w.check("backfill 6h0m0s")
+}
+
 func TestBackfill(t *testing.T) {
 	backfill := func(id string, from, until int64) *recordv1.ScheduleChange {
 		return &recordv1.ScheduleChange{Change: &recordv1.ScheduleChange_Backfill{Backfill: &recordv1.BackfillSchedule{RequestId: id, From: from, Until: until}}}

@@ -104,7 +104,9 @@ func (n *node) between(from, to uint32, deliver func()) {
 		deliver()
 		return
 	}
-	switch fate := chance.intn(1000); {
+	fate := chance.intn(1000)
+	n.world.events.add("between", int(from), int(to), fate, uint64(n.number))
+	switch {
 	case fate < 15: // lost
 		return
 	case fate < 30:
@@ -115,7 +117,7 @@ func (n *node) between(from, to uint32, deliver func()) {
 		time.AfterFunc(chance.between(0, 10*time.Millisecond), deliver)
 		return
 	case fate < 160:
-		time.AfterFunc(chance.between(0, 3*time.Second), deliver)
+		time.AfterFunc(chance.between(0, n.world.load.brief(3*time.Second)), deliver)
 		return
 	case fate < 163:
 		n.loseLeader(int(to-1), chance)

@@ -27,6 +27,8 @@ type members struct {
 	upAt []time.Time
 	// away are those that there is no process for: it has not joined yet, or its disks were lost.
 	away []bool
+	// leaving is the id of a node that was removed and has replicas still; 0 is none.
+	leaving uint64
 	// lifts end faults that last for a while, by node.
 	lifts []lift
 
@@ -64,8 +66,20 @@ func (m *members) start(number int) {
 	n.local.ReleaseSchedules()
 	m.nodes[number] = n
 	m.net.join(n)
+	m.connect()
 	m.announce()
 	m.world.trace("node %d is up", number+1)
+}
+
+// connect tells all nodes of new connections to all others.
+func (m *members) connect() {
+	for _, n := range m.up() {
+		for _, other := range m.up() {
+			if there, _ := m.net.reach(n, other.id()); there == other && other != n {
+				n.Connected(other.id())
+			}
+		}
+	}
 }
 
 // announce tells callers which nodes there are.
@@ -88,7 +102,7 @@ func (m *members) end(n *node, how func() disks) {
 	at.log.SetCapacity(-1)
 	at.store.NoSpace(false)
 	m.disks[n.number] = at
-	m.upAt[n.number] = time.Now().Add(m.world.back.between(0, 3*time.Second))
+	m.upAt[n.number] = time.Now().Add(m.world.back.between(0, m.world.load.brief(3*time.Second)))
 }
 
 // drive runs the cluster and breaks it until the callers are done.
@@ -108,6 +122,7 @@ func (m *members) drive(done <-chan struct{}) {
 		case <-time.After(next.wait):
 			now := time.Now()
 			m.revive(now)
+			m.part()
 			m.lift(func(l lift) bool { return !now.Before(l.at) })
 			m.strike(next)
 			next = w.nextStrike()
@@ -122,6 +137,7 @@ func (m *members) drive(done <-chan struct{}) {
 	for _, n := range m.up() {
 		m.end(n, n.stop)
 	}
+	m.net.postman.close()
 }
 
 // revive restarts nodes that ended by themselves, and those whose time has come.
@@ -185,7 +201,7 @@ func (m *members) settle() {
 	for w.failure() == "" {
 		plan := placement.Next(m.look())
 		if len(plan.Steps) == 0 && len(plan.Waits) == 0 {
-			return
+			break
 		}
 		if time.Now().After(deadline) {
 			w.fail("replicas don't come to rest: %v %v", plan.Steps, plan.Waits)
@@ -193,6 +209,8 @@ func (m *members) settle() {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
+	m.checkReplicas()
+	w.trace("all is checked")
 }
 
 // place does what whoever leads group 0 does: it looks and carries out steps, over the network of
@@ -245,10 +263,14 @@ func (m *members) gossip() {
 	}
 }
 
+// running is the process of a node that answers, or nil. A paused one would keep whoever asks waiting.
 func (m *members) running(id uint64) *node {
 	m.net.mu.Lock()
 	defer m.net.mu.Unlock()
-	return m.net.mu.nodes[id-1]
+	if n := m.net.mu.nodes[id-1]; n != nil && n.paused.Load() == nil {
+		return n
+	}
+	return nil
 }
 
 // look is the cluster as placement sees it.
@@ -273,7 +295,7 @@ func (m *members) look() placement.Input {
 		}
 		in.Nodes = append(in.Nodes, node)
 	}
-	for id := uint32(1); id <= partitions; id++ {
+	for id := uint32(1); id <= uint32(m.world.load.partitions); id++ {
 		status, ok := best[id]
 		if !ok {
 			continue

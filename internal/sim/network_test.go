@@ -13,19 +13,37 @@ import (
 )
 
 // network is what nodes of a cluster reach each other by. A link is cut in one direction or in
-// both; one that is not loses, doubles and delays what it carries, as the seed wants.
+// both; one that is not loses, doubles and delays what it carries, as the seed wants, until all is calm.
 type network struct {
-	world *world
-	mu    struct {
+	world   *world
+	postman *postman
+	mu      struct {
 		sync.Mutex
 		nodes   []*node // by number; nil while it is down
 		cut     map[[2]int]bool
 		changed chan struct{} // closed when a link or a node changes
+		second  time.Duration // of the world, that sent counts
+		sent    int
 	}
 }
 
+// mostFrames is what nodes may send in a second. Two that answer each other without end, without coming to
+// anything, would otherwise keep a simulation going until its test's deadline.
+const mostFrames = 20_000
+
+// isTooMuch counts a frame.
+func (net *network) isTooMuch() bool {
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	if second := time.Since(net.world.began).Truncate(time.Second); second != net.mu.second {
+		net.mu.second, net.mu.sent = second, 0
+	}
+	net.mu.sent++
+	return net.mu.sent > mostFrames
+}
+
 func newNetwork(w *world, nodes int) *network {
-	net := &network{world: w}
+	net := &network{world: w, postman: newPostman()}
 	net.mu.nodes, net.mu.cut, net.mu.changed = make([]*node, nodes), map[[2]int]bool{}, make(chan struct{})
 	return net
 }
@@ -70,24 +88,29 @@ func (net *network) reach(from *node, to uint64) (*node, <-chan struct{}) {
 // carry takes something one way.
 func (net *network) carry(from *node, to uint64, deliver func(*node)) {
 	chance := net.world.network
+	if net.isTooMuch() {
+		net.world.fail("nodes sent %d frames in a second, and node %d goes on", mostFrames, from.id())
+		return
+	}
 	arrive := func() {
 		if n, _ := net.reach(from, to); n != nil && !n.dead.Load() {
 			deliver(n)
 		}
 	}
-	fate := 1000
-	if !net.world.calm.Load() {
-		fate = chance.intn(1000)
+	if net.world.calm.Load() {
+		// As a real one: what one node sends another arrives in order, or not at all.
+		net.postman.postInOrder([2]int{from.number, int(to) - 1}, chance.between(20*time.Microsecond, 500*time.Microsecond), arrive)
+		return
 	}
-	switch {
+	switch fate := chance.intn(1000); {
 	case fate < 20: // lost
 	case fate < 40:
-		time.AfterFunc(chance.between(0, 30*time.Millisecond), arrive)
-		time.AfterFunc(chance.between(0, time.Millisecond), arrive)
+		net.postman.post(chance.between(0, 30*time.Millisecond), arrive)
+		net.postman.post(chance.between(0, time.Millisecond), arrive)
 	case fate < 100:
-		time.AfterFunc(chance.between(0, 40*time.Millisecond), arrive)
+		net.postman.post(chance.between(0, 40*time.Millisecond), arrive)
 	default:
-		time.AfterFunc(chance.between(20*time.Microsecond, 500*time.Microsecond), arrive)
+		net.postman.post(chance.between(20*time.Microsecond, 500*time.Microsecond), arrive)
 	}
 }
 
@@ -99,7 +122,10 @@ type raftLink struct {
 
 // Send implements replica.Peers.
 func (l raftLink) Send(to uint64, frame []byte) {
+	l.from.standStill() // This is the host's loop: no tick passes either.
+	l.net.world.events.bytes("raft", l.from.number+1, int(to), frame)
 	l.net.carry(l.from, to, func(n *node) {
+		l.net.world.events.bytes("raft arrives", l.from.number+1, int(to), frame)
 		if err := n.host.Receive(l.from.id(), frame); err != nil {
 			l.net.world.fail("node %d does not understand node %d: %v", n.id(), l.from.id(), err)
 		}
@@ -141,7 +167,10 @@ type peerLink struct {
 
 // Send implements peer.Network.
 func (l peerLink) Send(to uint64, frame []byte) {
+	l.from.standStill()
+	l.net.world.events.bytes("peer", l.from.number+1, int(to), frame)
 	l.net.carry(l.from, to, func(n *node) {
+		l.net.world.events.bytes("peer arrives", l.from.number+1, int(to), frame)
 		if err := n.server.Frame(l.from.id(), frame); err != nil {
 			l.net.world.fail("node %d does not understand node %d: %v", n.id(), l.from.id(), err)
 		}
@@ -171,6 +200,7 @@ func (l peerLink) ask(ctx context.Context, to uint64, answered func(context.Cont
 		time.Sleep(l.net.world.network.between(20*time.Microsecond, time.Millisecond))
 		return l.net.world.calm.Load() || l.net.world.network.intn(200) != 0
 	}
+	l.from.standStill()
 	if !transit() {
 		return nil, errCut
 	}
@@ -185,7 +215,9 @@ func (l peerLink) ask(ctx context.Context, to uint64, answered func(context.Cont
 	asking, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
+		n.standStill()
 		data, err := answered(asking, n)
+		n.standStill()
 		came <- answer{data, err}
 	}()
 	for {
@@ -193,7 +225,7 @@ func (l peerLink) ask(ctx context.Context, to uint64, answered func(context.Cont
 		if !now {
 			// As TCP: whoever waits learns of it late, or never if it heals.
 			select {
-			case <-time.After(patience):
+			case <-time.After(l.net.world.load.brief(patience)):
 				return nil, errCut
 			case <-changed:
 				continue
@@ -203,6 +235,7 @@ func (l peerLink) ask(ctx context.Context, to uint64, answered func(context.Cont
 		}
 		select {
 		case got := <-came:
+			l.net.world.events.bytes("response", int(to), l.from.number+1, got.data)
 			if !transit() {
 				return nil, errCut
 			}

@@ -27,8 +27,6 @@ import (
 	"github.com/perdure/perdure/storage/vfs"
 )
 
-const partitions = 4
-
 // chance is a seeded source that goroutines share.
 type chance struct {
 	mu struct {
@@ -61,9 +59,7 @@ func (c *chance) between(low, high time.Duration) time.Duration {
 // slowDisk makes a sync take time, so that there is something between evaluated and durable.
 type slowDisk struct {
 	vfs.FS
-	chance *chance
-	// drag is what each sync takes in addition, in nanoseconds.
-	drag *atomic.Int64
+	node *node
 }
 
 type slowFile struct {
@@ -82,20 +78,34 @@ func (d slowDisk) slow(file vfs.File, err error) (vfs.File, error) {
 }
 
 func (f slowFile) Sync() error {
-	time.Sleep(f.disk.chance.between(50*time.Microsecond, 4*time.Millisecond) + time.Duration(f.disk.drag.Load()))
-	return f.File.Sync()
+	n := f.disk.node
+	time.Sleep(n.world.disk.between(50*time.Microsecond, 4*time.Millisecond) + time.Duration(n.drag.Load()))
+	err := f.File.Sync()
+	n.world.events.text("sync", n.number+1, 0, err)
+	n.standStill()
+	return err
+}
+
+func (f slowFile) WriteAt(data []byte, at int64) (int, error) {
+	f.disk.node.world.events.bytes("write", f.disk.node.number+1, int(at), data)
+	return f.File.WriteAt(data, at)
 }
 
 // slowStore makes a commit take time, some of it after the batch is on disk.
 type slowStore struct {
 	*memstore.Store
-	chance *chance
+	node *node
 }
 
 func (s slowStore) Commit(batch *storage.Batch) error {
-	time.Sleep(s.chance.between(0, 5*time.Millisecond))
+	chance := s.node.world.disk
+	if events := &s.node.world.events; events.kept {
+		events.bytes("commit", s.node.number+1, 0, batch.AppendEncoded(nil))
+	}
+	time.Sleep(chance.between(0, 5*time.Millisecond))
 	err := s.Store.Commit(batch)
-	time.Sleep(s.chance.between(0, 2*time.Millisecond))
+	time.Sleep(chance.between(0, 2*time.Millisecond))
+	s.node.standStill()
 	return err
 }
 
@@ -121,8 +131,9 @@ type node struct {
 	log      *nodelog.Log
 	// dead is set in the instant of the crash: whatever the process still says is not heard.
 	dead   atomic.Bool
-	drag   atomic.Int64  // see slowDisk
-	ended  chan struct{} // the host's Run returned
+	drag   atomic.Int64                  // what each sync takes in addition, in nanoseconds
+	paused atomic.Pointer[chan struct{}] // closed when it goes on; nil while it runs
+	ended  chan struct{}                 // the host's Run returned
 	cancel context.CancelFunc
 	all    sync.WaitGroup
 }
@@ -164,20 +175,20 @@ func (w *world) open(number int, at disks, net *network) (*node, error) {
 	n.runner = &runner{node: n}
 	var err error
 	n.log, err = nodelog.Open(nodelog.Options{
-		Dir: "log", FS: slowDisk{at.log, w.disk, &n.drag}, SegmentBytes: 32 << 10, MinFreeBytes: -1, CarryAfterSegments: 3, Logger: logger(),
+		Dir: "log", FS: slowDisk{at.log, n}, SegmentBytes: 32 << 10, MinFreeBytes: -1, CarryAfterSegments: 3, Logger: logger(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	var groups []replica.GroupID
-	for id := range partitions {
+	for id := range w.load.partitions {
 		groups = append(groups, replica.GroupID(id+1))
 	}
 	replicas := replica.Config{
-		Log: n.log, Store: slowStore{at.store, w.disk}, NodeID: n.id(), Groups: groups, Found: number == 0, Logger: logger(),
+		Log: n.log, Store: slowStore{at.store, n}, NodeID: n.id(), Groups: groups, Found: number == 0, Logger: logger(),
 		MaxApplyDelay: 15 * time.Millisecond, RetryDelay: 40 * time.Millisecond, MaxBacklogBytes: 256 << 10,
 	}
-	peers := peer.Config{Node: n.id(), Partitions: partitions}
+	peers := peer.Config{Node: n.id(), Partitions: uint32(w.load.partitions)}
 	transactionTimeout := time.Duration(0)
 	if net != nil {
 		replicas.Peers, replicas.TickInterval, replicas.RetainBytes = raftLink{net, n}, 10*time.Millisecond, 16<<10
@@ -189,17 +200,18 @@ func (w *world) open(number int, at disks, net *network) (*node, error) {
 		return nil, errors.Join(err, n.log.Close())
 	}
 	var runs invoker.Invoker = n.runner
+	var deploymentOf func(invocation.Target, string) string
 	if net != nil && w.load.hosting != 0 {
 		n.attempts = remote.New(remote.Config{
 			Node: n.id(), Local: n.runner, Directory: hosting{w, n.id()}, Call: peerLink{net, n}.attempts, Logger: logger(),
 			Beat: 50 * time.Millisecond, Patience: time.Second, Avoid: 50 * time.Millisecond, HostWait: 2 * time.Second,
 		})
-		runs = n.attempts
+		runs, deploymentOf = n.attempts, n.attempts.DeploymentOf
 	}
 	n.Router, err = peer.New(peers, func(elsewhere partition.Elsewhere) (*partition.Router, error) {
 		n.local, err = partition.NewRouter(partition.Config{
-			Invoker: runs, Partitions: partitions, Logger: slog.New(watcher{logger().Handler(), n}), MaxInbox: 1000, Between: n.between,
-			Node: n.id(), Elsewhere: elsewhere, Now: n.now, TransactionTimeout: transactionTimeout,
+			Invoker: runs, Partitions: uint32(w.load.partitions), Logger: slog.New(watcher{logger().Handler(), n}), MaxInbox: 1000, Between: n.between,
+			Node: n.id(), Elsewhere: elsewhere, Now: n.now, TransactionTimeout: transactionTimeout, DeploymentOf: deploymentOf,
 		}, n.attach)
 		return n.local, err
 	})
@@ -253,6 +265,26 @@ func (h hosting) Hosts(invocation.Target, string) (nodes []uint64) {
 	return nodes
 }
 
+// Exactly implements remote.Directory. Each node is a build of its own.
+func (h hosting) Exactly(target invocation.Target, deployment string) (nodes []uint64) {
+	for _, node := range h.Hosts(target, "") {
+		if buildOf(node) == deployment {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes
+}
+
+// Deployment implements remote.Directory.
+func (h hosting) Deployment(string) string {
+	if h.has(h.node) {
+		return buildOf(h.node)
+	}
+	return buildOf(h.Hosts(invocation.Target{}, "")[0])
+}
+
+func buildOf(node uint64) string { return fmt.Sprint("build ", node) }
+
 // Changed implements remote.Directory.
 func (hosting) Changed() <-chan struct{} { return nil }
 
@@ -294,8 +326,31 @@ func (n *node) Invocations(ctx context.Context, filter routing.Filter) (found []
 	}
 }
 
+// pause makes the process stand still, as one that is stopped by a signal or waits for memory: its clock
+// goes on, what is sent to it waits, and when it goes on it does not know that it stood.
+func (n *node) pause() {
+	goesOn := make(chan struct{})
+	n.paused.CompareAndSwap(nil, &goesOn)
+}
+
+// resume lets it go on.
+func (n *node) resume() {
+	if goesOn := n.paused.Swap(nil); goesOn != nil {
+		close(*goesOn)
+	}
+}
+
+// standStill returns once the process runs. It is called wherever the process says something or hears from a
+// disk, which is soon for each of its goroutines.
+func (n *node) standStill() {
+	if goesOn := n.paused.Load(); goesOn != nil {
+		<-*goesOn
+	}
+}
+
 // stop ends the process in order and leaves its disks as they are.
 func (n *node) stop() disks {
+	n.resume()
 	n.cancel()
 	n.all.Wait()
 	n.endAttempts()
@@ -313,6 +368,7 @@ func (n *node) crash(seed uint64) disks {
 	n.dead.Store(true)
 	left := disks{n.disks.log.PowerCut(seed), n.disks.store.Clone(seed)}
 	n.disks.log.CutPowerAfter(0)
+	n.resume()
 	n.cancel()
 	n.all.Wait()
 	n.endAttempts()

@@ -15,23 +15,15 @@ import (
 // probes is how often one looks.
 const probes = 5
 
-// probeKey is a key of each partition that only probes use.
-var probeKey = func() (keys [partitions]string) {
+// probeKey is a key of a partition, from 0, that only probes use.
+func (w *world) probeKey(partition int) string {
 	for number := 0; ; number++ {
 		key := fmt.Sprint("probe", number)
-		at := invocation.DerivedID(probeTarget(key, "Add"), "idem", "").Partition(partitions) - 1
-		if keys[at] == "" {
-			keys[at] = key
-		}
-		missing := false
-		for _, key := range keys {
-			missing = missing || key == ""
-		}
-		if !missing {
-			return keys
+		if int(invocation.DerivedID(probeTarget(key, "Add"), "idem", "").Partition(uint32(w.load.partitions))) == partition+1 {
+			return key
 		}
 	}
-}()
+}
 
 func probeTarget(key, handler string) invocation.Target {
 	return invocation.Target{Service: "sim.Counter", Key: key, Handler: handler}
@@ -57,7 +49,7 @@ func (g *group) leads() uint64 {
 }
 
 func (w *world) probe(leader, old *node, partition int) {
-	key, epoch := probeKey[partition], leader.groups[partition].leads()
+	key, epoch := w.probeKey(partition), leader.groups[partition].leads()
 	for i := range probes {
 		if old.groups[partition].leads() == 0 {
 			return

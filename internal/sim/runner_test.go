@@ -107,12 +107,14 @@ func (r *runner) Start(a *invoker.Attempt) invoker.Running {
 	}
 	h.mu.cancelled = a.CancelRequested
 	outrun := r.rouse(a.ID)
+	r.node.world.events.text("attempt", r.node.number+1, int(a.Number), a.ID)
 	r.all.Go(func() {
 		if outrun {
 			time.Sleep(100 * time.Microsecond) // of fake time: the attempt that is outrun speaks first, after its end
 		}
 		outcome := h.run()
 		if outcome != nil {
+			r.node.world.events.text("outcome", r.node.number+1, int(a.Number), a.ID, text(outcome.Result), text(&recordv1.Result{Error: outcome.Retry}))
 			a.Host.Finish(a, outcome)
 		}
 	})
@@ -271,7 +273,7 @@ func setState(v []byte) *recordv1.Entry {
 // send makes the request of a one-way Add to one of the keys that only sends go to.
 func (h *handler) send(i int) *recordv1.Entry {
 	a := h.attempt
-	t := invocation.Target{Service: "sim.Counter", Key: fmt.Sprintf("sent%d", h.runner.luck(a.ID, 0, fmt.Sprint("to", i), 3)), Handler: "Add"}
+	t := invocation.Target{Service: "sim.Counter", Key: sentCounter(int(h.runner.luck(a.ID, 0, fmt.Sprint("to", i), 3))), Handler: "Add"}
 	in := invoke(t, invocation.ModeTransaction, value(1), "")
 	id := invocation.DerivedID(t, "send", a.ID.String(), fmt.Sprint(i))
 	in.InvocationId = id[:]
@@ -291,7 +293,7 @@ func (h *handler) transfer(done chan<- *invoker.Outcome) *invoker.Outcome {
 	if taken := h.call(done, from, "Withdraw", amount); taken.Error != nil {
 		return &invoker.Outcome{Result: &recordv1.Result{Error: taken.Error}}
 	}
-	if sleep := h.runner.luck(h.attempt.ID, 0, "sleep", 3); sleep > 0 {
+	if sleep := h.runner.luck(h.origin(), 0, "sleep", 3); sleep > 0 {
 		at := h.step(&recordv1.Entry{Entry: &recordv1.Entry_Sleep{Sleep: &recordv1.Sleep{Until: h.runner.node.now().Add(time.Duration(sleep) * 50 * time.Millisecond).UnixMilli()}}})
 		h.await(done, at)
 	}
@@ -330,6 +332,7 @@ func (h *handler) callStep(done chan<- *invoker.Outcome, t invocation.Target, in
 	in := invoke(t, invocation.ModeTransaction, input, "")
 	id := invocation.DerivedID(t, "call", a.ID.String(), fmt.Sprint(h.index+1))
 	in.InvocationId, in.Chain = id[:], a.Chain
+	in.RetentionMs = 0 // as what handlers call by default: nothing but the sequence of messages knows of it afterwards
 	in.Caller = &recordv1.Caller{InvocationId: a.ID[:], Entry: h.index + 1}
 	at := h.step(&recordv1.Entry{Entry: &recordv1.Entry_Call{Call: &recordv1.Call{Invoke: in}}})
 	return h.await(done, at)
@@ -352,7 +355,7 @@ func (h *handler) runStep(done chan<- *invoker.Outcome, name string) string {
 	case <-h.over:
 		runtime.Goexit()
 	}
-	said, heard := w.execute(h.runner.node, a.ID, at, name)
+	said, heard := w.execute(h.runner.node, a, at, name)
 	if !heard {
 		<-h.over
 		runtime.Goexit()

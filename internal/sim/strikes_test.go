@@ -48,7 +48,7 @@ type lift struct {
 
 // later ends a fault after a while, or with the process.
 func (m *members) later(n *node, after time.Duration, do func()) {
-	m.lifts = append(m.lifts, lift{time.Now().Add(after), n, do})
+	m.lifts = append(m.lifts, lift{time.Now().Add(m.world.load.brief(after)), n, do})
 }
 
 // lift ends those faults that are chosen.
@@ -171,7 +171,7 @@ func (m *members) strike(s strike) {
 			w.trace("the store's disk of node %d has space again", name)
 		})
 	case 17:
-		drag := fine.between(50*time.Millisecond, 3*time.Second)
+		drag := w.load.brief(fine.between(50*time.Millisecond, 3*time.Second))
 		w.trace("each sync of node %d takes %s", name, drag)
 		n.drag.Store(int64(drag))
 		m.later(n, fine.between(100*time.Millisecond, 6*time.Second), func() {
@@ -186,24 +186,37 @@ func (m *members) strike(s strike) {
 		w.trace("the clocks are set")
 		m.setClocks()
 	case 21:
-		partition := fine.intn(partitions)
+		partition := fine.intn(w.load.partitions)
 		w.trace("partition %d loses its leader", partition+1)
 		for _, n := range up {
 			n.loseLeader(partition, fine)
 		}
 	case 22:
 		m.mu.Lock()
-		state := placement.Draining
-		if m.mu.states[n.number] == state {
+		state := m.mu.states[n.number]
+		switch state {
+		case placement.Draining:
 			state = placement.Active
+		case placement.Active:
+			state = placement.Draining
 		}
 		m.mu.states[n.number] = state
 		m.mu.Unlock()
-		w.trace("node %d becomes %v", name, map[placement.State]string{placement.Draining: "draining", placement.Active: "active"}[state])
+		w.trace("node %d becomes %v", name, map[placement.State]string{placement.Draining: "draining", placement.Active: "active", placement.Removed: "removed, as it was"}[state])
 	case 23:
 		m.lose(n)
+	case 24:
+		w.trace("node %d stands still", name)
+		n.pause()
+		m.later(n, fine.between(20*time.Millisecond, 4*time.Second), func() {
+			w.trace("node %d goes on", name)
+			n.resume()
+		})
+	case 25:
+		m.leave(n)
 	default:
 		m.net.heal()
+		m.connect()
 	}
 }
 
@@ -226,23 +239,59 @@ func (m *members) two(a, b *node, fine *chance) {
 // another, since what the lost one has promised nobody knows. It happens once: a second
 // loss, before each partition has its copies again, is more than three replicas are for.
 func (m *members) lose(n *node) {
-	if m.away[n.number] || !m.away[m.world.load.nodes] {
+	if !m.replace(n) {
 		return
 	}
+	m.world.trace("node %d loses its disks", n.number+1)
+	m.away[n.number] = true
+	m.end(n, func() disks { return n.crash(0) })
+}
+
+// leave removes a node that is well, and has another one join. It goes once it has no replica any more.
+func (m *members) leave(n *node) {
+	if m.replace(n) {
+		m.world.trace("node %d is removed", n.number+1)
+		m.leaving = n.id()
+	}
+}
+
+// replace has the spare node join in the place of another, if nothing speaks against it.
+func (m *members) replace(n *node) bool {
+	spare := m.world.load.nodes
+	if n.number == spare || !m.away[spare] {
+		return false
+	}
 	in := m.look()
-	if len(in.Partitions) < partitions {
-		return
+	if len(in.Partitions) < m.world.load.partitions {
+		return false
 	}
 	for _, p := range in.Partitions {
 		if len(p.Voters) < copies || len(p.Outgoing) > 0 && len(p.Outgoing) < copies {
-			return // it still grows from its founder
+			return false // it still grows from its founder
 		}
 	}
-	m.world.trace("node %d loses its disks", n.number+1)
-	m.end(n, func() disks { return n.crash(0) })
-	spare := m.world.load.nodes
-	m.away[n.number], m.away[spare] = true, false
+	m.away[spare] = false
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.mu.states[n.number], m.mu.joined = placement.Removed, spare+1
-	m.mu.Unlock()
+	return true
+}
+
+// part ends a node that was removed, for ever, once nobody counts on it.
+func (m *members) part() {
+	if m.leaving == 0 {
+		return
+	}
+	n, in := m.nodes[m.leaving-1], m.look()
+	if n == nil || len(in.Partitions) < m.world.load.partitions {
+		return
+	}
+	for _, p := range in.Partitions {
+		if slices.Contains(slices.Concat(p.Voters, p.Learners, p.Outgoing), m.leaving) {
+			return
+		}
+	}
+	m.world.trace("node %d has nothing any more, and goes", n.number+1)
+	m.away[n.number], m.leaving = true, 0
+	m.end(n, n.stop)
 }

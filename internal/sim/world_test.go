@@ -11,11 +11,13 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
 	"github.com/perdure/perdure/internal/history"
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 	"github.com/perdure/perdure/storage/memstore"
@@ -38,18 +40,21 @@ type world struct {
 	lists   lists
 	clocks  [8]atomic.Int64 // by how much a node's wall clock is wrong, in nanoseconds
 	latest  int64           // the most that any was, of whoever drives
+	events  events
 
 	mu struct {
 		sync.Mutex
-		nodes    []*node       // those that calls can go to, in any order
-		changed  chan struct{} // closed when nodes change
-		failed   string
-		trace    []string
-		acked    map[string]*acked // by idempotency key
-		executed map[execution][]string
-		runs     int
-		highest  map[string]int64    // sum that a reader of that key must at least see
-		notes    map[string][]string // what the seed alone decides, by who was told
+		nodes     []*node       // those that calls can go to, in any order
+		changed   chan struct{} // closed when nodes change
+		failed    string
+		trace     []string
+		acked     map[string]*acked // by idempotency key
+		executed  map[execution][]string
+		appended  map[execution]string // the attempt that made the entry of a closure that ran
+		restarted []*restarted
+		runs      int
+		highest   map[string]int64    // sum that a reader of that key must at least see
+		notes     map[string][]string // what the seed alone decides, by who was told
 	}
 }
 
@@ -86,48 +91,72 @@ type load struct {
 	// schedules is how many there are.
 	schedules int
 	// lists are the keys of the lists.
-	lists []string
+	lists      []string
+	partitions int
 	// nodes of a cluster; 0 is one node alone.
 	nodes int
-	// hosting is how many of them have handlers; 0 is all.
+	// hosting is how many of them have handlers; 0 is all, -1 all or two, as the seed wants.
 	hosting int
 	// pause is the most time between two strikes, and cuts how many of 18 are power cuts.
 	pause time.Duration
 	cuts  int
+	// brisk makes all that lasts in a cluster shorter, by so much; 0 is 1. What passes while
+	// nothing can be done finds nothing.
+	brisk time.Duration
 }
+
+// longest is how long a simulation may take: many times what any takes whose calls are all answered.
+func (l load) longest() time.Duration { return max(l.brief(longest), 150*time.Second) }
+
+// brief is a time that something lasts.
+func (l load) brief(d time.Duration) time.Duration { return d / max(l.brisk, 1) }
 
 var (
 	// ordinary has something of everything.
-	ordinary = load{workers: 10, transactors: 8, watchers: 2, calls: 25, kinds: 20, pause: 250 * time.Millisecond, cuts: 4, schedules: 3,
+	ordinary = load{partitions: 4, workers: 10, transactors: 8, watchers: 2, calls: 25, kinds: 20, pause: 250 * time.Millisecond, cuts: 4, schedules: 3,
 		lists: []string{"l0", "l1", "l2", "l3", "l4", "l5"}}
 	// crowded has transactions over four lists, the fewest there can be, and many that look
 	// at those from outside, so that somebody looks wherever a transaction stands. The power fails
 	// so often that half of the time is the time after.
-	crowded = load{transactors: 6, watchers: 6, calls: 25, kinds: 14, pause: 60 * time.Millisecond, cuts: 9,
+	crowded = load{partitions: 4, transactors: 6, watchers: 6, calls: 25, kinds: 14, pause: 60 * time.Millisecond, cuts: 9,
 		lists: []string{"l0", "l1", "l3", "l4"}}
 	// clustered has nodes that come and go, and links between them that break.
-	clustered = load{workers: 8, transactors: 6, watchers: 3, calls: 20, kinds: 20, pause: 400 * time.Millisecond, nodes: 4,
+	clustered = load{partitions: 4, workers: 8, transactors: 6, watchers: 3, calls: 20, kinds: 20, pause: 400 * time.Millisecond, nodes: 4,
 		lists: []string{"l0", "l1", "l2", "l3", "l4", "l5"}}
+	// few is clustered with one call of each of many callers, all at once and in the middle of faults: a seed takes a twentieth of the
+	// time of a long one, most of which is time in which nothing can be done.
+	few = load{partitions: 2, workers: 16, transactors: 12, watchers: 2, calls: 1, kinds: 20, pause: 250 * time.Millisecond, nodes: 4, hosting: -1, brisk: 8,
+		lists: []string{"l0", "l1", "l2", "l3"}}
 	// apart is clustered with handlers on two nodes.
-	apart = load{workers: 8, transactors: 6, watchers: 3, calls: 20, kinds: 20, pause: 400 * time.Millisecond, nodes: 4, hosting: 2,
+	apart = load{partitions: 4, workers: 8, transactors: 6, watchers: 3, calls: 20, kinds: 20, pause: 400 * time.Millisecond, nodes: 4, hosting: 2,
 		lists: []string{"l0", "l1", "l2", "l3", "l4", "l5"}}
 )
 
 func newWorld(t *testing.T, seed uint64, load load) *world {
 	w := &world{t: t, seed: seed, load: load, disk: newChance(seed, 1), plan: newChance(seed, 2), back: newChance(seed, 5), network: newChance(seed, 3), route: newChance(seed, 4), began: time.Now()}
 	w.calm.Store(seed%4 == 0)
+	if load.hosting < 0 {
+		w.load.hosting = 0
+		if seed%3 == 0 {
+			w.load.hosting = 2
+		}
+	}
+	w.events.began, w.events.kept = w.began, replays || *twice || *oneSeed != 0
 	w.lists.history = history.NewRecorder()
 	w.lists.mu.acked = map[string][]int64{}
 	w.mu.notes = map[string][]string{}
 	w.mu.changed = make(chan struct{})
 	w.mu.acked, w.mu.executed, w.mu.highest = map[string]*acked{}, map[execution][]string{}, map[string]int64{}
+	w.mu.appended = map[execution]string{}
 	return w
 }
 
 func (w *world) trace(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	w.events.text(line, 0, 0)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.mu.trace = append(w.mu.trace, fmt.Sprintf("%9s  ", time.Since(w.began).Round(time.Microsecond))+fmt.Sprintf(format, args...))
+	w.mu.trace = append(w.mu.trace, fmt.Sprintf("%9s  ", time.Since(w.began).Round(time.Microsecond))+line)
 }
 
 // note keeps what who was told to do, which must be the same each time a seed is run.
@@ -160,8 +189,10 @@ func (w *world) setNodes(nodes ...*node) {
 	w.mu.changed = make(chan struct{})
 }
 
-// execute is the outside world: it notes that a closure ran, unless the process is dead.
-func (w *world) execute(n *node, id invocation.ID, step uint32, name string) (said string, heard bool) {
+// execute is the outside world: it notes that a closure ran, unless the process is dead. Its entry is in the
+// journal that its attempt began with, or this attempt has made it: of those that do there is one, since an entry
+// must be there for good before its closure runs.
+func (w *world) execute(n *node, a *invoker.Attempt, step uint32, name string) (said string, heard bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if n.dead.Load() {
@@ -169,7 +200,15 @@ func (w *world) execute(n *node, id invocation.ID, step uint32, name string) (sa
 	}
 	w.mu.runs++
 	said = fmt.Sprintf("%s-%d", name, w.mu.runs)
-	w.mu.executed[execution{id, step}] = append(w.mu.executed[execution{id, step}], said)
+	e := execution{a.ID, step}
+	w.mu.executed[e] = append(w.mu.executed[e], said)
+	if int(step) > len(a.Journal) {
+		by := fmt.Sprintf("attempt %d on node %d", a.Number, n.id())
+		if before := w.mu.appended[e]; before != "" && w.mu.failed == "" {
+			w.mu.failed = fmt.Sprintf("entry %d of %s was made by %s, and its closure ran; then %s made it again: it was not durable", step, a.ID, before, by)
+		}
+		w.mu.appended[e] = by
+	}
 	return said, true
 }
 
@@ -188,18 +227,19 @@ func (w *world) pick() (*node, <-chan struct{}) {
 
 // call repeats a request until it is answered, by whichever process there is.
 func (w *world) call(do func(ctx context.Context, n *node) (*recordv1.Result, error)) (*recordv1.Result, bool) {
-	for time.Since(w.began) < longest && w.failure() == "" {
+	for time.Since(w.began) < w.load.longest() && w.failure() == "" {
 		n, changed := w.pick()
 		if n == nil {
 			select {
 			case <-changed:
-			case <-time.After(longest - time.Since(w.began)):
+			case <-time.After(w.load.longest() - time.Since(w.began)):
 			}
 			continue
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), w.load.brief(5*time.Second))
 		result, err := do(ctx, n)
 		cancel()
+		w.events.text("answer", n.number+1, 0, text(result), err)
 		if n.dead.Load() {
 			time.Sleep(5 * time.Millisecond)
 			continue // The answer went to nobody.
@@ -226,18 +266,22 @@ func (w *world) worker(number int) {
 		w.note(fmt.Sprint("worker ", number), fmt.Sprint(key, " kind ", kind))
 		switch {
 		case kind < 4:
-			w.add(key, fmt.Sprint("k", random.intn(counters)), "Add", random)
+			w.add(key, counter(random.intn(counters)), "Add", random)
 		case kind < 6:
-			w.add(key, fmt.Sprint("k", random.intn(counters)), "AddAndSend", random)
+			w.add(key, counter(random.intn(counters)), "AddAndSend", random)
 		case kind < 7:
-			w.read(fmt.Sprint("k", random.intn(counters)))
+			w.read(counter(random.intn(counters)))
 		case kind < 8:
 			w.sendOne(key, random)
 		default:
 			from := random.intn(accounts)
 			to := (from + 1 + random.intn(accounts-1)) % accounts
-			input := fmt.Sprintf("a%d a%d %d", from, to, 1+random.intn(300))
+			amount := 1 + random.intn(300)
+			input := fmt.Sprintf("a%d a%d %d", from, to, amount)
 			w.request(key, invocation.Target{Service: "sim.Transfers", Handler: "Transfer"}, invocation.ModeDurable, []byte(input), random)
+			if random.intn(3) == 0 {
+				w.restart(key, amount, random)
+			}
 		}
 		time.Sleep(random.between(0, 30*time.Millisecond))
 	}
@@ -298,7 +342,7 @@ func text(r *recordv1.Result) string {
 
 // sendOne asks for an Add one-way.
 func (w *world) sendOne(key string, random *chance) {
-	t := invocation.Target{Service: "sim.Counter", Key: fmt.Sprint("oneway", random.intn(2)), Handler: "Add"}
+	t := invocation.Target{Service: "sim.Counter", Key: oneWayCounter(random.intn(2)), Handler: "Add"}
 	in := func() *recordv1.Invoke { return invoke(t, invocation.ModeTransaction, value(1), key) }
 	id, _ := invocation.IDFromBytes(in().InvocationId)
 	_, ok := w.call(func(ctx context.Context, n *node) (*recordv1.Result, error) {
@@ -427,7 +471,7 @@ func (w *world) strike(n *node, done <-chan struct{}) (disks, error) {
 			n.disks.store.NoSpace(false)
 			w.trace("there is space again")
 		default:
-			partition := w.plan.intn(partitions)
+			partition := w.plan.intn(w.load.partitions)
 			w.trace("partition %d loses its leader", partition+1)
 			n.loseLeader(partition, w.plan)
 		}
@@ -461,31 +505,28 @@ func (w *world) checkExecuted(n *node) {
 	}
 }
 
-// settle waits until nothing is left to do.
+// settle waits until nothing is left to do, and checks what there is.
 func (w *world) settle(n *node) {
-	statuses := []recordv1.Status{
-		recordv1.Status_STATUS_SCHEDULED, recordv1.Status_STATUS_QUEUED, recordv1.Status_STATUS_RUNNING,
-		recordv1.Status_STATUS_SUSPENDED, recordv1.Status_STATUS_BACKING_OFF, recordv1.Status_STATUS_PAUSED,
-	}
 	w.pauseSchedules(n)
-	deadline := time.Now().Add(2 * time.Minute)
-	for w.failure() == "" {
-		active, err := n.Invocations(context.Background(), routing.Filter{Statuses: statuses})
-		if err == nil && len(active) == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			var left []string
-			for _, a := range active {
-				left = append(left, fmt.Sprintf("%s %s %s attempt %d", a.ID, a.Row.GetTarget().GetHandler(), a.Row.GetStatus(), a.Row.GetAttempt()))
+	deadline := time.Now().Add(max(w.load.brief(2*time.Minute), 40*time.Second))
+	var late time.Time // for what is on its way while no invocation is left
+	// What is on its way to a partition is in no row of it yet, so that one look may miss what it becomes.
+	for quiet := 0; quiet < 2 && w.failure() == ""; time.Sleep(50 * time.Millisecond) {
+		running, left := w.unfinished(n), w.unacknowledged(n)
+		switch now := time.Now(); {
+		case running != "":
+			if quiet, late = 0, (time.Time{}); now.After(deadline) {
+				w.fail("something hangs: %s", running)
 			}
-			w.fail("something hangs (%v): %s", err, strings.Join(left, "; "))
-			return
+		case left == "":
+			quiet++
+		case late.IsZero():
+			// What is lost, be it because its receiver has another leader, is sent again within 2 s.
+			quiet, late = 0, now.Add(2500*time.Millisecond)
+		case now.After(late):
+			w.fail("not all messages arrive: %s", left)
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
-	// Messages may still be on their way to a partition that has no row of them yet.
-	time.Sleep(3 * time.Second)
 	if w.failure() == "" {
 		w.checkNothingIsHeld(n)
 	}
@@ -496,14 +537,28 @@ func (w *world) settle(n *node) {
 	}
 }
 
-// run is one simulation. It returns what was violated, or "".
-func run(t *testing.T, seed uint64, load load) (violation string, trace []string) {
-	w := runWorld(t, seed, load)
-	return w.failure(), w.mu.trace
+// unfinished says which invocations have not ended, or "".
+func (w *world) unfinished(n *node) string {
+	statuses := []recordv1.Status{
+		recordv1.Status_STATUS_SCHEDULED, recordv1.Status_STATUS_QUEUED, recordv1.Status_STATUS_RUNNING,
+		recordv1.Status_STATUS_SUSPENDED, recordv1.Status_STATUS_BACKING_OFF, recordv1.Status_STATUS_PAUSED,
+	}
+	active, err := n.Invocations(context.Background(), routing.Filter{Statuses: statuses})
+	if err != nil {
+		return err.Error()
+	}
+	var left []string
+	for _, a := range active {
+		left = append(left, fmt.Sprintf("%s %s %s attempt %d", a.ID, a.Row.GetTarget().GetHandler(), a.Row.GetStatus(), a.Row.GetAttempt()))
+	}
+	return strings.Join(left, "; ")
 }
 
 // runWorld is one simulation, which is over.
 func runWorld(t *testing.T, seed uint64, load load) (w *world) {
+	// Elections wait for so long as this says, and logs have its ids.
+	cryptotest.SetGlobalRandom(t, seed)
+	replayArm(seed)
 	synctest.Test(t, func(t *testing.T) {
 		w = newWorld(t, seed, load)
 		done := make(chan struct{})
@@ -529,9 +584,10 @@ func runWorld(t *testing.T, seed uint64, load load) (w *world) {
 		callers.Wait()
 		close(done)
 		all.Wait()
-		if time.Since(w.began) > longest {
-			w.fail("not all calls were answered in %s of fake time", longest)
+		if time.Since(w.began) > load.longest() {
+			w.fail("not all calls were answered in %s of fake time", load.longest())
 		}
+		w.events.chosen, w.events.choices = replayDigest()
 	})
 	return w
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"runtime"
 	"time"
 
@@ -36,6 +37,11 @@ func runCluster(ctx context.Context, o options, scratch string) error {
 	}
 	if o.window > 0 {
 		bench.Window = o.window
+	}
+	if o.workloads != "" {
+		if bench.Only, err = regexp.Compile(o.workloads); err != nil {
+			return fmt.Errorf("-workloads %q is no regular expression: %w", o.workloads, err)
+		}
 	}
 	if o.kills > 0 {
 		bench.Kills = o.kills

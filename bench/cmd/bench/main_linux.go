@@ -69,7 +69,7 @@ func main() {
 	flag.DurationVar(&o.warmup, "warmup", 0, "calls before each window that do not count; 0: 1.5s, or 500ms with -quick; with -transactions 500ms or 200ms")
 	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "stop measuring after this long and report what there is")
 	flag.StringVar(&o.systems, "systems", "", "what to measure, comma-separated; empty: perdure,restate-default,restate-best,http-floor, or perdure,restate-best with -transactions -quick")
-	flag.StringVar(&o.workloads, "workloads", "", `only workloads whose "name/callers" matches this regular expression, such as 'Add.*/64|recovery'`)
+	flag.StringVar(&o.workloads, "workloads", "", `only workloads whose "name/callers" matches this regular expression, such as 'Add.*/64|recovery'; with -cluster only parts of that name, such as 'failover'`)
 	flag.StringVar(&o.dir, "dir", "", "where data and Restate's download go, on the disk to be measured; empty: perdure-bench in the user's cache directory")
 	flag.StringVar(&o.raw, "raw", "", "file to write every single measurement to, one JSON object a line; empty: bench.jsonl in -dir")
 	flag.StringVar(&o.markdown, "markdown", "", "file to write the tables to as Markdown, such as docs/bench.md; empty: none")
@@ -117,10 +117,6 @@ func (o options) plan() (measure.Plan, error) {
 func run(ctx context.Context, o options) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	plan, err := o.plan()
-	if err != nil {
-		return err
-	}
 	cache, err := o.cacheDir()
 	if err != nil {
 		return err
@@ -134,6 +130,10 @@ func run(ctx context.Context, o options) (err error) {
 
 	if o.cluster {
 		return runCluster(ctx, o, scratch)
+	}
+	plan, err := o.plan()
+	if err != nil {
+		return err
 	}
 	if o.raw == "" {
 		o.raw = filepath.Join(cache, "bench.jsonl")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"regexp"
 	"time"
 
 	"github.com/perdure/perdure/bench/internal/floor"
@@ -21,13 +22,15 @@ type Bench struct {
 	HTTP    system.HTTP
 	// Dir is on the disk to be measured.
 	Dir string
-	// Window is how long each window of calls takes, Kills how many nodes are killed, KillsFor for how long at most, and
-	// StateBytes how much a new node is sent.
+	// Window is how long each window of calls takes, Kills how many nodes are killed and as many stopped, KillsFor for how long at most
+	// each, and StateBytes how much a new node is sent.
 	Window     time.Duration
 	Kills      int
 	KillsFor   time.Duration
 	StateBytes int
 	Progress   io.Writer
+	// Only chooses among the parts of Do by name; nil: all.
+	Only *regexp.Regexp
 
 	// Pages are the tables, in order, and Wrong what must not be.
 	Pages []Page
@@ -48,8 +51,11 @@ func (b *Bench) Do(ctx context.Context) error {
 		name string
 		do   func(context.Context) error
 	}{
-		{"floors", b.floors}, {"calls", b.calls}, {"failover", b.failover}, {"rebalance", b.rebalance}, {"idle", b.idle}, {"copies", b.copies},
+		{"floors", b.floors}, {"calls", b.calls}, {"failover", b.failover}, {"standstill", b.standstill}, {"rebalance", b.rebalance}, {"idle", b.idle}, {"copies", b.copies},
 	} {
+		if b.Only != nil && !b.Only.MatchString(part.name) {
+			continue
+		}
 		began := time.Now()
 		fmt.Fprintf(b.Progress, "%s …\n", part.name)
 		if err := part.do(ctx); err != nil {
@@ -96,10 +102,11 @@ const counters = 10_000
 
 func (b *Bench) calls(ctx context.Context) error {
 	page := Page{Title: "One node against three, on the same cores",
-		Header: []string{"call", "callers", "nodes", "calls/s", "p50 ms", "p99 ms", "CPU µs/call", "written B/call", "flushes/call", "loopback B/call", "other cores"},
+		Header: []string{"call", "callers", "nodes", "calls/s", "p50 ms", "p99 ms", "CPU µs/call", "written B/call", "flushes/call", "loopback B/call", "packets/call", "other cores"},
 		Notes: []string{
 			"Callers are spread evenly over the nodes, so of three nodes two thirds of the calls are passed on once. CPU and bytes written are of all nodes together.",
-			"flushes/call: how often the disk's write cache was flushed for each call, by all nodes and whatever else runs; loopback has the callers' own bytes too.",
+			"flushes/call: how often the disk's write cache was flushed for each call, by all nodes and whatever else runs; loopback has the callers' own bytes and packets too, two of them for each call.",
+			"Rounds: a call to a node that does not lead is passed on once. An Add then waits for one round from the leader to the nearer of its followers, which others share, with a flush on both at the same time. A Get waits for one round without a flush, in which the leader learns that it still leads; those that wait share it.",
 		}}
 	for _, nodes := range []int{1, 3} {
 		g, err := b.found(ctx, "calls", nodes, nodes, 64)
@@ -192,7 +199,7 @@ func (b *Bench) window(ctx context.Context, g *group, call string, callers int) 
 		flushes = number(float64(after.device.Flushes-before.device.Flushes) / calls)
 	}
 	return []string{number(calls / elapsed), ms(latency.Quantile(.5)), ms(latency.Quantile(.99)), number(cpu * 1e6 / calls),
-		number(float64(after.nodes.WrittenBytes-before.nodes.WrittenBytes) / calls), flushes, number(float64(after.loopback-before.loopback) / calls),
+		number(float64(after.nodes.WrittenBytes-before.nodes.WrittenBytes) / calls), flushes, number(float64(after.loopback-before.loopback) / calls), number(float64(after.packets-before.packets) / calls),
 		number(others(before, after))}, nil
 }
 

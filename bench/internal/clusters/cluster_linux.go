@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -164,6 +163,7 @@ type use struct {
 	device   procfs.Device
 	noDevice bool
 	loopback int64 // bytes, of everybody
+	packets  int64 // on the loopback device
 }
 
 func (g *group) use() (u use, err error) {
@@ -180,27 +180,28 @@ func (g *group) use() (u use, err error) {
 	if u.device, err = procfs.ReadDevice(g.dir); err != nil {
 		u.noDevice = true
 	}
-	if u.loopback, err = loopback(); err != nil {
+	if u.loopback, u.packets, err = loopback(); err != nil {
 		return u, err
 	}
 	u.at = time.Now()
 	return u, nil
 }
 
-// loopback is how many bytes the loopback device has carried.
-func loopback() (int64, error) {
+// loopback is how many bytes and packets the loopback device has carried.
+func loopback() (bytes, packets int64, err error) {
 	text, err := os.ReadFile("/proc/net/dev")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	for line := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "lo:"); ok {
-			if fields := strings.Fields(rest); len(fields) > 0 {
-				return strconv.ParseInt(fields[0], 10, 64)
+			if _, err := fmt.Sscan(rest, &bytes, &packets); err != nil {
+				return 0, 0, fmt.Errorf("/proc/net/dev says %q: %w", line, err)
 			}
+			return bytes, packets, nil
 		}
 	}
-	return 0, errors.New("/proc/net/dev has no lo")
+	return 0, 0, errors.New("/proc/net/dev has no lo")
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -10,52 +10,125 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/perdure/perdure/actor"
 	benchv1 "github.com/perdure/perdure/bench/gen/bench/v1"
 	"github.com/perdure/perdure/bench/gen/bench/v1/benchv1perdure"
 	ycsbv1 "github.com/perdure/perdure/bench/gen/ycsb/v1"
 	"github.com/perdure/perdure/bench/gen/ycsb/v1/ycsbv1perdure"
 	"github.com/perdure/perdure/bench/internal/histogram"
+	"github.com/perdure/perdure/bench/internal/system"
 	"github.com/perdure/perdure/cluster"
 )
 
 const (
-	// keys are called by one caller each, so that none waits for another.
-	keys = 64
 	// pause is between two calls of a caller: the machine must not be saturated, or waits say nothing of failures.
 	pause = 10 * time.Millisecond
 	// callTimeout ends the calls that nobody is going to answer.
 	callTimeout = time.Minute
+	// opening is what each account of transfers begins with.
+	opening = 1000
 )
 
-// callers add to counters through the Go stub, which retries.
+// work is what callers do, each with objects of its own, so that none waits for another.
+type work struct {
+	name    string
+	callers int
+	// begin makes a caller's objects; nil: there is nothing to make.
+	begin func(ctx context.Context, client *actor.Client, caller int) error
+	// do is one call, after so many that were answered.
+	do func(ctx context.Context, client *actor.Client, caller int, done int64) error
+	// check looks whether the objects are what so many calls make of them.
+	check func(ctx context.Context, client *actor.Client, caller int, done int64) error
+}
+
+// adding adds to counters.
+var adding = work{
+	name: "key", callers: 64,
+	do: func(ctx context.Context, client *actor.Client, caller int, _ int64) error {
+		_, err := benchv1perdure.Counter(client, fmt.Sprint("key-", caller)).Add(ctx, &benchv1.AddRequest{Amount: 1})
+		return err
+	},
+	check: func(ctx context.Context, client *actor.Client, caller int, done int64) error {
+		got, err := benchv1perdure.Counter(client, fmt.Sprint("key-", caller)).Get(ctx, &benchv1.GetRequest{})
+		if err == nil && got.GetValue() != done {
+			err = fmt.Errorf("it reads %d after %d acknowledged calls", got.GetValue(), done)
+		}
+		return err
+	},
+}
+
+// transferring moves money to and fro between two accounts, in one transaction each time: nearly always of
+// three partitions, that of the call among them.
+var transferring = work{
+	name: "transfer", callers: 32,
+	begin: func(ctx context.Context, client *actor.Client, caller int) error {
+		for side := range 2 {
+			if _, err := benchv1perdure.Account(client, account(caller, side)).Deposit(ctx, &benchv1.DepositRequest{Amount: opening}); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	do: func(ctx context.Context, client *actor.Client, caller int, done int64) error {
+		from := int(done % 2)
+		_, err := benchv1perdure.Transfer(client).Transfer(ctx, &benchv1.TransferRequest{From: account(caller, from), To: account(caller, 1-from), Amount: 1})
+		return err
+	},
+	check: func(ctx context.Context, client *actor.Client, caller int, done int64) error {
+		for side, want := range []int64{opening - done%2, opening + done%2} {
+			got, err := benchv1perdure.Account(client, account(caller, side)).Balance(ctx, &benchv1.BalanceRequest{})
+			if err == nil && got.GetBalance() != want {
+				err = fmt.Errorf("%s has %d after %d acknowledged transfers, not %d", account(caller, side), got.GetBalance(), done, want)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+}
+
+func account(caller, side int) string { return fmt.Sprintf("pair-%d-%d", caller, side) }
+
+// callers do their work through the Go stub, which retries.
 type callers struct {
+	work
 	stopping context.CancelFunc
 	running  sync.WaitGroup
-	added    [keys]atomic.Int64
+	done     []atomic.Int64
 	mu       struct {
 		sync.Mutex
 		latency *histogram.Histogram
 		problem error
-		// back is when each key was answered first in a call that began or ended after since.
+		// back is when each caller was answered first in a call that began or ended after since.
 		since time.Time
-		back  [keys]time.Time
+		back  []time.Time
 	}
 }
 
-func (g *group) call(ctx context.Context) *callers {
-	c := &callers{}
-	c.mu.latency = new(histogram.Histogram)
+func (g *group) call(ctx context.Context, what work) (*callers, error) {
+	c := &callers{work: what, done: make([]atomic.Int64, what.callers)}
+	c.mu.latency, c.mu.back = new(histogram.Histogram), make([]time.Time, what.callers)
+	clients := make([]*actor.Client, what.callers)
+	for caller := range clients {
+		clients[caller] = cluster.Dial(nil, g.urls()...)
+		if what.begin == nil {
+			continue
+		}
+		if err := what.begin(ctx, clients[caller], caller); err != nil {
+			return nil, err
+		}
+	}
 	stopping, stop := context.WithCancel(ctx)
 	c.stopping = stop
-	for key := range keys {
-		client := cluster.Dial(nil, g.urls()...)
+	for caller, client := range clients {
 		c.running.Go(func() {
 			for stopping.Err() == nil {
 				began := time.Now()
 				calling, cancel := context.WithTimeout(ctx, callTimeout)
-				_, err := benchv1perdure.Counter(client, fmt.Sprint("key-", key)).Add(calling, &benchv1.AddRequest{Amount: 1})
+				err := what.do(calling, client, caller, c.done[caller].Load())
 				cancel()
-				c.answered(key, began, err)
+				c.answered(caller, began, err)
 				if err != nil {
 					return
 				}
@@ -63,21 +136,21 @@ func (g *group) call(ctx context.Context) *callers {
 			}
 		})
 	}
-	return c
+	return c, nil
 }
 
-func (c *callers) answered(key int, began time.Time, err error) {
+func (c *callers) answered(caller int, began time.Time, err error) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
-		c.mu.problem = errors.Join(c.mu.problem, fmt.Errorf("key-%d: a call failed after %s: %w", key, now.Sub(began), err))
+		c.mu.problem = errors.Join(c.mu.problem, fmt.Errorf("%s-%d: a call failed after %s: %w", c.name, caller, now.Sub(began), err))
 		return
 	}
-	c.added[key].Add(1)
+	c.done[caller].Add(1)
 	c.mu.latency.Record(now.Sub(began))
-	if c.mu.back[key].IsZero() {
-		c.mu.back[key] = now
+	if c.mu.back[caller].IsZero() {
+		c.mu.back[caller] = now
 	}
 }
 
@@ -101,21 +174,22 @@ func (c *callers) phase() *histogram.Histogram {
 func (c *callers) broken() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.since, c.mu.back = time.Now(), [keys]time.Time{}
+	c.mu.since = time.Now()
+	clear(c.mu.back)
 }
 
-// recovered waits until each key was answered after broken, and returns how long each took.
+// recovered waits until each caller was answered after broken, and returns how long each took.
 func (c *callers) recovered(ctx context.Context) ([]time.Duration, error) {
 	for {
 		c.mu.Lock()
-		waits, problem := make([]time.Duration, 0, keys), c.mu.problem
+		waits, problem := make([]time.Duration, 0, c.callers), c.mu.problem
 		for _, at := range c.mu.back {
 			if !at.IsZero() {
 				waits = append(waits, at.Sub(c.mu.since))
 			}
 		}
 		c.mu.Unlock()
-		if problem != nil || len(waits) == keys {
+		if problem != nil || len(waits) == c.callers {
 			return waits, problem
 		}
 		if err := sleep(ctx, 5*time.Millisecond); err != nil {
@@ -124,77 +198,116 @@ func (c *callers) recovered(ctx context.Context) ([]time.Duration, error) {
 	}
 }
 
-// finish ends the calls and reads every counter back.
+// finish ends the calls and looks at every object.
 func (c *callers) finish(ctx context.Context, g *group) error {
 	c.stopping()
 	c.running.Wait()
 	err := c.problem()
 	client := cluster.Dial(nil, g.urls()...)
-	for key := range keys {
-		got, readErr := benchv1perdure.Counter(client, fmt.Sprint("key-", key)).Get(ctx, &benchv1.GetRequest{})
-		if want := c.added[key].Load(); readErr != nil || got.GetValue() != want {
-			err = errors.Join(err, readErr, fmt.Errorf("key-%d reads %d after %d acknowledged calls", key, got.GetValue(), want))
+	for caller := range c.callers {
+		if wrong := c.check(ctx, client, caller, c.done[caller].Load()); wrong != nil {
+			err = errors.Join(err, fmt.Errorf("%s-%d: %w", c.name, caller, wrong))
 		}
 	}
 	return err
 }
 
-func (b *Bench) failover(ctx context.Context) error {
+// loss is how a node is lost, and comes back.
+type loss struct {
+	name, title, from string
+	lose              func(n *system.Node) error
+	back              func(ctx context.Context, n *system.Node) error
+}
+
+var killed = loss{"failover", "A node of three is killed under load", "SIGKILL",
+	func(n *system.Node) error { n.Kill(); return nil },
+	func(ctx context.Context, n *system.Node) error { return n.Start(ctx) }}
+
+// stopped breaks no connection, so that callers have to find out.
+var stopped = loss{"standstill", "A node of three stands still under load", "SIGSTOP",
+	func(n *system.Node) error { return n.Pause() },
+	func(_ context.Context, n *system.Node) error { return n.Resume() }}
+
+func (b *Bench) failover(ctx context.Context) error { return b.losses(ctx, killed) }
+
+func (b *Bench) standstill(ctx context.Context) error { return b.losses(ctx, stopped) }
+
+func (b *Bench) losses(ctx context.Context, how loss) error {
 	const partitions = 64
-	g, err := b.found(ctx, "failover", 3, 3, partitions)
+	g, err := b.found(ctx, how.name, 3, 3, partitions)
 	if err != nil {
 		return err
 	}
-	c := g.call(ctx)
-	var slowest, all []time.Duration
+	var kinds []*callers
+	waits := map[string][]time.Duration{} // by row
+	for _, what := range []work{adding, transferring} {
+		c, beginErr := g.call(ctx, what)
+		if beginErr != nil {
+			return errors.Join(beginErr, g.end())
+		}
+		kinds = append(kinds, c)
+	}
 	began := time.Now()
 	for kill := 0; kill < b.Kills && time.Since(began) < b.KillsFor && err == nil; kill++ {
 		if err = sleep(ctx, time.Second); err != nil {
 			break
 		}
 		n := g.nodes[kill%len(g.nodes)]
-		c.broken()
-		n.Kill()
-		var waits []time.Duration
-		if waits, err = c.recovered(ctx); err != nil {
+		for _, c := range kinds {
+			c.broken()
+		}
+		if err = how.lose(n); err != nil {
 			break
 		}
-		slowest, all = append(slowest, slices.Max(waits)), append(all, waits...)
-		if err = n.Start(ctx); err == nil {
+		for _, c := range kinds {
+			var each []time.Duration
+			if each, err = c.recovered(ctx); err != nil {
+				break
+			}
+			waits["the slowest "+c.name] = append(waits["the slowest "+c.name], slices.Max(each))
+			waits["each "+c.name] = append(waits["each "+c.name], each...)
+		}
+		if err != nil {
+			break
+		}
+		if err = how.back(ctx, n); err == nil {
 			err = g.settled(ctx, partitions)
 		}
 	}
-	wrong := c.finish(ctx, g)
+	var wrong error
+	for _, c := range kinds {
+		wrong = errors.Join(wrong, c.finish(ctx, g))
+	}
 	if wrong != nil {
-		b.Wrong = append(b.Wrong, "failover: "+wrong.Error())
+		b.Wrong = append(b.Wrong, how.name+": "+wrong.Error())
 	}
 	if err = errors.Join(err, g.end()); err != nil && wrong == nil {
 		return err
 	}
-	page := Page{Title: "A node of three is killed under load",
+	page := Page{Title: how.title,
 		Header: []string{"what", "times", "median ms", "p90 ms", "max ms", "above 3 s"},
 		Notes: []string{
-			fmt.Sprintf("%d callers with the Go stub, one for each of as many keys, which pause for %s between calls. From SIGKILL until a call is answered, of each key alone and of the slowest; two thirds of the keys are led by nodes that go on. The next node is killed when the cluster has come to rest.", keys, pause),
-			"No call failed and each counter was what the acknowledged calls say, unless noted below.",
+			fmt.Sprintf("%d callers with the Go stub that add to a counter each, and %d that move money to and fro between two accounts each, in one transaction; all pause for %s between calls. From %s until a call is answered, of each caller alone and of the slowest; two thirds of the partitions are led by nodes that go on. A transfer needs three of them. Then the node comes back, and the next one is lost when the cluster has come to rest.", adding.callers, transferring.callers, pause, how.from),
+			"No call failed, and each counter and account was what the acknowledged calls say, unless noted below.",
 		}}
-	for _, row := range []struct {
-		name  string
-		waits []time.Duration
-	}{{"the slowest of all keys", slowest}, {"each key", all}} {
-		if len(row.waits) == 0 {
-			continue
-		}
-		slices.Sort(row.waits)
-		late := 0
-		for _, wait := range row.waits {
-			if wait > 3*time.Second {
-				late++
+	for _, c := range kinds {
+		for _, name := range []string{"the slowest " + c.name, "each " + c.name} {
+			row := waits[name]
+			if len(row) == 0 {
+				continue
 			}
+			slices.Sort(row)
+			late := 0
+			for _, wait := range row {
+				if wait > 3*time.Second {
+					late++
+				}
+			}
+			at := func(share float64) string {
+				return fmt.Sprintf("%.0f", row[int(share*float64(len(row)-1))].Seconds()*1e3)
+			}
+			page.Rows = append(page.Rows, []string{name, fmt.Sprint(len(row)), at(.5), at(.9), at(1), fmt.Sprint(late)})
 		}
-		at := func(share float64) string {
-			return fmt.Sprintf("%.0f", row.waits[int(share*float64(len(row.waits)-1))].Seconds()*1e3)
-		}
-		page.Rows = append(page.Rows, []string{row.name, fmt.Sprint(len(row.waits)), at(.5), at(.9), at(1), fmt.Sprint(late)})
 	}
 	b.Pages = append(b.Pages, page)
 	return nil
@@ -206,7 +319,10 @@ func (b *Bench) rebalance(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := g.call(ctx)
+	c, err := g.call(ctx, adding)
+	if err != nil {
+		return errors.Join(err, g.end())
+	}
 	phases := []*histogram.Histogram{}
 	_ = sleep(ctx, 2*time.Second) // warm-up; whether ctx ended shows below
 	c.phase()
@@ -231,7 +347,7 @@ func (b *Bench) rebalance(ctx context.Context) error {
 	}
 	page := Page{Title: fmt.Sprintf("A fourth node joins under load: %s until copies and leaders are even", took.Round(10*time.Millisecond)),
 		Header: []string{"when", "calls", "p50 ms", "p99 ms", "max ms"},
-		Notes:  []string{"Callers as above. 48 of 192 copies and 16 of 64 leaders move; from the start of the process until all is even."}}
+		Notes:  []string{"The callers above that add. 48 of 192 copies and 16 of 64 leaders move; from the start of the process until all is even."}}
 	for i, name := range []string{"before", "meanwhile", "after"} {
 		h := phases[i]
 		page.Rows = append(page.Rows, []string{name, number(float64(h.Count())), ms(h.Quantile(.5)), ms(h.Quantile(.99)), ms(h.Max())})

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/perdure/perdure/bench/internal/procfs"
@@ -87,6 +88,12 @@ func (n *Node) Kill() {
 	n.process.kill()
 	n.process = nil
 }
+
+// Pause stops the node by SIGSTOP, as a machine that hangs: its connections stand, and nothing is answered. Resume lets it go on.
+func (n *Node) Pause() error { return n.process.signal(syscall.SIGSTOP) }
+
+// Resume undoes Pause.
+func (n *Node) Resume() error { return n.process.signal(syscall.SIGCONT) }
 
 // Usage is what the process has used since its start.
 func (n *Node) Usage() (procfs.Process, error) {

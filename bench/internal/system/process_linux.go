@@ -67,6 +67,8 @@ func (p *process) kill() {
 	<-p.exited
 }
 
+func (p *process) signal(signal os.Signal) error { return p.command.Process.Signal(signal) }
+
 func (p *process) usage() (procfs.Process, error) { return procfs.ReadProcess(p.command.Process.Pid) }
 
 // died is the error for a process that ended by itself, with the end of its log.

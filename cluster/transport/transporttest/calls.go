@@ -402,6 +402,59 @@ func levels(t *testing.T, make Factory) {
 	Reach(t, replaced, a)
 }
 
+// levelRises: what is sent when records of a higher level may just be written arrives, though the node is asked first
+// whether it reads them and nothing is sent after it.
+func levelRises(t *testing.T, make Factory) {
+	var written atomic.Uint32
+	a := Start(t, make, 1, func(n *Node) { n.Config.FeatureLevel, n.Config.WrittenLevel = 2, written.Load })
+	b := Start(t, make, 2, func(n *Node) { n.Config.FeatureLevel = 2 })
+	Connect(a, b)
+	Reach(t, a, b)
+	written.Store(2)
+	a.Send(2, 1, []byte("the last"))
+	Eventually(t, "the frame", func() bool { return slices.Equal(b.Frames(), []string{"1/1/the last"}) })
+}
+
+// claims: what a node says of its log comes with every call and batch of frames, as it is then.
+func claims(t *testing.T, make Factory) {
+	var durable, heard atomic.Uint64
+	a := Start(t, make, 1, func(n *Node) {
+		n.Config.Log = func() transport.LogClaim {
+			return transport.LogClaim{Process: 7, Opened: 3, Durable: durable.Load()}
+		}
+	})
+	b := Start(t, make, 2, func(n *Node) {
+		n.Config.CheckLog = func(node uint64, said transport.LogClaim) error {
+			if node != 1 || said.Process != 7 || said.Opened != 3 {
+				return fmt.Errorf("node %d says %+v", node, said)
+			}
+			heard.Store(max(heard.Load(), said.Durable))
+			if said.Durable == 13 {
+				return errors.New("it is an earlier copy")
+			}
+			return nil
+		}
+	})
+	Connect(a, b)
+	durable.Store(4)
+	if _, err := a.Call(t.Context(), 2, "m", nil); err != nil || heard.Load() != 4 {
+		t.Fatalf("a call: %v; heard of %d frames", err, heard.Load())
+	}
+	Reach(t, a, b)
+	durable.Store(5)
+	a.Send(2, 1, []byte("x"))
+	Eventually(t, "a frame", func() bool { return len(b.Frames()) == 1 })
+	if heard.Load() != 5 {
+		t.Errorf("with the frame came that there are %d", heard.Load())
+	}
+	durable.Store(13)
+	expectRefused(t, a, 2, transport.ReasonStale, "it is an earlier copy")
+	// The other way nothing is said, and nobody looks.
+	if _, err := b.Call(t.Context(), 1, "m", nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func joining(t *testing.T, make Factory) {
 	a := Start(t, make, 1, func(n *Node) { n.Config.ClusterID = "" })
 	b := Start(t, make, 2, func(n *Node) {

@@ -36,7 +36,7 @@ func Run(t *testing.T, suite Suite) {
 		{"call", call}, {"call too large", callTooLarge}, {"call unreachable", callUnreachable}, {"call cancelled", callCancelled},
 		{"calls limited", callsLimited}, {"stop with calls under way", stopWithCalls}, {"last calls are answered", stopDrains},
 		{"stream", stream}, {"stream has back-pressure", streamBackPressure}, {"stream waits", streamWaits}, {"stream answered early", streamEarly}, {"stream cut", streamCut}, {"streams limited", streamsLimited},
-		{"wrong cluster", wrongCluster}, {"wrong node", wrongNode}, {"not a member", notMember}, {"removed", removed}, {"versions", versions}, {"levels", levels}, {"joining", joining},
+		{"wrong cluster", wrongCluster}, {"wrong node", wrongNode}, {"not a member", notMember}, {"removed", removed}, {"versions", versions}, {"levels", levels}, {"level rises", levelRises}, {"claims", claims}, {"joining", joining},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			suite.Bubble(t, func(t *testing.T) { test.run(t, suite.Make) })

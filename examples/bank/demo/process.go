@@ -35,8 +35,27 @@ type process struct {
 	exited            chan struct{}
 }
 
-// start runs the node and returns how long it took until it was ready.
+// start runs the node and returns how long it took until it was ready. A port that was free a moment ago may be
+// somebody's by now, a caller's for a connection of its own: then it takes others, or, if others know them, waits.
 func (p *process) start(ctx context.Context) (time.Duration, error) {
+	fresh := p.address == ""
+	for {
+		took, err := p.run(ctx)
+		if err == nil || !strings.HasSuffix(strings.TrimSpace(err.Error()), "bind: address already in use") {
+			return took, err
+		}
+		if fresh {
+			p.address, p.gossip, p.transport = "", "", ""
+		}
+		select {
+		case <-ctx.Done():
+			return 0, err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (p *process) run(ctx context.Context) (time.Duration, error) {
 	for _, address := range []*string{&p.address, &p.gossip, &p.transport} {
 		if *address != "" {
 			continue

@@ -33,10 +33,10 @@ import (
 const maxResponseBytes = 64 << 20
 
 // Transport calls the nodes of one cluster, any of which serves any call. It stays with one
-// node while that answers and goes on to the next when it is unavailable. It is safe for
-// concurrent use.
+// node while that answers and goes on to the next when it is unavailable, or says nothing. It is
+// safe for concurrent use.
 type Transport struct {
-	nodes   []*connect.Client
+	nodes   []*node
 	current atomic.Uint32
 	// broken is why no call can be made, for New returns no error.
 	broken error
@@ -54,8 +54,7 @@ func New(client connecthttp.HTTPClient, urls ...string) *Transport {
 			problems = append(problems, fmt.Errorf("%q is not a URL such as http://localhost:7373", text))
 			continue
 		}
-		t.nodes = append(t.nodes, connect.NewClient(connecthttp.NewTransport(client, text,
-			connecthttp.WithReadMaxBytes(maxResponseBytes), connecthttp.WithCompressMinBytes(1024))))
+		t.nodes = append(t.nodes, newNode(client, text))
 	}
 	if len(urls) == 0 {
 		problems = append(problems, errors.New("no URL was given"))
@@ -84,11 +83,23 @@ func (t *Transport) try(ctx context.Context, spec connect.Spec, request, respons
 		if traceparent := telemetry.Traceparent(ctx); traceparent != "" {
 			info.RequestHeader().Set("Traceparent", traceparent)
 		}
-		if err = t.nodes[at].CallUnary(callCtx, spec, request, response); err == nil {
+		n := t.nodes[at]
+		done := func() error { return nil }
+		if len(t.nodes) > 1 {
+			callCtx, done = n.watched(callCtx)
+		}
+		err = n.calls.CallUnary(callCtx, spec, request, response)
+		silent := done()
+		if err == nil {
 			t.current.Store(at)
 			return info, nil
 		}
 		coded := decode(ctx, err)
+		if silent != nil && ctx.Err() == nil {
+			coded = actor.NewError(actor.Unavailable, silent.Error())
+			// Others that call now need not find out too.
+			t.current.CompareAndSwap(at, (at+1)%uint32(len(t.nodes)))
+		}
 		if info.ResponseHeader().Get(ingress.HeaderErrorSource) == ingress.SourceHandler {
 			t.current.Store(at)
 			return info, errors.Join(coded, actor.ErrAnswered)

@@ -3,12 +3,14 @@ package inprocess_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/types/known/apipb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/perdure/perdure/actor"
 	"github.com/perdure/perdure/internal/invocation"
@@ -187,6 +189,60 @@ func TestAbortAtTheGateUnwindsAtOnce(t *testing.T) {
 				}
 				d.mu.Unlock()
 				if err := closeWithin(t, inv, time.Second); err != nil { // nothing is left at the gate
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// exits is the handler of a service whose migration ends its goroutine, as the FailNow of a test in it does.
+type exits struct{ entered chan struct{} }
+
+func (e exits) StateMigrations() []actor.StateMigration {
+	return []actor.StateMigration{actor.MigrateState(1, func(*wrapperspb.Int64Value) (*wrapperspb.Int64Value, error) {
+		close(e.entered)
+		runtime.Goexit()
+		return nil, nil
+	})}
+}
+
+func TestReadWhoseMigrationExits(t *testing.T) {
+	desc := service(method("t.Thing", "Look", actor.ModeRead, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
+		return reply(number(ctx).Get().String()), nil
+	}))
+	desc.StateVersion = 2
+	inv, handler := inprocess.New(quiet()), exits{make(chan struct{})}
+	if err := inv.Register(desc, handler); err != nil {
+		t.Fatal(err)
+	}
+	request := readRequest(t)
+	request.State, request.HasState = encode(t, wrapperspb.Int64(40)), true
+	go inv.Read(t.Context(), request)
+	<-handler.entered
+	if err := closeWithin(t, inv, 20*time.Second); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who has no time to wait still hears nothing of what ends when it is told to.
+func TestCloseWithoutTime(t *testing.T) {
+	for name, run := range map[string]handle{
+		"nothing runs": func(actor.Context, *apipb.Mixin) (*apipb.Mixin, error) { return reply("done"), nil },
+		"it heeds its ctx": func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				desc := method("t.Thing", "Look", actor.ModeTransaction, run)
+				inv := newInvoker(t, quiet(), desc)
+				newDouble(t, inv).start(desc, "")
+				synctest.Wait()
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				if err := inv.Close(ctx); err != nil {
 					t.Error(err)
 				}
 			})

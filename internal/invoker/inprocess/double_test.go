@@ -281,13 +281,14 @@ func (p pages) Completion(index uint32) (*recordv1.Completion, error) {
 	if data == nil {
 		return nil, nil
 	}
-	completion := decode(p.d.t, data, new(recordv1.Completion))
-	if parts := completion.GetParts(); parts != nil {
-		value, err := journal.Join(parts, func(number uint32) ([]byte, bool, error) { return p.d.mu.parts[index][number], true, nil })
-		completion = &recordv1.Completion{Entry: index, Result: &recordv1.Result{Value: value}, At: completion.GetAt()}
-		return completion, err
-	}
-	return completion, nil
+	return decode(p.d.t, data, new(recordv1.Completion)), nil
+}
+
+func (p pages) Parts(index, first uint32) ([][]byte, error) {
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	parts := p.d.mu.parts[index]
+	return parts[first:min(int(first)+2, len(parts))], nil
 }
 
 func (d *double) endLocked(outcome *invoker.Outcome) {

@@ -19,6 +19,7 @@ import (
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/stress"
 	"github.com/perdure/perdure/internal/telemetry"
 )
 
@@ -74,6 +75,7 @@ type durable struct {
 		completions map[uint32]*recordv1.Completion
 		journal     invoker.Journal           // once it was needed
 		own         bool                      // there are results of this attempt's Runs
+		large       map[uint32][]byte         // of those, values in parts that nobody has asked for yet
 		away        bits                      // entries whose completions are to be read again
 		canceled    bool                      // requested and not delivered
 		told        bool                      // delivered: the handler is told once
@@ -379,7 +381,7 @@ func (d *durable) record(entry *recordv1.Entry, same journal.SameValue) (uint32,
 
 // maxAheadBytes is how much a handler may record before it waits for the disk: without a bound, one
 // that records faster than the disk writes would fill the memory of the node.
-const maxAheadBytes = 1 << 20
+var maxAheadBytes = stress.Few(1<<20, 1<<10)
 
 func (d *durable) keepPace(entry *recordv1.Entry) {
 	const head = 128 // what an entry costs besides its content

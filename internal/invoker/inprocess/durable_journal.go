@@ -9,11 +9,12 @@ import (
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/stress"
 )
 
 // maxHeldBytes is about how much of its completions an attempt keeps in memory; it reads the others
 // again when the handler asks for them. Those that one wait is for are kept all the same.
-const maxHeldBytes = 2 << 20
+var maxHeldBytes = stress.Few[int64](2<<20, 1<<10)
 
 // heldBytes is about what a completion takes.
 func heldBytes(completion *recordv1.Completion) int64 {
@@ -31,12 +32,7 @@ func (d *durable) beginJournal() {
 		d.cursor = journal.CursorFrom(attempt.Start, attempt.Journal)
 	}
 	d.mu.completions = maps.Clone(attempt.Completions)
-	for index, completion := range attempt.Completions {
-		if completion.GetParts() != nil {
-			delete(d.mu.completions, index)
-			d.mu.away.add(index - attempt.Start)
-			continue
-		}
+	for _, completion := range attempt.Completions {
 		d.held.Add(heldBytes(completion))
 	}
 	if attempt.Known > attempt.Start {
@@ -86,10 +82,6 @@ func (d *durable) page(index uint32) []*recordv1.Entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for at, completion := range completions {
-		if completion.GetParts() != nil {
-			d.mu.away.add(at - d.attempt.Start)
-			continue
-		}
 		d.completeLocked(at, completion)
 	}
 	d.unknownLocked(known, last)
@@ -112,7 +104,7 @@ func (d *durable) unread(err error) {
 	d.Fail(actor.Errorf(actor.DataLoss, "%w", err))
 }
 
-// completion is how an entry completed, nil if it has not.
+// completion is how an entry completed, nil if it has not. A value in parts is not in it.
 func (d *durable) completion(index uint32) *recordv1.Completion {
 	d.mu.Lock()
 	completion, away := d.mu.completions[index], d.mu.away.has(index-d.attempt.Start)
@@ -143,8 +135,7 @@ func (d *durable) recall(indexes []uint32) {
 
 // shed forgets old completions once there are many.
 func (d *durable) shed() {
-	limit := heldLimit()
-	if d.held.Load() < limit {
+	if d.held.Load() < maxHeldBytes {
 		return
 	}
 	d.mu.Lock()
@@ -157,8 +148,12 @@ func (d *durable) shed() {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	for index, value := range d.mu.large {
+		d.held.Add(-int64(len(value)))
+		delete(d.mu.large, index)
+	}
 	for _, index := range old {
-		if d.held.Load() < limit/2 {
+		if d.held.Load() < maxHeldBytes/2 {
 			break
 		}
 		d.held.Add(-heldBytes(d.mu.completions[index]))

@@ -88,11 +88,7 @@ func (d *durable) runHere(c *closure) error {
 	d.steps.Add(1)
 	switch {
 	case result != nil && !(canceled && actor.Code(result.GetError().GetCode()) == actor.Canceled):
-		if d.complete(c, result) {
-			d.mu.Lock()
-			d.completeLocked(c.index, &recordv1.Completion{Entry: c.index, Result: result})
-			d.mu.Unlock()
-		}
+		d.complete(c, result)
 		d.unwindIfStopped()
 		d.settle(c.index)
 		return nil
@@ -149,13 +145,7 @@ func (d *durable) completeAside(c *closure, result *recordv1.Result) {
 	if result == nil { // c.ctx has ended
 		result = errorResult(errorRecord(contextError(c.ctx)))
 	}
-	// The host first: the handler may record at once that this future won.
-	if !d.complete(c, result) {
-		return
-	}
-	d.mu.Lock()
-	d.completeLocked(c.index, &recordv1.Completion{Entry: c.index, Result: result})
-	d.mu.Unlock()
+	d.complete(c, result)
 }
 
 // gate waits until all that was appended is durable: nothing happens outside that a crash could

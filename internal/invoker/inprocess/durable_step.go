@@ -116,7 +116,8 @@ func (d *durable) Awakeable(ctx context.Context) (string, uint32, error) {
 	if err != nil {
 		return "", 0, err
 	}
-	return invocation.AwakeableID(d.attempt.ID, index), index, nil
+	_, id, _ := originOf(d.attempt, index)
+	return invocation.AwakeableID(id, index), index, nil
 }
 
 func (d *durable) AwaitPromise(ctx context.Context, name string) (uint32, error) {

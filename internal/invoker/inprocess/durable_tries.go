@@ -126,6 +126,7 @@ func (d *durable) tryAll(ctx context.Context, c *closure) *recordv1.Result {
 		}
 		// So that tries are counted across a crash, and the rest of the wait is all that is waited.
 		d.attempt.Host.Retry(d.attempt, c.index, c.tries)
+		d.steps.Add(1) // Each try has the step timeout for itself.
 		if !d.pause(ctx, c, next) || !d.gate() {
 			return nil
 		}

@@ -393,5 +393,8 @@ func (d *durable) Result(index uint32) ([]byte, error) {
 	if slices.Contains(d.heard, index) {
 		return nil, actor.ErrCanceled
 	}
+	if completion.GetParts() != nil {
+		return d.large(completion), nil
+	}
 	return resultParts(completion.GetResult())
 }

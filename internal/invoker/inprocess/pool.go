@@ -85,8 +85,7 @@ func (p *pool) run(started task) {
 	}
 	if last := len(p.mu.idle) - 1; last >= 0 {
 		w := p.mu.idle[last]
-		p.mu.idle[last] = nil
-		p.mu.idle = p.mu.idle[:last]
+		p.mu.idle = slices.Delete(p.mu.idle, last, last+1)
 		p.mu.Unlock()
 		w.tasks <- started
 		return
@@ -192,10 +191,7 @@ func (p *pool) close(ctx context.Context) error {
 	p.mu.closed = true
 	idle := p.mu.idle
 	p.mu.idle = nil
-	workers := make([]*worker, 0, len(p.mu.all))
-	for w := range p.mu.all {
-		workers = append(workers, w)
-	}
+	workers := slices.Collect(maps.Keys(p.mu.all))
 	others := slices.Collect(maps.Keys(p.mu.others))
 	p.mu.Unlock()
 	if first {
@@ -219,16 +215,20 @@ func (p *pool) close(ctx context.Context) error {
 		p.ended.Wait()
 		close(done)
 	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("close: still running, since it makes no steps and does not heed its context: %s: %w", p.names(), ctx.Err())
+	var late <-chan time.Time
+	for ended := ctx.Done(); ; ended = nil {
+		select {
+		case <-done:
+			return nil
+		case <-ended:
+		case <-late:
+			if names := p.names(); names != "" { // else the last goroutines are about to end
+				return fmt.Errorf("close: still running, since it makes no steps and does not heed its context: %s: %w", names, ctx.Err())
+			}
+		}
+		late = time.After(100 * time.Millisecond) // what was aborted needs a moment to end
 	}
 }
-
-// maxNames is how many of those that run are named in an error.
-const maxNames = 8
 
 // names are those that run, in the order of the alphabet.
 func (p *pool) names() string {
@@ -244,8 +244,9 @@ func (p *pool) names() string {
 	}
 	p.mu.Unlock()
 	slices.Sort(names)
-	if more := len(names) - maxNames; more > 0 {
-		names = append(names[:maxNames], fmt.Sprintf("%d more", more))
+	const most = 8
+	if more := len(names) - most; more > 0 {
+		names = append(names[:most], fmt.Sprintf("%d more", more))
 	}
 	return strings.Join(names, ", ")
 }

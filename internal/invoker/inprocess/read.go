@@ -164,13 +164,17 @@ func (r *read) State() ([]byte, bool) {
 	if !r.read.HasState {
 		return nil, false
 	}
-	r.mu.Lock()
-	state, err := r.mu.migrated.of(r.method.service, r.read.Target.Key, r.read.State)
-	r.mu.Unlock()
+	state, err := r.migrate()
 	if err != nil {
 		r.Fail(err)
 	}
 	return state, true
+}
+
+func (r *read) migrate() ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock() // Read takes it again, also if a migration ends the goroutine.
+	return r.mu.migrated.of(r.method.service, r.read.Target.Key, r.read.State)
 }
 
 func (r *read) SetState([]byte, bool) { r.Fail(r.refuse("State().Set")) }

@@ -20,9 +20,11 @@ var remotes sync.Map // invoker.Invoker to *remote.Invoker
 // onlyAt2 is what a node knows where node 2 has all handlers.
 type onlyAt2 struct{ node uint64 }
 
-func (d onlyAt2) Here(invocation.Target) bool              { return d.node == 2 }
-func (d onlyAt2) Hosts(invocation.Target, string) []uint64 { return []uint64{2} }
-func (d onlyAt2) Changed() <-chan struct{}                 { return nil }
+func (d onlyAt2) Here(invocation.Target) bool                { return d.node == 2 }
+func (d onlyAt2) Hosts(invocation.Target, string) []uint64   { return []uint64{2} }
+func (d onlyAt2) Exactly(invocation.Target, string) []uint64 { return nil }
+func (d onlyAt2) Deployment(string) string                   { return "" }
+func (d onlyAt2) Changed() <-chan struct{}                   { return nil }
 
 // remotely is an invoker of a node without handlers, beside a node that has inv.
 func remotely(t testing.TB, inv invoker.Invoker) invoker.Invoker {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/perdure/perdure/internal/invoker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/stress"
 )
 
 // rows is what a handler wrote to its tables, over what the object's tables say. A DURABLE
@@ -88,7 +89,7 @@ func difference(before, after bool) int {
 
 // pageRows is how many rows a scan takes from base at a time: the loop's body runs in between, so
 // that it holds nothing of the store and may use the table itself.
-const pageRows = 128
+var pageRows = stress.Few(128, 1)
 
 // scan merges what was written before it began with base, both in ascending order of keys.
 func (r *rows) scan(table, from string, yield func(key string, value []byte) bool) error {

@@ -95,6 +95,33 @@ func TestRunPolicy(t *testing.T) {
 	}
 }
 
+// TestStepTimeoutIsOfATry: each try of a Run has the step timeout for itself. That of the tries together
+// would end the attempt while they go on as their policy says.
+func TestStepTimeoutIsOfATry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		desc := method("t.Thing", "Work", actor.ModeDurable, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
+			got, err := actor.Run(ctx, "slow", func(ctx context.Context) (int, error) {
+				tries++
+				return tries, errors.Join(doze(ctx, 4*time.Second), upTo(9, errFlaky)(tries))
+			}, actor.RunRetry(actor.RunPolicy{InitialInterval: 100 * time.Millisecond, Factor: 1}))
+			return reply(fmt.Sprint(got)), err
+		})
+		desc.Options.StepTimeout = 10 * time.Second
+		config := quiet()
+		config.InactivityTimeout = -1
+		inv := newInvoker(t, config, desc)
+		d := newDouble(t, inv)
+		if got := text(t, d.run(desc, "")); got != "10" || tries != 10 {
+			t.Errorf("got %s after %d tries", got, tries)
+		}
+		noRetries(t, d)
+		if err := inv.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // upTo fails the first n tries.
 func upTo(n int, err error) func(int) error {
 	return func(try int) error {

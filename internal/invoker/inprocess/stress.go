@@ -1,23 +1,15 @@
 package inprocess
 
-import "time"
+import (
+	"time"
 
-// stressed is set by `make suspend`, with the linker's -X: attempts then suspend at every wait and
-// keep next to nothing in memory, unless a test says otherwise. It is empty in every other build.
-var stressed string
+	"github.com/perdure/perdure/internal/stress"
+)
 
 // DefaultInactivityTimeout is what Config's default is.
 func DefaultInactivityTimeout() time.Duration {
-	if stressed != "" {
+	if stress.Tiny() {
 		return SuspendAtOnce
 	}
 	return time.Minute
-}
-
-// heldLimit is maxHeldBytes.
-func heldLimit() int64 {
-	if stressed != "" {
-		return 1 << 10
-	}
-	return maxHeldBytes
 }

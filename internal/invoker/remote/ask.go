@@ -8,7 +8,9 @@ import (
 
 	"github.com/perdure/perdure/internal/invoker"
 	invokerv1 "github.com/perdure/perdure/internal/invoker/v1"
+	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/stress"
 )
 
 // source is what the node that runs an attempt or a READ handler may ask the leader for.
@@ -22,9 +24,9 @@ type source struct {
 }
 
 // pageRows and pageBytes bound what one answer has of a table; one row may be larger.
-const (
-	pageRows  = 1000
-	pageBytes = 1 << 20
+var (
+	pageRows  = stress.Few(1000, 1)
+	pageBytes = stress.Few(1<<20, 1)
 )
 
 func (inv *Invoker) serveAsk(ctx context.Context, ask *invokerv1.Ask) *invokerv1.Response {
@@ -35,7 +37,9 @@ func (inv *Invoker) serveAsk(ctx context.Context, ask *invokerv1.Ask) *invokerv1
 		return &invokerv1.Response{Failure: &invokerv1.Failure{Message: "the attempt was superseded"}}
 	}
 	response := &invokerv1.Response{}
-	if err := from.answer(ctx, ask, response); err != nil {
+	if err := from.answer(ctx, ask, response); errors.Is(err, errOlder) {
+		return nil
+	} else if err != nil {
 		return &invokerv1.Response{Failure: failureMessage(err)}
 	}
 	return response
@@ -85,25 +89,44 @@ func (s source) answerJournal(ask *invokerv1.Ask, r *invokerv1.Response) (err er
 	if s.journal == nil {
 		return fmt.Errorf("a READ handler has no journal")
 	}
-	journal := s.journal(s.attempt)
+	recorded := s.journal(s.attempt)
 	switch asked := ask.GetAsk().(type) {
 	case *invokerv1.Ask_Entries:
-		r.Entries, err = journal.Entries(asked.Entries)
+		r.Entries, err = recorded.Entries(asked.Entries)
 	case *invokerv1.Ask_Completions:
 		var found map[uint32]*recordv1.Completion
-		found, r.Known, err = journal.Completions(asked.Completions.GetFirst(), asked.Completions.GetLast())
+		found, r.Known, err = recorded.Completions(asked.Completions.GetFirst(), asked.Completions.GetLast())
 		for _, completion := range found {
 			r.Completions = append(r.Completions, completion)
 		}
 	case *invokerv1.Ask_Completion:
 		var found *recordv1.Completion
-		if found, err = journal.Completion(asked.Completion); found != nil {
+		if found, err = recorded.Completion(asked.Completion); found.GetParts() != nil && !ask.GetApart() {
+			found, err = whole(recorded, found)
+		}
+		if found != nil {
 			r.Completions = append(r.Completions, found)
 		}
+	case *invokerv1.Ask_Parts:
+		r.Parts, err = recorded.Parts(asked.Parts.GetEntry(), asked.Parts.GetFirst())
 	default:
 		return fmt.Errorf("this build does not know what is asked for")
 	}
 	return err
+}
+
+// errOlder is of what the program of the node that asks can't take. Without an answer that node gives the
+// attempt back, which begins again elsewhere, or there once it has another program; with a failure, the
+// handler would use up its attempts.
+var errOlder = errors.New("the program of the node that asks is too old for the answer")
+
+// whole is for a node whose program does not know that it can ask for parts.
+func whole(from invoker.Journal, c *recordv1.Completion) (*recordv1.Completion, error) {
+	if bytes := c.GetParts().GetBytes(); bytes > maxMessageBytes {
+		return nil, fmt.Errorf("the result of entry %d has %d bytes, more than %d: %w", c.GetEntry(), bytes, maxMessageBytes, errOlder)
+	}
+	value, err := journal.Join(c.GetParts(), func(first uint32) ([][]byte, error) { return from.Parts(c.GetEntry(), first) })
+	return &recordv1.Completion{Entry: c.GetEntry(), Result: &recordv1.Result{Value: value}, At: c.GetAt()}, err
 }
 
 // asker asks a leader: it is an attempt's Tables and Journal, and a READ handler's.
@@ -214,11 +237,29 @@ func (a *asker) Completions(first, last uint32) (map[uint32]*recordv1.Completion
 
 // Completion implements invoker.Journal.
 func (a *asker) Completion(index uint32) (*recordv1.Completion, error) {
-	r, err := a.read(&invokerv1.Ask{Ask: &invokerv1.Ask_Completion{Completion: index}})
+	r, err := a.read(&invokerv1.Ask{Apart: true, Ask: &invokerv1.Ask_Completion{Completion: index}})
 	if err != nil || len(r.GetCompletions()) == 0 {
 		return nil, err
 	}
 	return r.GetCompletions()[0], nil
+}
+
+// Parts implements invoker.Journal.
+func (a *asker) Parts(index, first uint32) ([][]byte, error) {
+	r, err := a.read(&invokerv1.Ask{Ask: &invokerv1.Ask_Parts{Parts: &invokerv1.PartsFrom{Entry: index, First: first}}})
+	if err == nil || first > 0 || a.ctx.Err() != nil {
+		return r.GetParts(), err
+	}
+	// A leader of an older version knows nothing of parts, and says the value.
+	r, older := a.read(&invokerv1.Ask{Ask: &invokerv1.Ask_Completion{Completion: index}})
+	if older != nil || len(r.GetCompletions()) == 0 {
+		return nil, err
+	}
+	var parts [][]byte
+	for _, part := range journal.Split(r.GetCompletions()[0].GetResult().GetValue()) {
+		parts = append(parts, part)
+	}
+	return parts, nil
 }
 
 func (a *asker) promise(name string) (*recordv1.Result, error) {

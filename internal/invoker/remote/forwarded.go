@@ -49,7 +49,7 @@ func (f *forwarded) place() bool {
 	switch node {
 	case 0:
 		return false
-	case f.invoker.config.Node: // it is a host by now: the next attempt will find that
+	case f.invoker.config.Node: // it is the host by now: the next attempt will find that
 		f.end(&invoker.Outcome{Lost: true})
 		return true
 	}
@@ -180,7 +180,7 @@ func (inv *Invoker) downTo(node, key uint64, f *forwarded) *downlink {
 	if d == nil {
 		d = &downlink{invoker: inv, attempts: map[uint64]*forwarded{}}
 		d.link = newLink(inv.ctx, &link{
-			node: node, session: rand.Uint64(), beat: inv.config.Beat, patient: inv.config.Patience,
+			node: node, session: rand.Uint64(), begins: true, beat: inv.config.Beat, patient: inv.config.Patience,
 			call: func(ctx context.Context, batch *invokerv1.Batch) (*invokerv1.Response, error) {
 				return inv.ask(ctx, node, &invokerv1.Request{Request: &invokerv1.Request_Down{Down: batch}})
 			},

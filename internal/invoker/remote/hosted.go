@@ -139,7 +139,7 @@ func (u *uplink) heard(message *invokerv1.Message) {
 
 func (u *uplink) start(key uint64, message *invokerv1.Attempt) {
 	attempt, err := attemptOf(message)
-	if err != nil || !u.invoker.config.Directory.Here(attempt.Target) {
+	if err != nil || !u.invoker.config.Directory.Here(attempt.Target) || !u.invoker.config.Open() {
 		u.say(&invokerv1.Message{Key: key, Message: &invokerv1.Message_Lost{Lost: &invokerv1.Nothing{}}})
 		return
 	}
@@ -184,6 +184,8 @@ func (h *hosted) say(message *invokerv1.Message) {
 	}
 }
 
+var errNotBegun = errors.New("it has not begun here")
+
 // lose has the leader start the attempt again: what it must know can't be asked for, of which the handler
 // would make an error that is kept.
 func (h *hosted) lose(cause error) {
@@ -219,6 +221,10 @@ func (h *hosted) Call(_ *invoker.Attempt, index uint32, invoke *recordv1.Invoke)
 
 // AwaitDurable implements invoker.Host.
 func (h *hosted) AwaitDurable(_ *invoker.Attempt, granted func()) {
+	if bugGrant {
+		granted()
+		return
+	}
 	h.mu.Lock()
 	h.mu.awaits++
 	number := h.mu.awaits
@@ -255,6 +261,10 @@ func (h *hosted) Journal(*invoker.Attempt) invoker.Journal {
 
 // Finish implements invoker.Host.
 func (h *hosted) Finish(_ *invoker.Attempt, outcome *invoker.Outcome) {
+	if outcome.Lost { // which the message of an outcome does not say
+		h.lose(errNotBegun)
+		return
+	}
 	h.say(&invokerv1.Message{Message: &invokerv1.Message_Finish{Finish: outcomeMessage(outcome)}})
 }
 
@@ -263,6 +273,9 @@ func (inv *Invoker) serveRead(ctx context.Context, from uint64, m *invokerv1.Rea
 	target := targetOf(m.GetTarget())
 	if !inv.config.Directory.Here(target) {
 		return &invokerv1.Response{Failure: &invokerv1.Failure{Message: "this node does not host " + target.Service}}
+	}
+	if !inv.config.Open() {
+		return &invokerv1.Response{Failure: &invokerv1.Failure{Message: "this node is starting"}}
 	}
 	var unread atomic.Pointer[error]
 	reads := &asker{invoker: inv, node: from, key: m.GetKey(), ctx: ctx, lost: func(cause error) { unread.Store(&cause) }}

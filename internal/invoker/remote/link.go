@@ -10,10 +10,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	invokerv1 "github.com/perdure/perdure/internal/invoker/v1"
+	"github.com/perdure/perdure/internal/stress"
 )
 
 // link is one side of a session: what it has to say, in order, and what it has heard. It ends for
-// good with the first batch that is not answered, and everything that was run over it with it:
+// good with the first batch that is not answered twice, and everything that was run over it with it:
 // nobody can say which messages have arrived.
 type link struct {
 	node    uint64 // the other side
@@ -21,6 +22,8 @@ type link struct {
 	call    func(ctx context.Context, batch *invokerv1.Batch) (*invokerv1.Response, error)
 	beat    time.Duration
 	patient time.Duration
+	// begins: the first batch begins the session on the other side.
+	begins bool
 	// busy says whether the other side must be known to be there.
 	busy func() bool
 	// lost is called once, when the link has ended.
@@ -84,7 +87,7 @@ func (l *link) flush(ctx context.Context) error {
 }
 
 // batchBytes is about what one batch holds; a single message may be larger.
-const batchBytes = 1 << 20
+var batchBytes = stress.Few(1<<20, 1)
 
 func (l *link) next() []*invokerv1.Message {
 	l.mu.Lock()
@@ -130,12 +133,7 @@ func (l *link) send() error {
 			}
 			break
 		}
-		ctx, cancel := context.WithTimeoutCause(l.ctx, l.patient, fmt.Errorf("no answer within %v", l.patient))
-		response, err := l.call(ctx, &invokerv1.Batch{Session: l.session, Sequence: sequence, Messages: batch})
-		if err != nil && ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		cancel()
+		response, err := l.deliver(&invokerv1.Batch{Session: l.session, Sequence: sequence, Messages: batch})
 		switch {
 		case err != nil:
 			return fmt.Errorf("node %016x: %w", l.node, err)
@@ -150,6 +148,24 @@ func (l *link) send() error {
 	}
 }
 
+// deliver sends a batch, and sends it again if there is no answer: a connection that breaks, while the other
+// node is there, is to take nothing with it. At once, for a node that is gone is not to be missed any later; and
+// once, within the time that one answer may take. Not the batch that begins a session: the other side may have
+// ended it meanwhile, or been restarted, and would begin it once more, with numbers that were heard.
+func (l *link) deliver(batch *invokerv1.Batch) (response *invokerv1.Response, err error) {
+	ctx, cancel := context.WithTimeoutCause(l.ctx, l.patient, fmt.Errorf("no answer within %v", l.patient))
+	defer cancel()
+	for range 2 {
+		if response, err = l.call(ctx, batch); err == nil || ctx.Err() != nil || l.begins && batch.GetSequence() == 1 {
+			break
+		}
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return response, err
+}
+
 // take acts on a batch of the other side, once. It reports false if one before it is missing.
 func (l *link) take(batch *invokerv1.Batch, act func(*invokerv1.Message)) bool {
 	l.heed.Lock()
@@ -158,7 +174,7 @@ func (l *link) take(batch *invokerv1.Batch, act func(*invokerv1.Message)) bool {
 	case l.ctx.Err() != nil:
 		return false
 	case batch.GetSequence() == heard && heard > 0:
-		return true // it came before, and its answer was lost
+		return true // it came before, and its answer was lost or is on its way
 	case batch.GetSequence() != heard+1:
 		return false
 	}

@@ -6,16 +6,23 @@
 //	partition ──► Invoker.Start ──► the node's own invoker, if it has the handlers
 //	                           └──► session with a node that has them ──► its Serve ──► its own invoker
 //
+// What is tied to another deployment than this node's runs on a node of that one, as long as there is one:
+// the partition asks by DeploymentOf which it will be, before it starts the attempt.
+//
 // A session is between a leader's process and another node's. Each side sends batches of messages, one
 // after the other's answer, so what is said arrives once and in order or the session is over. Reads of
 // tables, journals and promises are calls of their own, which wait for what was said before.
 //
 // # Failure
 //
-// A session ends with the first batch that fails. The leader then has its partition start another
+// A batch that is not answered is sent once more, and acted on once; but for the one that begins a session. A session ends with the first that is
+// not answered then either. The leader then has its partition start another
 // attempt (Outcome.Lost) and passes over the node for a while; the other node aborts what ran. An
 // attempt is named in a session by a number that the leader gives once: what is said about one that it
-// no longer runs is dropped here, and what is said for an earlier leadership by the attempt's Host.
+// no longer runs is dropped here, and what is said for one that the partition has superseded by its Host.
+//
+// A node that was restarted is asked for what it had before, by leaders that have heard nothing newer. It runs
+// nothing before it has started (Config.Open), which may take long or fail, and gives back what it is asked until then.
 //
 // # Goroutines
 //
@@ -30,6 +37,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -49,7 +57,13 @@ type Directory interface {
 	// Hosts are the other live nodes that can run it, the best first: those of a deployment, if
 	// that is not "", before others.
 	Hosts(target invocation.Target, deployment string) []uint64
-	// Changed returns a channel that is closed when Here and Hosts may say something else than
+	// Exactly are those of the other live nodes that have it in exactly this deployment and are not about
+	// to stop, in any order.
+	Exactly(target invocation.Target, deployment string) []uint64
+	// Deployment is that of which this node has a service, or if it has not, that of most that have; "" if
+	// none is known.
+	Deployment(service string) string
+	// Changed returns a channel that is closed when any of these may say something else than
 	// before it was called.
 	Changed() <-chan struct{}
 }
@@ -60,6 +74,9 @@ type Config struct {
 	Node uint64
 	// Local runs what this node has handlers for.
 	Local invoker.Invoker
+	// Open reports whether Local runs what it is given by now. Until then what other nodes ask for is given
+	// back to them, for another node may run it at once. nil: always.
+	Open func() bool
 	// Call takes a request to the Serve of another node and returns the answer, or an error if the
 	// request may not have arrived. It must heed ctx.
 	Call func(ctx context.Context, to uint64, request []byte) ([]byte, error)
@@ -72,6 +89,9 @@ type Config struct {
 	Patience time.Duration
 	// Avoid is how long a node is passed over after a session with it has ended. Defaults to 1 s.
 	Avoid time.Duration
+	// Settling: which nodes there are and what they run is not known before Settle. Until then, what is tied
+	// to a deployment that no node is known to have waits for one, and does not move on.
+	Settling bool
 	// HostWait is how long what is not stored waits for a node that has its handlers, before it is
 	// unavailable. Defaults to 5 s.
 	HostWait time.Duration
@@ -83,6 +103,8 @@ type Invoker struct {
 	ctx    context.Context
 	stop   context.CancelCauseFunc
 	wake   chan struct{} // has room for one: there are more that wait
+	// settled: a deployment that no node is known to have is not there.
+	settled atomic.Bool
 
 	running sync.WaitGroup
 	mu      struct {
@@ -115,13 +137,23 @@ func New(config Config) *Invoker {
 			*wait.value = wait.standard
 		}
 	}
+	if config.Open == nil {
+		config.Open = func() bool { return true }
+	}
 	inv := &Invoker{config: config}
+	inv.settled.Store(!config.Settling)
 	inv.ctx, inv.stop = context.WithCancelCause(context.Background())
 	inv.mu.key = rand.Uint64()
 	inv.mu.down, inv.mu.up = map[uint64]*downlink{}, map[uint64]*uplink{}
 	inv.mu.asked, inv.mu.avoid = map[uint64]source{}, map[uint64]time.Time{}
 	inv.mu.waiting, inv.wake = map[*forwarded]time.Time{}, make(chan struct{}, 1)
 	return inv
+}
+
+// Settle says that it is known by now what other nodes run, or that nobody will wait longer for it.
+func (inv *Invoker) Settle() {
+	inv.settled.Store(true)
+	inv.lookAgain()
 }
 
 // Close ends all sessions, and waits for its goroutines. What this node ran for others is aborted;
@@ -138,7 +170,7 @@ var errClosed = routing.Errorf(routing.CodeUnavailable, "the node is shutting do
 
 // Start implements invoker.Invoker.
 func (inv *Invoker) Start(attempt *invoker.Attempt) invoker.Running {
-	if inv.config.Directory.Here(attempt.Target) {
+	if inv.config.Directory.Here(attempt.Target) && !inv.apart(attempt.Target.Service, attempt.Deployment) {
 		return inv.config.Local.Start(attempt)
 	}
 	f := &forwarded{invoker: inv, attempt: attempt}
@@ -148,10 +180,51 @@ func (inv *Invoker) Start(attempt *invoker.Attempt) invoker.Running {
 	return f
 }
 
-// choose is a node that can run a handler and is not to be passed over, this one before others; 0:
-// there is none. When the first of those that are passed over may be tried again is again, zero if
-// there are none.
+// apart reports whether a deployment is another than what a service's handlers run on unless they are tied
+// to one. "" is what nothing is tied to.
+func (inv *Invoker) apart(service, deployment string) bool {
+	return deployment != "" && deployment != inv.config.Directory.Deployment(service)
+}
+
+// DeploymentOf is the one that the next attempt of an invocation is to run on: the one that it is tied to, as
+// long as that can be reached, else what the service's handlers run on otherwise. "" is what it is tied to
+// that has no journal.
+func (inv *Invoker) DeploymentOf(target invocation.Target, tied string) string {
+	if inv.apart(target.Service, tied) && (!inv.settled.Load() || inv.exactly(target, tied) != 0) {
+		return tied
+	}
+	return inv.config.Directory.Deployment(target.Service)
+}
+
+// exactly is another node of this deployment that is not to be passed over; 0: there is none.
+func (inv *Invoker) exactly(target invocation.Target, deployment string) uint64 {
+	hosts := inv.config.Directory.Exactly(target, deployment)
+	if len(hosts) == 0 {
+		return 0
+	}
+	now := time.Now()
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	for _, host := range hosts {
+		if !now.Before(inv.mu.avoid[host]) {
+			return host
+		}
+	}
+	return 0
+}
+
+// choose is a node that can run a handler and is not to be passed over: one of the deployment, if that is
+// not this one's own, then, once that is known not to be there, this one, then others; 0: there is none. When the first of those that are passed
+// over may be tried again is again, zero if there are none.
 func (inv *Invoker) choose(target invocation.Target, deployment string) (node uint64, again time.Time) {
+	if inv.apart(target.Service, deployment) {
+		if node := inv.exactly(target, deployment); node != 0 {
+			return node, time.Time{}
+		}
+		if !inv.settled.Load() {
+			return 0, time.Time{}
+		}
+	}
 	if inv.config.Directory.Here(target) {
 		return inv.config.Node, time.Time{}
 	}
@@ -312,7 +385,9 @@ func (inv *Invoker) Serve(ctx context.Context, from uint64, data []byte) ([]byte
 	case *invokerv1.Request_Up:
 		response = &invokerv1.Response{UnknownSession: !inv.serveUp(from, asked.Up)}
 	case *invokerv1.Request_Ask:
-		response = inv.serveAsk(ctx, asked.Ask)
+		if response = inv.serveAsk(ctx, asked.Ask); response == nil {
+			return nil, fmt.Errorf("invoker: node %016x: %w", from, errOlder)
+		}
 	case *invokerv1.Request_Read:
 		response = inv.serveRead(ctx, from, asked.Read)
 	default:

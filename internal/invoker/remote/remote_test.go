@@ -1,6 +1,7 @@
 package remote_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/perdure/perdure/internal/invoker"
 	"github.com/perdure/perdure/internal/invoker/remote"
 	invokerv1 "github.com/perdure/perdure/internal/invoker/v1"
+	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/routing"
 )
@@ -31,8 +33,11 @@ type world struct {
 	cut     map[[2]uint64]bool
 	changed chan struct{}
 	fails   func(request *invokerv1.Request) bool // nil: none is lost
+	unheard func(request *invokerv1.Request) bool // whether the answer is lost; nil: none is
+	older   bool                                  // leaders are of a version that knows of no parts
 	reads   map[uint64]int
-	looks   int // how often a node was asked who hosts
+	looks   int               // how often a node was asked who hosts
+	builds  map[uint64]string // nil: all are one that has no name
 }
 
 func newWorld(t *testing.T, hosts ...uint64) *world {
@@ -41,23 +46,7 @@ func newWorld(t *testing.T, hosts ...uint64) *world {
 		w.locals[node] = &handlers{}
 		w.nodes[node] = remote.New(remote.Config{
 			Node: node, Local: w.locals[node], Logger: slog.New(slog.DiscardHandler), Directory: directory{w, node},
-			Call: func(ctx context.Context, to uint64, request []byte) ([]byte, error) {
-				if w.isCut(node, to) || w.loses(request) {
-					return nil, errors.New("unreachable")
-				}
-				if len(request) > 32<<20 {
-					return nil, errors.New("too large a request")
-				}
-				w.count(to, request)
-				answer, err := w.nodes[to].Serve(ctx, node, request)
-				if len(answer) > 32<<20 {
-					return nil, errors.New("too large an answer")
-				}
-				if w.isCut(to, node) {
-					return nil, errors.New("the answer is lost")
-				}
-				return answer, err
-			},
+			Call: w.callFrom(node),
 		})
 	}
 	t.Cleanup(func() {
@@ -66,6 +55,28 @@ func newWorld(t *testing.T, hosts ...uint64) *world {
 		}
 	})
 	return w
+}
+
+// callFrom takes a node's requests to the others.
+func (w *world) callFrom(node uint64) func(ctx context.Context, to uint64, request []byte) ([]byte, error) {
+	return func(ctx context.Context, to uint64, request []byte) ([]byte, error) {
+		if w.isCut(node, to) || w.loses(request) {
+			return nil, errors.New("unreachable")
+		}
+		if len(request) > 32<<20 {
+			return nil, errors.New("too large a request")
+		}
+		w.count(to, request)
+		request = w.understood(request)
+		answer, err := w.nodes[to].Serve(ctx, node, request)
+		if len(answer) > 32<<20 {
+			return nil, errors.New("too large an answer")
+		}
+		if w.isCut(to, node) || w.losesAnswer(request) {
+			return nil, errors.New("the answer is lost")
+		}
+		return answer, err
+	}
 }
 
 // directory is what a node of the world knows: all there is to know.
@@ -83,6 +94,23 @@ func (d directory) Hosts(invocation.Target, string) []uint64 {
 	defer d.mu.Unlock()
 	d.looks++
 	return d.hosts
+}
+
+func (d directory) Exactly(_ invocation.Target, deployment string) (found []uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, node := range d.hosts {
+		if node != d.node && d.builds[node] == deployment {
+			found = append(found, node)
+		}
+	}
+	return found
+}
+
+func (d directory) Deployment(string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.builds[d.node]
 }
 
 func (d directory) Changed() <-chan struct{} {
@@ -117,6 +145,27 @@ func (w *world) loses(data []byte) bool {
 	defer w.mu.Unlock()
 	request := &invokerv1.Request{}
 	return w.fails != nil && proto.Unmarshal(data, request) == nil && w.fails(request)
+}
+
+func (w *world) losesAnswer(data []byte) bool {
+	request := &invokerv1.Request{}
+	return w.unheard != nil && proto.Unmarshal(data, request) == nil && w.unheard(request)
+}
+
+// understood is what an older leader reads of a request.
+func (w *world) understood(data []byte) []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	request := &invokerv1.Request{}
+	if !w.older || proto.Unmarshal(data, request) != nil || request.GetAsk() == nil {
+		return data
+	}
+	request.GetAsk().Apart = false
+	if request.GetAsk().GetParts() != nil {
+		request.GetAsk().Ask = nil
+	}
+	data, _ = proto.Marshal(request) // of what was one
+	return data
 }
 
 func (w *world) sever(a, b uint64) {
@@ -179,6 +228,36 @@ type host struct {
 	mu       sync.Mutex
 	appended []uint32
 	outcomes []*invoker.Outcome
+	parts    [][]byte // of the value of entry 1
+	value    *recordv1.Parts
+}
+
+func (h *host) Part(_ *invoker.Attempt, _, number uint32, part []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.parts = append(h.parts[:number], part)
+}
+
+func (h *host) CompleteParts(_ *invoker.Attempt, _ uint32, value *recordv1.Parts) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.value = value
+}
+
+func (h *host) Journal(*invoker.Attempt) invoker.Journal { return recorded{h: h} }
+
+// recorded is the journal of what a host was told.
+type recorded struct {
+	invoker.Journal
+	h *host
+}
+
+func (r recorded) Completion(index uint32) (*recordv1.Completion, error) {
+	return &recordv1.Completion{Entry: index, Parts: r.h.value}, nil
+}
+
+func (r recorded) Parts(_, first uint32) ([][]byte, error) {
+	return r.h.parts[first:min(int(first)+4, len(r.h.parts))], nil
 }
 
 func (h *host) Append(_ *invoker.Attempt, index uint32, _ *recordv1.Entry) {
@@ -225,6 +304,84 @@ func TestLostNodeEndsTheAttemptOnBothSides(t *testing.T) {
 		synctest.Wait()
 		if again, _ := w.locals[3].counts(); again != 1 || len(h.outcomes) != 2 {
 			t.Errorf("%d attempts began on the other node, not 1; outcomes: %v", again, h.outcomes)
+		}
+	})
+}
+
+// TestBatchIsSentAgain: a session outlives that a batch of either side is lost once, or its answer, and each
+// message is heard once.
+func TestBatchIsSentAgain(t *testing.T) {
+	for name, lose := range map[string]func(*world, func(*invokerv1.Request) bool){
+		"the batch":  func(w *world, of func(*invokerv1.Request) bool) { w.failing(of) },
+		"its answer": func(w *world, of func(*invokerv1.Request) bool) { w.unheard = of },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, h := newWorld(t, 2), &host{}
+				var mu sync.Mutex
+				sent := map[string]int{}
+				lose(w, func(request *invokerv1.Request) bool {
+					if request.GetUp() == nil && request.GetDown().GetSequence() < 2 {
+						return false // the first of those down begins the session
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					batch := fmt.Sprint(request.GetUp().GetSequence(), request.GetDown().GetSequence())
+					sent[batch]++
+					return sent[batch] == 1
+				})
+				running := w.nodes[1].Start(attempt(h, invocation.ModeDurable))
+				synctest.Wait()
+				if started, _ := w.locals[2].counts(); started != 1 {
+					t.Fatalf("%d attempts began, not 1", started)
+				}
+				theirs := w.locals[2].attempts[0]
+				for i := range uint32(5) {
+					theirs.Host.Append(theirs, i, &recordv1.Entry{})
+					synctest.Wait()
+					running.Cancel()
+					synctest.Wait()
+				}
+				theirs.Host.Finish(theirs, &invoker.Outcome{Result: &recordv1.Result{}})
+				synctest.Wait()
+				if !slices.Equal(h.appended, []uint32{0, 1, 2, 3, 4}) || len(h.outcomes) != 1 || h.outcomes[0].Lost {
+					t.Errorf("heard %v and %+v", h.appended, h.outcomes)
+				}
+				if started, aborted := w.locals[2].counts(); started != 1 || aborted != 0 {
+					t.Errorf("%d began and %d were aborted", started, aborted)
+				}
+			})
+		})
+	}
+}
+
+// TestEndedSessionDoesNotBeginAgain: the first batch is not answered, and by then the other side has given the
+// session up. It is not repeated: what the other side would say in the same session once more could be taken for
+// what it said before.
+func TestEndedSessionDoesNotBeginAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, h := newWorld(t, 2), &host{}
+		first := true
+		w.unheard = func(request *invokerv1.Request) bool {
+			if request.GetDown() == nil || !first {
+				return false
+			}
+			first = false
+			theirs := w.locals[2].attempts[0]
+			w.failing(func(r *invokerv1.Request) bool { return r.GetUp() != nil })
+			theirs.Host.Append(theirs, 1, &recordv1.Entry{})
+			time.Sleep(time.Second) // of the bubble: the host's side ends meanwhile
+			w.failing(nil)
+			return true
+		}
+		w.nodes[1].Start(attempt(h, invocation.ModeDurable))
+		time.Sleep(10 * time.Second) // of the bubble
+		synctest.Wait()
+		if started, aborted := w.locals[2].counts(); started != 1 || aborted != 1 {
+			t.Errorf("%d began and %d were aborted, not one each", started, aborted)
+		}
+		if len(h.appended) != 0 || len(h.outcomes) != 1 || !h.outcomes[0].Lost {
+			t.Errorf("the leader heard %v and %+v, not that the attempt is lost", h.appended, h.outcomes)
 		}
 	})
 }
@@ -400,6 +557,52 @@ func TestTooLargeEndsOneAttempt(t *testing.T) {
 }
 
 // TestManyWait: what comes beside many that wait does not have all of them looked at each time.
+// TestLargeValueGoesInParts: a value that is larger than all that one node may say to another at once is
+// written and read between nodes.
+func TestLargeValueGoesInParts(t *testing.T) {
+	value := make([]byte, 40<<20+3)
+	for i := range value {
+		value[i] = byte(i >> 9)
+	}
+	for _, test := range []struct {
+		older bool
+		bytes int
+	}{{bytes: len(value)}, {older: true, bytes: 20 << 20}} {
+		t.Run(fmt.Sprintf("older %t", test.older), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, h := newWorld(t, 2), &host{}
+				w.older = test.older
+				w.nodes[1].Start(attempt(h, invocation.ModeDurable))
+				synctest.Wait()
+				theirs, value := w.locals[2].attempts[0], value[:test.bytes]
+				for number, part := range journal.Split(value) {
+					theirs.Host.Part(theirs, 1, number, part)
+				}
+				theirs.Host.CompleteParts(theirs, 1, journal.PartsOf(value))
+				synctest.Wait()
+				recorded := theirs.Host.Journal(theirs)
+				for _, asksFirst := range []bool{false, true} {
+					parts := h.value
+					if asksFirst && !test.older {
+						completion, err := recorded.Completion(1)
+						if err != nil || completion.GetParts() == nil || completion.GetResult() != nil {
+							t.Fatalf("the completion is %.100v, %v", completion, err)
+						}
+						parts = completion.GetParts()
+					}
+					got, err := journal.Join(parts, func(first uint32) ([][]byte, error) { return recorded.Parts(1, first) })
+					if err != nil || !bytes.Equal(got, value) {
+						t.Errorf("%d bytes came back as %d, %v", len(value), len(got), err)
+					}
+				}
+				if _, aborted := w.locals[2].counts(); aborted != 0 || len(h.outcomes) != 0 {
+					t.Errorf("the session ended: %d attempts were aborted, %v", aborted, h.outcomes)
+				}
+			})
+		})
+	}
+}
+
 func TestManyWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, h := newWorld(t), &host{}

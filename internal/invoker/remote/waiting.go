@@ -1,7 +1,9 @@
 package remote
 
 import (
+	"bytes"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/perdure/perdure/internal/invoker"
@@ -26,6 +28,11 @@ func (inv *Invoker) await(f *forwarded) {
 		inv.running.Go(inv.placeWaiting)
 		return
 	}
+	inv.lookAgain()
+}
+
+// lookAgain has what waits looked at.
+func (inv *Invoker) lookAgain() {
 	select {
 	case inv.wake <- struct{}{}:
 	default:
@@ -90,8 +97,10 @@ func (inv *Invoker) placeThese(waiting map[*forwarded]time.Time, told map[string
 	}
 	type wanted struct{ service, handler, deployment string }
 	none := map[wanted]time.Time{} // what no node can run, and when to look again
-	for f, until := range waiting {
-		target := f.attempt.Target
+	// In an order that follows from nothing but what waits, as of everything that a seed of the simulation replays.
+	inOrder := slices.SortedFunc(maps.Keys(waiting), func(a, b *forwarded) int { return bytes.Compare(a.attempt.ID[:], b.attempt.ID[:]) })
+	for _, f := range inOrder {
+		until, target := waiting[f], f.attempt.Target
 		want := wanted{target.Service, target.Handler, f.attempt.Deployment}
 		again, nobody := none[want]
 		if !nobody {
@@ -120,7 +129,7 @@ func (inv *Invoker) placeThese(waiting map[*forwarded]time.Time, told map[string
 		}
 		soonest(until)
 		soonest(again)
-		if !told[target.Service] {
+		if !told[target.Service] && inv.settled.Load() {
 			told[target.Service] = true
 			inv.config.Logger.Warn("no live node hosts a service: what calls it waits until one does", telemetry.KeyService, target.Service)
 		}

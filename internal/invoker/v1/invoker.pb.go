@@ -162,6 +162,7 @@ type Response struct {
 	Entries        []*v1.Entry      `protobuf:"bytes,9,rep,name=entries" json:"entries,omitempty"`
 	Completions    []*v1.Completion `protobuf:"bytes,10,rep,name=completions" json:"completions,omitempty"`
 	Known          uint32           `protobuf:"varint,11,opt,name=known" json:"known,omitempty"`
+	Parts          [][]byte         `protobuf:"bytes,12,rep,name=parts" json:"parts,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -271,6 +272,13 @@ func (x *Response) GetKnown() uint32 {
 		return x.Known
 	}
 	return 0
+}
+
+func (x *Response) GetParts() [][]byte {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
 }
 
 type Failure struct {
@@ -1340,7 +1348,11 @@ type Ask struct {
 	//	*Ask_Completion
 	//	*Ask_Complete
 	//	*Ask_Call
-	Ask           isAsk_Ask `protobuf_oneof:"ask"`
+	//	*Ask_Parts
+	Ask isAsk_Ask `protobuf_oneof:"ask"`
+	// Beside completion: one whose value is in parts is to be without it, and the parts will be asked for.
+	// A leader that does not know this says the value, which a message may be too small for.
+	Apart         bool `protobuf:"varint,11,opt,name=apart" json:"apart,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1470,6 +1482,22 @@ func (x *Ask) GetCall() *v1.Invoke {
 	return nil
 }
 
+func (x *Ask) GetParts() *PartsFrom {
+	if x != nil {
+		if x, ok := x.Ask.(*Ask_Parts); ok {
+			return x.Parts
+		}
+	}
+	return nil
+}
+
+func (x *Ask) GetApart() bool {
+	if x != nil {
+		return x.Apart
+	}
+	return false
+}
+
 type isAsk_Ask interface {
 	isAsk_Ask()
 }
@@ -1515,6 +1543,10 @@ type Ask_Call struct {
 	Call *v1.Invoke `protobuf:"bytes,10,opt,name=call,oneof"`
 }
 
+type Ask_Parts struct {
+	Parts *PartsFrom `protobuf:"bytes,12,opt,name=parts,oneof"`
+}
+
 func (*Ask_Get) isAsk_Ask() {}
 
 func (*Ask_Len) isAsk_Ask() {}
@@ -1533,6 +1565,61 @@ func (*Ask_Complete) isAsk_Ask() {}
 
 func (*Ask_Call) isAsk_Ask() {}
 
+func (*Ask_Parts) isAsk_Ask() {}
+
+// PartsFrom are parts of the value of an entry, from a number on.
+type PartsFrom struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entry         uint32                 `protobuf:"varint,1,opt,name=entry" json:"entry,omitempty"`
+	First         uint32                 `protobuf:"varint,2,opt,name=first" json:"first,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartsFrom) Reset() {
+	*x = PartsFrom{}
+	mi := &file_perdure_invoker_v1_invoker_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartsFrom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartsFrom) ProtoMessage() {}
+
+func (x *PartsFrom) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_invoker_v1_invoker_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartsFrom.ProtoReflect.Descriptor instead.
+func (*PartsFrom) Descriptor() ([]byte, []int) {
+	return file_perdure_invoker_v1_invoker_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PartsFrom) GetEntry() uint32 {
+	if x != nil {
+		return x.Entry
+	}
+	return 0
+}
+
+func (x *PartsFrom) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
 type TableKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Table         string                 `protobuf:"bytes,1,opt,name=table" json:"table,omitempty"`
@@ -1543,7 +1630,7 @@ type TableKey struct {
 
 func (x *TableKey) Reset() {
 	*x = TableKey{}
-	mi := &file_perdure_invoker_v1_invoker_proto_msgTypes[12]
+	mi := &file_perdure_invoker_v1_invoker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1642,7 @@ func (x *TableKey) String() string {
 func (*TableKey) ProtoMessage() {}
 
 func (x *TableKey) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_invoker_v1_invoker_proto_msgTypes[12]
+	mi := &file_perdure_invoker_v1_invoker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1655,7 @@ func (x *TableKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableKey.ProtoReflect.Descriptor instead.
 func (*TableKey) Descriptor() ([]byte, []int) {
-	return file_perdure_invoker_v1_invoker_proto_rawDescGZIP(), []int{12}
+	return file_perdure_invoker_v1_invoker_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TableKey) GetTable() string {
@@ -1595,7 +1682,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_perdure_invoker_v1_invoker_proto_msgTypes[13]
+	mi := &file_perdure_invoker_v1_invoker_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1694,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_invoker_v1_invoker_proto_msgTypes[13]
+	mi := &file_perdure_invoker_v1_invoker_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1707,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_perdure_invoker_v1_invoker_proto_rawDescGZIP(), []int{13}
+	return file_perdure_invoker_v1_invoker_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Range) GetFirst() uint32 {
@@ -1647,7 +1734,7 @@ const file_perdure_invoker_v1_invoker_proto_rawDesc = "" +
 	"\x02up\x18\x02 \x01(\v2\x19.perdure.invoker.v1.BatchH\x00R\x02up\x12+\n" +
 	"\x03ask\x18\x03 \x01(\v2\x17.perdure.invoker.v1.AskH\x00R\x03ask\x12.\n" +
 	"\x04read\x18\x04 \x01(\v2\x18.perdure.invoker.v1.ReadH\x00R\x04readB\t\n" +
-	"\arequest\"\xab\x03\n" +
+	"\arequest\"\xc1\x03\n" +
 	"\bResponse\x125\n" +
 	"\afailure\x18\x01 \x01(\v2\x1b.perdure.invoker.v1.FailureR\afailure\x12'\n" +
 	"\x0funknown_session\x18\x02 \x01(\bR\x0eunknownSession\x12\x14\n" +
@@ -1660,7 +1747,8 @@ const file_perdure_invoker_v1_invoker_proto_rawDesc = "" +
 	"\aentries\x18\t \x03(\v2\x18.perdure.record.v1.EntryR\aentries\x12?\n" +
 	"\vcompletions\x18\n" +
 	" \x03(\v2\x1d.perdure.record.v1.CompletionR\vcompletions\x12\x14\n" +
-	"\x05known\x18\v \x01(\rR\x05known\"7\n" +
+	"\x05known\x18\v \x01(\rR\x05known\x12\x14\n" +
+	"\x05parts\x18\f \x03(\fR\x05parts\"7\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"-\n" +
@@ -1760,7 +1848,7 @@ const file_perdure_invoker_v1_invoker_proto_rawDesc = "" +
 	"\thas_state\x18\x06 \x01(\bR\bhasState\x12 \n" +
 	"\vtraceparent\x18\a \x01(\tR\vtraceparent\x123\n" +
 	"\aheaders\x18\n" +
-	" \x03(\v2\x19.perdure.record.v1.HeaderR\aheaders\"\x9a\x03\n" +
+	" \x03(\v2\x19.perdure.record.v1.HeaderR\aheaders\"\xe7\x03\n" +
 	"\x03Ask\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x06R\x03key\x120\n" +
 	"\x03get\x18\x02 \x01(\v2\x1c.perdure.invoker.v1.TableKeyH\x00R\x03get\x12\x12\n" +
@@ -1774,8 +1862,13 @@ const file_perdure_invoker_v1_invoker_proto_rawDesc = "" +
 	"completion\x126\n" +
 	"\bcomplete\x18\t \x01(\v2\x18.perdure.record.v1.EntryH\x00R\bcomplete\x12/\n" +
 	"\x04call\x18\n" +
-	" \x01(\v2\x19.perdure.record.v1.InvokeH\x00R\x04callB\x05\n" +
-	"\x03ask\"2\n" +
+	" \x01(\v2\x19.perdure.record.v1.InvokeH\x00R\x04call\x125\n" +
+	"\x05parts\x18\f \x01(\v2\x1d.perdure.invoker.v1.PartsFromH\x00R\x05parts\x12\x14\n" +
+	"\x05apart\x18\v \x01(\bR\x05apartB\x05\n" +
+	"\x03ask\"7\n" +
+	"\tPartsFrom\x12\x14\n" +
+	"\x05entry\x18\x01 \x01(\rR\x05entry\x12\x14\n" +
+	"\x05first\x18\x02 \x01(\rR\x05first\"2\n" +
 	"\bTableKey\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\"1\n" +
@@ -1795,7 +1888,7 @@ func file_perdure_invoker_v1_invoker_proto_rawDescGZIP() []byte {
 	return file_perdure_invoker_v1_invoker_proto_rawDescData
 }
 
-var file_perdure_invoker_v1_invoker_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_perdure_invoker_v1_invoker_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_perdure_invoker_v1_invoker_proto_goTypes = []any{
 	(*Request)(nil),          // 0: perdure.invoker.v1.Request
 	(*Response)(nil),         // 1: perdure.invoker.v1.Response
@@ -1809,22 +1902,23 @@ var file_perdure_invoker_v1_invoker_proto_goTypes = []any{
 	(*Outcome)(nil),          // 9: perdure.invoker.v1.Outcome
 	(*Read)(nil),             // 10: perdure.invoker.v1.Read
 	(*Ask)(nil),              // 11: perdure.invoker.v1.Ask
-	(*TableKey)(nil),         // 12: perdure.invoker.v1.TableKey
-	(*Range)(nil),            // 13: perdure.invoker.v1.Range
-	nil,                      // 14: perdure.invoker.v1.Attempt.TriesEntry
-	(*v1.Result)(nil),        // 15: perdure.record.v1.Result
-	(*v1.Entry)(nil),         // 16: perdure.record.v1.Entry
-	(*v1.Completion)(nil),    // 17: perdure.record.v1.Completion
-	(*v1.Invoke)(nil),        // 18: perdure.record.v1.Invoke
-	(*v1.RunTries)(nil),      // 19: perdure.record.v1.RunTries
-	(*v1.Parts)(nil),         // 20: perdure.record.v1.Parts
-	(*v1.Target)(nil),        // 21: perdure.record.v1.Target
-	(*v1.RestartOrigin)(nil), // 22: perdure.record.v1.RestartOrigin
-	(*v1.Flow)(nil),          // 23: perdure.record.v1.Flow
-	(*v1.Header)(nil),        // 24: perdure.record.v1.Header
-	(*v1.Error)(nil),         // 25: perdure.record.v1.Error
-	(*v1.Divergence)(nil),    // 26: perdure.record.v1.Divergence
-	(*v1.Condition)(nil),     // 27: perdure.record.v1.Condition
+	(*PartsFrom)(nil),        // 12: perdure.invoker.v1.PartsFrom
+	(*TableKey)(nil),         // 13: perdure.invoker.v1.TableKey
+	(*Range)(nil),            // 14: perdure.invoker.v1.Range
+	nil,                      // 15: perdure.invoker.v1.Attempt.TriesEntry
+	(*v1.Result)(nil),        // 16: perdure.record.v1.Result
+	(*v1.Entry)(nil),         // 17: perdure.record.v1.Entry
+	(*v1.Completion)(nil),    // 18: perdure.record.v1.Completion
+	(*v1.Invoke)(nil),        // 19: perdure.record.v1.Invoke
+	(*v1.RunTries)(nil),      // 20: perdure.record.v1.RunTries
+	(*v1.Parts)(nil),         // 21: perdure.record.v1.Parts
+	(*v1.Target)(nil),        // 22: perdure.record.v1.Target
+	(*v1.RestartOrigin)(nil), // 23: perdure.record.v1.RestartOrigin
+	(*v1.Flow)(nil),          // 24: perdure.record.v1.Flow
+	(*v1.Header)(nil),        // 25: perdure.record.v1.Header
+	(*v1.Error)(nil),         // 26: perdure.record.v1.Error
+	(*v1.Divergence)(nil),    // 27: perdure.record.v1.Divergence
+	(*v1.Condition)(nil),     // 28: perdure.record.v1.Condition
 }
 var file_perdure_invoker_v1_invoker_proto_depIdxs = []int32{
 	4,  // 0: perdure.invoker.v1.Request.down:type_name -> perdure.invoker.v1.Batch
@@ -1833,48 +1927,49 @@ var file_perdure_invoker_v1_invoker_proto_depIdxs = []int32{
 	10, // 3: perdure.invoker.v1.Request.read:type_name -> perdure.invoker.v1.Read
 	2,  // 4: perdure.invoker.v1.Response.failure:type_name -> perdure.invoker.v1.Failure
 	3,  // 5: perdure.invoker.v1.Response.rows:type_name -> perdure.invoker.v1.Row
-	15, // 6: perdure.invoker.v1.Response.result:type_name -> perdure.record.v1.Result
-	16, // 7: perdure.invoker.v1.Response.entries:type_name -> perdure.record.v1.Entry
-	17, // 8: perdure.invoker.v1.Response.completions:type_name -> perdure.record.v1.Completion
+	16, // 6: perdure.invoker.v1.Response.result:type_name -> perdure.record.v1.Result
+	17, // 7: perdure.invoker.v1.Response.entries:type_name -> perdure.record.v1.Entry
+	18, // 8: perdure.invoker.v1.Response.completions:type_name -> perdure.record.v1.Completion
 	5,  // 9: perdure.invoker.v1.Batch.messages:type_name -> perdure.invoker.v1.Message
 	8,  // 10: perdure.invoker.v1.Message.start:type_name -> perdure.invoker.v1.Attempt
-	17, // 11: perdure.invoker.v1.Message.notify:type_name -> perdure.record.v1.Completion
+	18, // 11: perdure.invoker.v1.Message.notify:type_name -> perdure.record.v1.Completion
 	6,  // 12: perdure.invoker.v1.Message.cancel:type_name -> perdure.invoker.v1.Nothing
-	16, // 13: perdure.invoker.v1.Message.append:type_name -> perdure.record.v1.Entry
-	18, // 14: perdure.invoker.v1.Message.call:type_name -> perdure.record.v1.Invoke
-	19, // 15: perdure.invoker.v1.Message.retry:type_name -> perdure.record.v1.RunTries
-	15, // 16: perdure.invoker.v1.Message.complete:type_name -> perdure.record.v1.Result
+	17, // 13: perdure.invoker.v1.Message.append:type_name -> perdure.record.v1.Entry
+	19, // 14: perdure.invoker.v1.Message.call:type_name -> perdure.record.v1.Invoke
+	20, // 15: perdure.invoker.v1.Message.retry:type_name -> perdure.record.v1.RunTries
+	16, // 16: perdure.invoker.v1.Message.complete:type_name -> perdure.record.v1.Result
 	7,  // 17: perdure.invoker.v1.Message.part:type_name -> perdure.invoker.v1.Part
-	20, // 18: perdure.invoker.v1.Message.complete_parts:type_name -> perdure.record.v1.Parts
+	21, // 18: perdure.invoker.v1.Message.complete_parts:type_name -> perdure.record.v1.Parts
 	9,  // 19: perdure.invoker.v1.Message.finish:type_name -> perdure.invoker.v1.Outcome
 	6,  // 20: perdure.invoker.v1.Message.lost:type_name -> perdure.invoker.v1.Nothing
-	21, // 21: perdure.invoker.v1.Attempt.target:type_name -> perdure.record.v1.Target
-	16, // 22: perdure.invoker.v1.Attempt.writes:type_name -> perdure.record.v1.Entry
-	16, // 23: perdure.invoker.v1.Attempt.journal:type_name -> perdure.record.v1.Entry
-	17, // 24: perdure.invoker.v1.Attempt.completions:type_name -> perdure.record.v1.Completion
-	14, // 25: perdure.invoker.v1.Attempt.tries:type_name -> perdure.invoker.v1.Attempt.TriesEntry
-	22, // 26: perdure.invoker.v1.Attempt.origins:type_name -> perdure.record.v1.RestartOrigin
-	21, // 27: perdure.invoker.v1.Attempt.chain:type_name -> perdure.record.v1.Target
-	23, // 28: perdure.invoker.v1.Attempt.flow:type_name -> perdure.record.v1.Flow
-	24, // 29: perdure.invoker.v1.Attempt.headers:type_name -> perdure.record.v1.Header
-	15, // 30: perdure.invoker.v1.Outcome.result:type_name -> perdure.record.v1.Result
-	16, // 31: perdure.invoker.v1.Outcome.entries:type_name -> perdure.record.v1.Entry
-	25, // 32: perdure.invoker.v1.Outcome.retry:type_name -> perdure.record.v1.Error
-	26, // 33: perdure.invoker.v1.Outcome.divergence:type_name -> perdure.record.v1.Divergence
-	27, // 34: perdure.invoker.v1.Outcome.waiting_until:type_name -> perdure.record.v1.Condition
-	21, // 35: perdure.invoker.v1.Read.target:type_name -> perdure.record.v1.Target
-	24, // 36: perdure.invoker.v1.Read.headers:type_name -> perdure.record.v1.Header
-	12, // 37: perdure.invoker.v1.Ask.get:type_name -> perdure.invoker.v1.TableKey
-	12, // 38: perdure.invoker.v1.Ask.scan:type_name -> perdure.invoker.v1.TableKey
-	13, // 39: perdure.invoker.v1.Ask.completions:type_name -> perdure.invoker.v1.Range
-	16, // 40: perdure.invoker.v1.Ask.complete:type_name -> perdure.record.v1.Entry
-	18, // 41: perdure.invoker.v1.Ask.call:type_name -> perdure.record.v1.Invoke
-	19, // 42: perdure.invoker.v1.Attempt.TriesEntry.value:type_name -> perdure.record.v1.RunTries
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	22, // 21: perdure.invoker.v1.Attempt.target:type_name -> perdure.record.v1.Target
+	17, // 22: perdure.invoker.v1.Attempt.writes:type_name -> perdure.record.v1.Entry
+	17, // 23: perdure.invoker.v1.Attempt.journal:type_name -> perdure.record.v1.Entry
+	18, // 24: perdure.invoker.v1.Attempt.completions:type_name -> perdure.record.v1.Completion
+	15, // 25: perdure.invoker.v1.Attempt.tries:type_name -> perdure.invoker.v1.Attempt.TriesEntry
+	23, // 26: perdure.invoker.v1.Attempt.origins:type_name -> perdure.record.v1.RestartOrigin
+	22, // 27: perdure.invoker.v1.Attempt.chain:type_name -> perdure.record.v1.Target
+	24, // 28: perdure.invoker.v1.Attempt.flow:type_name -> perdure.record.v1.Flow
+	25, // 29: perdure.invoker.v1.Attempt.headers:type_name -> perdure.record.v1.Header
+	16, // 30: perdure.invoker.v1.Outcome.result:type_name -> perdure.record.v1.Result
+	17, // 31: perdure.invoker.v1.Outcome.entries:type_name -> perdure.record.v1.Entry
+	26, // 32: perdure.invoker.v1.Outcome.retry:type_name -> perdure.record.v1.Error
+	27, // 33: perdure.invoker.v1.Outcome.divergence:type_name -> perdure.record.v1.Divergence
+	28, // 34: perdure.invoker.v1.Outcome.waiting_until:type_name -> perdure.record.v1.Condition
+	22, // 35: perdure.invoker.v1.Read.target:type_name -> perdure.record.v1.Target
+	25, // 36: perdure.invoker.v1.Read.headers:type_name -> perdure.record.v1.Header
+	13, // 37: perdure.invoker.v1.Ask.get:type_name -> perdure.invoker.v1.TableKey
+	13, // 38: perdure.invoker.v1.Ask.scan:type_name -> perdure.invoker.v1.TableKey
+	14, // 39: perdure.invoker.v1.Ask.completions:type_name -> perdure.invoker.v1.Range
+	17, // 40: perdure.invoker.v1.Ask.complete:type_name -> perdure.record.v1.Entry
+	19, // 41: perdure.invoker.v1.Ask.call:type_name -> perdure.record.v1.Invoke
+	12, // 42: perdure.invoker.v1.Ask.parts:type_name -> perdure.invoker.v1.PartsFrom
+	20, // 43: perdure.invoker.v1.Attempt.TriesEntry.value:type_name -> perdure.record.v1.RunTries
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_perdure_invoker_v1_invoker_proto_init() }
@@ -1914,6 +2009,7 @@ func file_perdure_invoker_v1_invoker_proto_init() {
 		(*Ask_Completion)(nil),
 		(*Ask_Complete)(nil),
 		(*Ask_Call)(nil),
+		(*Ask_Parts)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1921,7 +2017,7 @@ func file_perdure_invoker_v1_invoker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_invoker_v1_invoker_proto_rawDesc), len(file_perdure_invoker_v1_invoker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

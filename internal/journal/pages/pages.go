@@ -11,16 +11,23 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
+	"github.com/perdure/perdure/internal/stress"
 	"github.com/perdure/perdure/internal/table"
 )
 
-const (
-	// journalPageBytes is about what a page of a journal takes; one row may be more.
-	journalPageBytes = 256 << 10
+// journalPageBytes is about what a page of a journal takes; one row may be more.
+const journalPageBytes = 256 << 10
+
+var (
+	// partsBytes is about what one read of a value in parts takes: fewer, and an attempt on another
+	// node would spend its time on the way there and back.
+	partsBytes = stress.Few(1<<20, 1)
 	// A page looks at a window of entries, for a scan collects what is not in the store yet for
 	// all of its range. It grows while entries are small.
-	firstWindow = 16
-	maxWindow   = 512
+	firstWindow = stress.Few[uint32](16, 1)
+	maxWindow   = stress.Few[uint32](512, 3)
+	// Begin is how many entries an attempt is started with; 0 is the engine's own default.
+	Begin = stress.Few(0, 2)
 )
 
 // Journal reads an attempt's journal as it is now, durable or not: entries do not change once
@@ -47,8 +54,7 @@ type Rows interface {
 
 // New reads the journal of id, which ends with the entry end. damaged is told of each error.
 func New(rows Rows, id invocation.ID, end uint32, damaged func(error)) *Journal {
-	first, most := windows()
-	return &Journal{rows: rows, id: id, end: end, damaged: damaged, window: first, most: most}
+	return &Journal{rows: rows, id: id, end: end, damaged: damaged, window: firstWindow, most: maxWindow}
 }
 
 // Entries implements invoker.Journal.
@@ -84,8 +90,7 @@ func (j *Journal) Entries(index uint32) ([]*recordv1.Entry, error) {
 // Completions implements invoker.Journal.
 func (j *Journal) Completions(first, last uint32) (completions map[uint32]*recordv1.Completion, known uint32, err error) {
 	completions = map[uint32]*recordv1.Completion{}
-	window, _ := windows()
-	bytes := 0
+	window, bytes := firstWindow, 0
 	for known = first - 1; known < last; {
 		until, cut := min(last, known+window), uint32(0)
 		err := j.scan(table.Completion(j.id, known+1), table.Completion(j.id, until+1), func(at uint32, value []byte) error {
@@ -120,9 +125,6 @@ func (j *Journal) Completion(index uint32) (*recordv1.Completion, error) {
 	if err == nil && ok {
 		err = proto.Unmarshal(value, completion)
 	}
-	if err == nil {
-		completion, err = Joined(j.rows, j.id, completion)
-	}
 	if err != nil {
 		return nil, j.failed(fmt.Errorf("completion %d of %s: %w", index, j.id, err))
 	}
@@ -132,14 +134,38 @@ func (j *Journal) Completion(index uint32) (*recordv1.Completion, error) {
 	return completion, nil
 }
 
+// Parts implements invoker.Journal.
+func (j *Journal) Parts(index, first uint32) ([][]byte, error) {
+	var parts [][]byte
+	for bytes := 0; bytes < partsBytes; {
+		part, ok, err := j.rows.Get(table.Part(j.id, index, first+uint32(len(parts))))
+		if err == nil && !ok && len(parts) == 0 {
+			err = fmt.Errorf("part %d is missing", first)
+		}
+		if err != nil {
+			return nil, j.failed(fmt.Errorf("completion %d of %s: %w", index, j.id, err))
+		}
+		if !ok {
+			break
+		}
+		parts = append(parts, part)
+		bytes += len(part)
+	}
+	return parts, nil
+}
+
 // Joined is a completion with its value, if that is in parts; another as it is.
 func Joined(rows Rows, id invocation.ID, completion *recordv1.Completion) (*recordv1.Completion, error) {
 	parts := completion.GetParts()
 	if parts == nil {
 		return completion, nil
 	}
-	value, err := journal.Join(parts, func(number uint32) ([]byte, bool, error) {
-		return rows.Get(table.Part(id, completion.GetEntry(), number))
+	value, err := journal.Join(parts, func(first uint32) ([][]byte, error) {
+		part, ok, err := rows.Get(table.Part(id, completion.GetEntry(), first))
+		if !ok {
+			return nil, err
+		}
+		return [][]byte{part}, err
 	})
 	if err != nil {
 		return nil, err

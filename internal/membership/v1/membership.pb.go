@@ -48,7 +48,9 @@ type Meta struct {
 	// draining: the node is about to stop and wants no new work.
 	Draining bool `protobuf:"varint,10,opt,name=draining" json:"draining,omitempty"`
 	// feature_level is up to which level the node's program reads records; 0 is 1.
-	FeatureLevel  uint32 `protobuf:"varint,11,opt,name=feature_level,json=featureLevel" json:"feature_level,omitempty"`
+	FeatureLevel uint32 `protobuf:"varint,11,opt,name=feature_level,json=featureLevel" json:"feature_level,omitempty"`
+	// starting: the node can't be asked anything yet.
+	Starting      bool `protobuf:"varint,12,opt,name=starting" json:"starting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,6 +160,13 @@ func (x *Meta) GetFeatureLevel() uint32 {
 		return x.FeatureLevel
 	}
 	return 0
+}
+
+func (x *Meta) GetStarting() bool {
+	if x != nil {
+		return x.Starting
+	}
+	return false
 }
 
 // Fact is a value that a node shares. Of those with the same origin and key the one with the
@@ -281,7 +290,7 @@ var File_perdure_membership_v1_membership_proto protoreflect.FileDescriptor
 
 const file_perdure_membership_v1_membership_proto_rawDesc = "" +
 	"\n" +
-	"&perdure/membership/v1/membership.proto\x12\x15perdure.membership.v1\"\xba\x02\n" +
+	"&perdure/membership/v1/membership.proto\x12\x15perdure.membership.v1\"\xd6\x02\n" +
 	"\x04Meta\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x12\n" +
@@ -299,7 +308,8 @@ const file_perdure_membership_v1_membership_proto_rawDesc = "" +
 	"\ajoining\x18\t \x01(\bR\ajoining\x12\x1a\n" +
 	"\bdraining\x18\n" +
 	" \x01(\bR\bdraining\x12#\n" +
-	"\rfeature_level\x18\v \x01(\rR\ffeatureLevel\"`\n" +
+	"\rfeature_level\x18\v \x01(\rR\ffeatureLevel\x12\x1a\n" +
+	"\bstarting\x18\f \x01(\bR\bstarting\"`\n" +
 	"\x04Fact\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\x06R\x06origin\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +

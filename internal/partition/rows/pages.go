@@ -79,7 +79,27 @@ func Journal(data Reader, detail *routing.InvocationDetail, limit int) error {
 	if err == nil {
 		err = entryErr
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	for i, entry := range detail.Journal {
+		index := detail.After + uint32(i) + 1
+		if entry.GetRun() == nil || detail.Completions[index] != nil {
+			continue
+		}
+		tries := &recordv1.RunTries{}
+		if _, err := Message(data, table.Tries(detail.ID, index), tries); err != nil {
+			return fmt.Errorf("tries of entry %d: %w", index, err)
+		}
+		if tries.Failed == 0 {
+			continue
+		}
+		if detail.Tries == nil {
+			detail.Tries = map[uint32]*recordv1.RunTries{}
+		}
+		detail.Tries[index] = tries
+	}
+	return nil
 }
 
 // Pages reads pages of one object's tables.

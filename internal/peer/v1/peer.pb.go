@@ -59,6 +59,7 @@ type Request struct {
 	//	*Request_Limits
 	//	*Request_ChangeRules
 	//	*Request_Rules
+	//	*Request_ResumeOn
 	Ask           isRequest_Ask `protobuf_oneof:"ask"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -304,6 +305,15 @@ func (x *Request) GetRules() *RulesQuery {
 	return nil
 }
 
+func (x *Request) GetResumeOn() *ResumeOn {
+	if x != nil {
+		if x, ok := x.Ask.(*Request_ResumeOn); ok {
+			return x.ResumeOn
+		}
+	}
+	return nil
+}
+
 type isRequest_Ask interface {
 	isRequest_Ask()
 }
@@ -392,6 +402,10 @@ type Request_Rules struct {
 	Rules *RulesQuery `protobuf:"bytes,30,opt,name=rules,oneof"`
 }
 
+type Request_ResumeOn struct {
+	ResumeOn *ResumeOn `protobuf:"bytes,31,opt,name=resume_on,json=resumeOn,oneof"`
+}
+
 func (*Request_Call) isRequest_Ask() {}
 
 func (*Request_Send) isRequest_Ask() {}
@@ -433,6 +447,8 @@ func (*Request_Limits) isRequest_Ask() {}
 func (*Request_ChangeRules) isRequest_Ask() {}
 
 func (*Request_Rules) isRequest_Ask() {}
+
+func (*Request_ResumeOn) isRequest_Ask() {}
 
 // Answer is the leader's, or says that the request failed.
 type Answer struct {
@@ -1076,6 +1092,58 @@ func (x *Cancel) GetKill() bool {
 	return false
 }
 
+type ResumeOn struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
+	Deployment    string                 `protobuf:"bytes,2,opt,name=deployment" json:"deployment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeOn) Reset() {
+	*x = ResumeOn{}
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeOn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeOn) ProtoMessage() {}
+
+func (x *ResumeOn) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeOn.ProtoReflect.Descriptor instead.
+func (*ResumeOn) Descriptor() ([]byte, []int) {
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ResumeOn) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *ResumeOn) GetDeployment() string {
+	if x != nil {
+		return x.Deployment
+	}
+	return ""
+}
+
 type Restart struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
@@ -1087,7 +1155,7 @@ type Restart struct {
 
 func (x *Restart) Reset() {
 	*x = Restart{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1167,7 @@ func (x *Restart) String() string {
 func (*Restart) ProtoMessage() {}
 
 func (x *Restart) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1180,7 @@ func (x *Restart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restart.ProtoReflect.Descriptor instead.
 func (*Restart) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Restart) GetId() []byte {
@@ -1147,7 +1215,7 @@ type JournalQuery struct {
 
 func (x *JournalQuery) Reset() {
 	*x = JournalQuery{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1227,7 @@ func (x *JournalQuery) String() string {
 func (*JournalQuery) ProtoMessage() {}
 
 func (x *JournalQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1240,7 @@ func (x *JournalQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalQuery.ProtoReflect.Descriptor instead.
 func (*JournalQuery) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *JournalQuery) GetId() []byte {
@@ -1203,14 +1271,16 @@ type Journal struct {
 	After   uint32                 `protobuf:"varint,3,opt,name=after" json:"after,omitempty"`
 	More    bool                   `protobuf:"varint,4,opt,name=more" json:"more,omitempty"`
 	// In the order of their entries.
-	Completions   []*v1.Completion `protobuf:"bytes,5,rep,name=completions" json:"completions,omitempty"`
+	Completions []*v1.Completion `protobuf:"bytes,5,rep,name=completions" json:"completions,omitempty"`
+	// By the index of the Run.
+	Tries         map[uint32]*v1.RunTries `protobuf:"bytes,6,rep,name=tries" json:"tries,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Journal) Reset() {
 	*x = Journal{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1292,7 @@ func (x *Journal) String() string {
 func (*Journal) ProtoMessage() {}
 
 func (x *Journal) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1305,7 @@ func (x *Journal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Journal.ProtoReflect.Descriptor instead.
 func (*Journal) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Journal) GetRow() *v1.Invocation {
@@ -1273,6 +1343,13 @@ func (x *Journal) GetCompletions() []*v1.Completion {
 	return nil
 }
 
+func (x *Journal) GetTries() map[uint32]*v1.RunTries {
+	if x != nil {
+		return x.Tries
+	}
+	return nil
+}
+
 type StateQuery struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service" json:"service,omitempty"`
@@ -1287,7 +1364,7 @@ type StateQuery struct {
 
 func (x *StateQuery) Reset() {
 	*x = StateQuery{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1376,7 @@ func (x *StateQuery) String() string {
 func (*StateQuery) ProtoMessage() {}
 
 func (x *StateQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1389,7 @@ func (x *StateQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateQuery.ProtoReflect.Descriptor instead.
 func (*StateQuery) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StateQuery) GetService() string {
@@ -1361,7 +1438,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1450,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1463,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *State) GetState() []byte {
@@ -1422,7 +1499,7 @@ type Table struct {
 
 func (x *Table) Reset() {
 	*x = Table{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1511,7 @@ func (x *Table) String() string {
 func (*Table) ProtoMessage() {}
 
 func (x *Table) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1524,7 @@ func (x *Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Table.ProtoReflect.Descriptor instead.
 func (*Table) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Table) GetName() string {
@@ -1488,7 +1565,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1577,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1590,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Row) GetKey() []byte {
@@ -1540,7 +1617,7 @@ type ChangeSchedule struct {
 
 func (x *ChangeSchedule) Reset() {
 	*x = ChangeSchedule{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1629,7 @@ func (x *ChangeSchedule) String() string {
 func (*ChangeSchedule) ProtoMessage() {}
 
 func (x *ChangeSchedule) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +1642,7 @@ func (x *ChangeSchedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeSchedule.ProtoReflect.Descriptor instead.
 func (*ChangeSchedule) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ChangeSchedule) GetName() string {
@@ -1591,7 +1668,7 @@ type ScheduleName struct {
 
 func (x *ScheduleName) Reset() {
 	*x = ScheduleName{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1680,7 @@ func (x *ScheduleName) String() string {
 func (*ScheduleName) ProtoMessage() {}
 
 func (x *ScheduleName) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1693,7 @@ func (x *ScheduleName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleName.ProtoReflect.Descriptor instead.
 func (*ScheduleName) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ScheduleName) GetName() string {
@@ -1646,7 +1723,7 @@ type InvocationsQuery struct {
 
 func (x *InvocationsQuery) Reset() {
 	*x = InvocationsQuery{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1735,7 @@ func (x *InvocationsQuery) String() string {
 func (*InvocationsQuery) ProtoMessage() {}
 
 func (x *InvocationsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1748,7 @@ func (x *InvocationsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvocationsQuery.ProtoReflect.Descriptor instead.
 func (*InvocationsQuery) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *InvocationsQuery) GetService() string {
@@ -1770,7 +1847,7 @@ type InvocationsPage struct {
 
 func (x *InvocationsPage) Reset() {
 	*x = InvocationsPage{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[19]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1859,7 @@ func (x *InvocationsPage) String() string {
 func (*InvocationsPage) ProtoMessage() {}
 
 func (x *InvocationsPage) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[19]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1872,7 @@ func (x *InvocationsPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvocationsPage.ProtoReflect.Descriptor instead.
 func (*InvocationsPage) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *InvocationsPage) GetFound() []*Listed {
@@ -1829,7 +1906,7 @@ type Listed struct {
 
 func (x *Listed) Reset() {
 	*x = Listed{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1918,7 @@ func (x *Listed) String() string {
 func (*Listed) ProtoMessage() {}
 
 func (x *Listed) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1931,7 @@ func (x *Listed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listed.ProtoReflect.Descriptor instead.
 func (*Listed) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Listed) GetId() []byte {
@@ -1882,7 +1959,7 @@ type SchedulesQuery struct {
 
 func (x *SchedulesQuery) Reset() {
 	*x = SchedulesQuery{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[21]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +1971,7 @@ func (x *SchedulesQuery) String() string {
 func (*SchedulesQuery) ProtoMessage() {}
 
 func (x *SchedulesQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[21]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +1984,7 @@ func (x *SchedulesQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchedulesQuery.ProtoReflect.Descriptor instead.
 func (*SchedulesQuery) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SchedulesQuery) GetPrefix() string {
@@ -1941,7 +2018,7 @@ type SchedulesPage struct {
 
 func (x *SchedulesPage) Reset() {
 	*x = SchedulesPage{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[22]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2030,7 @@ func (x *SchedulesPage) String() string {
 func (*SchedulesPage) ProtoMessage() {}
 
 func (x *SchedulesPage) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[22]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2043,7 @@ func (x *SchedulesPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchedulesPage.ProtoReflect.Descriptor instead.
 func (*SchedulesPage) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SchedulesPage) GetFound() []*v1.ScheduleReply {
@@ -1991,7 +2068,7 @@ type TransactionsQuery struct {
 
 func (x *TransactionsQuery) Reset() {
 	*x = TransactionsQuery{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[23]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2080,7 @@ func (x *TransactionsQuery) String() string {
 func (*TransactionsQuery) ProtoMessage() {}
 
 func (x *TransactionsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[23]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2093,7 @@ func (x *TransactionsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionsQuery.ProtoReflect.Descriptor instead.
 func (*TransactionsQuery) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{23}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{24}
 }
 
 type Transactions struct {
@@ -2028,7 +2105,7 @@ type Transactions struct {
 
 func (x *Transactions) Reset() {
 	*x = Transactions{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[24]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2117,7 @@ func (x *Transactions) String() string {
 func (*Transactions) ProtoMessage() {}
 
 func (x *Transactions) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[24]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2130,7 @@ func (x *Transactions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transactions.ProtoReflect.Descriptor instead.
 func (*Transactions) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{24}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Transactions) GetFound() []*Transaction {
@@ -2085,7 +2162,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[25]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2174,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[25]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2187,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{25}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Transaction) GetRoot() []byte {
@@ -2216,7 +2293,7 @@ type TransactionLock struct {
 
 func (x *TransactionLock) Reset() {
 	*x = TransactionLock{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[26]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2305,7 @@ func (x *TransactionLock) String() string {
 func (*TransactionLock) ProtoMessage() {}
 
 func (x *TransactionLock) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[26]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2318,7 @@ func (x *TransactionLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionLock.ProtoReflect.Descriptor instead.
 func (*TransactionLock) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{26}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TransactionLock) GetService() string {
@@ -2283,7 +2360,7 @@ type LimitsQuery struct {
 
 func (x *LimitsQuery) Reset() {
 	*x = LimitsQuery{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[27]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2295,7 +2372,7 @@ func (x *LimitsQuery) String() string {
 func (*LimitsQuery) ProtoMessage() {}
 
 func (x *LimitsQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[27]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2308,7 +2385,7 @@ func (x *LimitsQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitsQuery.ProtoReflect.Descriptor instead.
 func (*LimitsQuery) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{27}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LimitsQuery) GetName() string {
@@ -2341,7 +2418,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[28]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2353,7 +2430,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[28]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2366,7 +2443,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{28}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Limits) GetFound() []*Limit {
@@ -2390,7 +2467,7 @@ type RulesQuery struct {
 
 func (x *RulesQuery) Reset() {
 	*x = RulesQuery{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[29]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2479,7 @@ func (x *RulesQuery) String() string {
 func (*RulesQuery) ProtoMessage() {}
 
 func (x *RulesQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[29]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2492,7 @@ func (x *RulesQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesQuery.ProtoReflect.Descriptor instead.
 func (*RulesQuery) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{29}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RulesQuery) GetPrefix() string {
@@ -2473,7 +2550,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[30]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +2562,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[30]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +2575,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{30}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Limit) GetName() string {
@@ -2633,7 +2710,7 @@ type LimitSettings struct {
 
 func (x *LimitSettings) Reset() {
 	*x = LimitSettings{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[31]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +2722,7 @@ func (x *LimitSettings) String() string {
 func (*LimitSettings) ProtoMessage() {}
 
 func (x *LimitSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[31]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +2735,7 @@ func (x *LimitSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitSettings.ProtoReflect.Descriptor instead.
 func (*LimitSettings) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{31}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LimitSettings) GetConcurrency() int64 {
@@ -2707,7 +2784,7 @@ type LimitTenant struct {
 
 func (x *LimitTenant) Reset() {
 	*x = LimitTenant{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[32]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +2796,7 @@ func (x *LimitTenant) String() string {
 func (*LimitTenant) ProtoMessage() {}
 
 func (x *LimitTenant) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[32]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +2809,7 @@ func (x *LimitTenant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitTenant.ProtoReflect.Descriptor instead.
 func (*LimitTenant) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{32}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LimitTenant) GetTenant() string {
@@ -2769,7 +2846,7 @@ type LimitMember struct {
 
 func (x *LimitMember) Reset() {
 	*x = LimitMember{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[33]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +2858,7 @@ func (x *LimitMember) String() string {
 func (*LimitMember) ProtoMessage() {}
 
 func (x *LimitMember) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[33]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +2871,7 @@ func (x *LimitMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitMember.ProtoReflect.Descriptor instead.
 func (*LimitMember) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{33}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LimitMember) GetId() []byte {
@@ -2850,7 +2927,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[34]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +2939,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[34]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +2952,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{34}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Frame) GetFrom() uint32 {
@@ -2975,7 +3052,7 @@ type Deliver struct {
 
 func (x *Deliver) Reset() {
 	*x = Deliver{}
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[35]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2987,7 +3064,7 @@ func (x *Deliver) String() string {
 func (*Deliver) ProtoMessage() {}
 
 func (x *Deliver) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_peer_v1_peer_proto_msgTypes[35]
+	mi := &file_perdure_peer_v1_peer_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3000,7 +3077,7 @@ func (x *Deliver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deliver.ProtoReflect.Descriptor instead.
 func (*Deliver) Descriptor() ([]byte, []int) {
-	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{35}
+	return file_perdure_peer_v1_peer_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Deliver) GetSequence() uint64 {
@@ -3021,7 +3098,7 @@ var File_perdure_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_perdure_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1aperdure/peer/v1/peer.proto\x12\x0fperdure.peer.v1\x1a\x19google/protobuf/any.proto\x1a\x1cperdure/record/v1/flow.proto\x1a\x1eperdure/record/v1/record.proto\x1a perdure/record/v1/schedule.proto\x1a#perdure/record/v1/transaction.proto\"\xc4\n" +
+	"\x1aperdure/peer/v1/peer.proto\x12\x0fperdure.peer.v1\x1a\x19google/protobuf/any.proto\x1a\x1cperdure/record/v1/flow.proto\x1a\x1eperdure/record/v1/record.proto\x1a perdure/record/v1/schedule.proto\x1a#perdure/record/v1/transaction.proto\"\xfe\n" +
 	"\n" +
 	"\aRequest\x12\x1e\n" +
 	"\n" +
@@ -3050,7 +3127,8 @@ const file_perdure_peer_v1_peer_proto_rawDesc = "" +
 	"\ftransactions\x18\x1b \x01(\v2\".perdure.peer.v1.TransactionsQueryH\x00R\ftransactions\x126\n" +
 	"\x06limits\x18\x1c \x01(\v2\x1c.perdure.peer.v1.LimitsQueryH\x00R\x06limits\x12=\n" +
 	"\fchange_rules\x18\x1d \x01(\v2\x18.perdure.record.v1.RulesH\x00R\vchangeRules\x123\n" +
-	"\x05rules\x18\x1e \x01(\v2\x1b.perdure.peer.v1.RulesQueryH\x00R\x05rulesB\x05\n" +
+	"\x05rules\x18\x1e \x01(\v2\x1b.perdure.peer.v1.RulesQueryH\x00R\x05rules\x128\n" +
+	"\tresume_on\x18\x1f \x01(\v2\x19.perdure.peer.v1.ResumeOnH\x00R\bresumeOnB\x05\n" +
 	"\x03ask\"\xed\x05\n" +
 	"\x06Answer\x124\n" +
 	"\afailure\x18\x01 \x01(\v2\x18.perdure.peer.v1.FailureH\x00R\afailure\x123\n" +
@@ -3093,7 +3171,12 @@ const file_perdure_peer_v1_peer_proto_rawDesc = "" +
 	"\x04Done\",\n" +
 	"\x06Cancel\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
-	"\x04kill\x18\x02 \x01(\bR\x04kill\"L\n" +
+	"\x04kill\x18\x02 \x01(\bR\x04kill\":\n" +
+	"\bResumeOn\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1e\n" +
+	"\n" +
+	"deployment\x18\x02 \x01(\tR\n" +
+	"deployment\"L\n" +
 	"\aRestart\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\rR\x04from\x12\x1d\n" +
@@ -3102,13 +3185,18 @@ const file_perdure_peer_v1_peer_proto_rawDesc = "" +
 	"\fJournalQuery\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\rR\x05after\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\x05R\x05limit\"\xd9\x01\n" +
+	"\x05limit\x18\x03 \x01(\x05R\x05limit\"\xeb\x02\n" +
 	"\aJournal\x12/\n" +
 	"\x03row\x18\x01 \x01(\v2\x1d.perdure.record.v1.InvocationR\x03row\x122\n" +
 	"\aentries\x18\x02 \x03(\v2\x18.perdure.record.v1.EntryR\aentries\x12\x14\n" +
 	"\x05after\x18\x03 \x01(\rR\x05after\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12?\n" +
-	"\vcompletions\x18\x05 \x03(\v2\x1d.perdure.record.v1.CompletionR\vcompletions\"x\n" +
+	"\vcompletions\x18\x05 \x03(\v2\x1d.perdure.record.v1.CompletionR\vcompletions\x129\n" +
+	"\x05tries\x18\x06 \x03(\v2#.perdure.peer.v1.Journal.TriesEntryR\x05tries\x1aU\n" +
+	"\n" +
+	"TriesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\rR\x03key\x121\n" +
+	"\x05value\x18\x02 \x01(\v2\x1b.perdure.record.v1.RunTriesR\x05value:\x028\x01\"x\n" +
 	"\n" +
 	"StateQuery\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
@@ -3263,7 +3351,7 @@ func file_perdure_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_perdure_peer_v1_peer_proto_rawDescData
 }
 
-var file_perdure_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_perdure_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_perdure_peer_v1_peer_proto_goTypes = []any{
 	(*Request)(nil),              // 0: perdure.peer.v1.Request
 	(*Answer)(nil),               // 1: perdure.peer.v1.Answer
@@ -3274,116 +3362,122 @@ var file_perdure_peer_v1_peer_proto_goTypes = []any{
 	(*Sent)(nil),                 // 6: perdure.peer.v1.Sent
 	(*Done)(nil),                 // 7: perdure.peer.v1.Done
 	(*Cancel)(nil),               // 8: perdure.peer.v1.Cancel
-	(*Restart)(nil),              // 9: perdure.peer.v1.Restart
-	(*JournalQuery)(nil),         // 10: perdure.peer.v1.JournalQuery
-	(*Journal)(nil),              // 11: perdure.peer.v1.Journal
-	(*StateQuery)(nil),           // 12: perdure.peer.v1.StateQuery
-	(*State)(nil),                // 13: perdure.peer.v1.State
-	(*Table)(nil),                // 14: perdure.peer.v1.Table
-	(*Row)(nil),                  // 15: perdure.peer.v1.Row
-	(*ChangeSchedule)(nil),       // 16: perdure.peer.v1.ChangeSchedule
-	(*ScheduleName)(nil),         // 17: perdure.peer.v1.ScheduleName
-	(*InvocationsQuery)(nil),     // 18: perdure.peer.v1.InvocationsQuery
-	(*InvocationsPage)(nil),      // 19: perdure.peer.v1.InvocationsPage
-	(*Listed)(nil),               // 20: perdure.peer.v1.Listed
-	(*SchedulesQuery)(nil),       // 21: perdure.peer.v1.SchedulesQuery
-	(*SchedulesPage)(nil),        // 22: perdure.peer.v1.SchedulesPage
-	(*TransactionsQuery)(nil),    // 23: perdure.peer.v1.TransactionsQuery
-	(*Transactions)(nil),         // 24: perdure.peer.v1.Transactions
-	(*Transaction)(nil),          // 25: perdure.peer.v1.Transaction
-	(*TransactionLock)(nil),      // 26: perdure.peer.v1.TransactionLock
-	(*LimitsQuery)(nil),          // 27: perdure.peer.v1.LimitsQuery
-	(*Limits)(nil),               // 28: perdure.peer.v1.Limits
-	(*RulesQuery)(nil),           // 29: perdure.peer.v1.RulesQuery
-	(*Limit)(nil),                // 30: perdure.peer.v1.Limit
-	(*LimitSettings)(nil),        // 31: perdure.peer.v1.LimitSettings
-	(*LimitTenant)(nil),          // 32: perdure.peer.v1.LimitTenant
-	(*LimitMember)(nil),          // 33: perdure.peer.v1.LimitMember
-	(*Frame)(nil),                // 34: perdure.peer.v1.Frame
-	(*Deliver)(nil),              // 35: perdure.peer.v1.Deliver
-	(*v1.Invoke)(nil),            // 36: perdure.record.v1.Invoke
-	(*v1.CompleteAwakeable)(nil), // 37: perdure.record.v1.CompleteAwakeable
-	(*v1.CompletePromise)(nil),   // 38: perdure.record.v1.CompletePromise
-	(*v1.Rules)(nil),             // 39: perdure.record.v1.Rules
-	(*v1.Result)(nil),            // 40: perdure.record.v1.Result
-	(*v1.ScheduleReply)(nil),     // 41: perdure.record.v1.ScheduleReply
-	(*v1.RulesReply)(nil),        // 42: perdure.record.v1.RulesReply
-	(*anypb.Any)(nil),            // 43: google.protobuf.Any
-	(*v1.Invocation)(nil),        // 44: perdure.record.v1.Invocation
-	(*v1.Entry)(nil),             // 45: perdure.record.v1.Entry
-	(*v1.Completion)(nil),        // 46: perdure.record.v1.Completion
-	(*v1.ScheduleChange)(nil),    // 47: perdure.record.v1.ScheduleChange
-	(v1.Status)(0),               // 48: perdure.record.v1.Status
-	(*v1.Target)(nil),            // 49: perdure.record.v1.Target
-	(*v1.Peer)(nil),              // 50: perdure.record.v1.Peer
-	(*v1.Message)(nil),           // 51: perdure.record.v1.Message
+	(*ResumeOn)(nil),             // 9: perdure.peer.v1.ResumeOn
+	(*Restart)(nil),              // 10: perdure.peer.v1.Restart
+	(*JournalQuery)(nil),         // 11: perdure.peer.v1.JournalQuery
+	(*Journal)(nil),              // 12: perdure.peer.v1.Journal
+	(*StateQuery)(nil),           // 13: perdure.peer.v1.StateQuery
+	(*State)(nil),                // 14: perdure.peer.v1.State
+	(*Table)(nil),                // 15: perdure.peer.v1.Table
+	(*Row)(nil),                  // 16: perdure.peer.v1.Row
+	(*ChangeSchedule)(nil),       // 17: perdure.peer.v1.ChangeSchedule
+	(*ScheduleName)(nil),         // 18: perdure.peer.v1.ScheduleName
+	(*InvocationsQuery)(nil),     // 19: perdure.peer.v1.InvocationsQuery
+	(*InvocationsPage)(nil),      // 20: perdure.peer.v1.InvocationsPage
+	(*Listed)(nil),               // 21: perdure.peer.v1.Listed
+	(*SchedulesQuery)(nil),       // 22: perdure.peer.v1.SchedulesQuery
+	(*SchedulesPage)(nil),        // 23: perdure.peer.v1.SchedulesPage
+	(*TransactionsQuery)(nil),    // 24: perdure.peer.v1.TransactionsQuery
+	(*Transactions)(nil),         // 25: perdure.peer.v1.Transactions
+	(*Transaction)(nil),          // 26: perdure.peer.v1.Transaction
+	(*TransactionLock)(nil),      // 27: perdure.peer.v1.TransactionLock
+	(*LimitsQuery)(nil),          // 28: perdure.peer.v1.LimitsQuery
+	(*Limits)(nil),               // 29: perdure.peer.v1.Limits
+	(*RulesQuery)(nil),           // 30: perdure.peer.v1.RulesQuery
+	(*Limit)(nil),                // 31: perdure.peer.v1.Limit
+	(*LimitSettings)(nil),        // 32: perdure.peer.v1.LimitSettings
+	(*LimitTenant)(nil),          // 33: perdure.peer.v1.LimitTenant
+	(*LimitMember)(nil),          // 34: perdure.peer.v1.LimitMember
+	(*Frame)(nil),                // 35: perdure.peer.v1.Frame
+	(*Deliver)(nil),              // 36: perdure.peer.v1.Deliver
+	nil,                          // 37: perdure.peer.v1.Journal.TriesEntry
+	(*v1.Invoke)(nil),            // 38: perdure.record.v1.Invoke
+	(*v1.CompleteAwakeable)(nil), // 39: perdure.record.v1.CompleteAwakeable
+	(*v1.CompletePromise)(nil),   // 40: perdure.record.v1.CompletePromise
+	(*v1.Rules)(nil),             // 41: perdure.record.v1.Rules
+	(*v1.Result)(nil),            // 42: perdure.record.v1.Result
+	(*v1.ScheduleReply)(nil),     // 43: perdure.record.v1.ScheduleReply
+	(*v1.RulesReply)(nil),        // 44: perdure.record.v1.RulesReply
+	(*anypb.Any)(nil),            // 45: google.protobuf.Any
+	(*v1.Invocation)(nil),        // 46: perdure.record.v1.Invocation
+	(*v1.Entry)(nil),             // 47: perdure.record.v1.Entry
+	(*v1.Completion)(nil),        // 48: perdure.record.v1.Completion
+	(*v1.ScheduleChange)(nil),    // 49: perdure.record.v1.ScheduleChange
+	(v1.Status)(0),               // 50: perdure.record.v1.Status
+	(*v1.Target)(nil),            // 51: perdure.record.v1.Target
+	(*v1.Peer)(nil),              // 52: perdure.record.v1.Peer
+	(*v1.Message)(nil),           // 53: perdure.record.v1.Message
+	(*v1.RunTries)(nil),          // 54: perdure.record.v1.RunTries
 }
 var file_perdure_peer_v1_peer_proto_depIdxs = []int32{
 	5,  // 0: perdure.peer.v1.Request.call:type_name -> perdure.peer.v1.Start
 	5,  // 1: perdure.peer.v1.Request.send:type_name -> perdure.peer.v1.Start
-	36, // 2: perdure.peer.v1.Request.read:type_name -> perdure.record.v1.Invoke
+	38, // 2: perdure.peer.v1.Request.read:type_name -> perdure.record.v1.Invoke
 	4,  // 3: perdure.peer.v1.Request.attach:type_name -> perdure.peer.v1.InvocationID
 	8,  // 4: perdure.peer.v1.Request.cancel:type_name -> perdure.peer.v1.Cancel
 	4,  // 5: perdure.peer.v1.Request.pause:type_name -> perdure.peer.v1.InvocationID
 	4,  // 6: perdure.peer.v1.Request.resume:type_name -> perdure.peer.v1.InvocationID
 	4,  // 7: perdure.peer.v1.Request.purge:type_name -> perdure.peer.v1.InvocationID
-	9,  // 8: perdure.peer.v1.Request.restart:type_name -> perdure.peer.v1.Restart
-	37, // 9: perdure.peer.v1.Request.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
-	38, // 10: perdure.peer.v1.Request.complete_promise:type_name -> perdure.record.v1.CompletePromise
-	10, // 11: perdure.peer.v1.Request.journal:type_name -> perdure.peer.v1.JournalQuery
-	12, // 12: perdure.peer.v1.Request.state:type_name -> perdure.peer.v1.StateQuery
-	16, // 13: perdure.peer.v1.Request.change_schedule:type_name -> perdure.peer.v1.ChangeSchedule
-	17, // 14: perdure.peer.v1.Request.schedule:type_name -> perdure.peer.v1.ScheduleName
-	18, // 15: perdure.peer.v1.Request.invocations:type_name -> perdure.peer.v1.InvocationsQuery
-	21, // 16: perdure.peer.v1.Request.schedules:type_name -> perdure.peer.v1.SchedulesQuery
-	23, // 17: perdure.peer.v1.Request.transactions:type_name -> perdure.peer.v1.TransactionsQuery
-	27, // 18: perdure.peer.v1.Request.limits:type_name -> perdure.peer.v1.LimitsQuery
-	39, // 19: perdure.peer.v1.Request.change_rules:type_name -> perdure.record.v1.Rules
-	29, // 20: perdure.peer.v1.Request.rules:type_name -> perdure.peer.v1.RulesQuery
-	2,  // 21: perdure.peer.v1.Answer.failure:type_name -> perdure.peer.v1.Failure
-	40, // 22: perdure.peer.v1.Answer.result:type_name -> perdure.record.v1.Result
-	6,  // 23: perdure.peer.v1.Answer.sent:type_name -> perdure.peer.v1.Sent
-	7,  // 24: perdure.peer.v1.Answer.done:type_name -> perdure.peer.v1.Done
-	4,  // 25: perdure.peer.v1.Answer.renewed:type_name -> perdure.peer.v1.InvocationID
-	11, // 26: perdure.peer.v1.Answer.journal:type_name -> perdure.peer.v1.Journal
-	13, // 27: perdure.peer.v1.Answer.state:type_name -> perdure.peer.v1.State
-	41, // 28: perdure.peer.v1.Answer.schedule:type_name -> perdure.record.v1.ScheduleReply
-	19, // 29: perdure.peer.v1.Answer.invocations:type_name -> perdure.peer.v1.InvocationsPage
-	22, // 30: perdure.peer.v1.Answer.schedules:type_name -> perdure.peer.v1.SchedulesPage
-	24, // 31: perdure.peer.v1.Answer.transactions:type_name -> perdure.peer.v1.Transactions
-	28, // 32: perdure.peer.v1.Answer.limits:type_name -> perdure.peer.v1.Limits
-	42, // 33: perdure.peer.v1.Answer.rules:type_name -> perdure.record.v1.RulesReply
-	43, // 34: perdure.peer.v1.Failure.details:type_name -> google.protobuf.Any
-	3,  // 35: perdure.peer.v1.Failure.elsewhere:type_name -> perdure.peer.v1.Elsewhere
-	36, // 36: perdure.peer.v1.Start.invoke:type_name -> perdure.record.v1.Invoke
-	44, // 37: perdure.peer.v1.Journal.row:type_name -> perdure.record.v1.Invocation
-	45, // 38: perdure.peer.v1.Journal.entries:type_name -> perdure.record.v1.Entry
-	46, // 39: perdure.peer.v1.Journal.completions:type_name -> perdure.record.v1.Completion
-	14, // 40: perdure.peer.v1.State.tables:type_name -> perdure.peer.v1.Table
-	15, // 41: perdure.peer.v1.Table.rows:type_name -> perdure.peer.v1.Row
-	47, // 42: perdure.peer.v1.ChangeSchedule.change:type_name -> perdure.record.v1.ScheduleChange
-	48, // 43: perdure.peer.v1.InvocationsQuery.statuses:type_name -> perdure.record.v1.Status
-	20, // 44: perdure.peer.v1.InvocationsPage.found:type_name -> perdure.peer.v1.Listed
-	44, // 45: perdure.peer.v1.Listed.row:type_name -> perdure.record.v1.Invocation
-	41, // 46: perdure.peer.v1.SchedulesPage.found:type_name -> perdure.record.v1.ScheduleReply
-	25, // 47: perdure.peer.v1.Transactions.found:type_name -> perdure.peer.v1.Transaction
-	49, // 48: perdure.peer.v1.Transaction.target:type_name -> perdure.record.v1.Target
-	26, // 49: perdure.peer.v1.Transaction.held:type_name -> perdure.peer.v1.TransactionLock
-	26, // 50: perdure.peer.v1.Transaction.waiting:type_name -> perdure.peer.v1.TransactionLock
-	30, // 51: perdure.peer.v1.Limits.found:type_name -> perdure.peer.v1.Limit
-	32, // 52: perdure.peer.v1.Limit.tenants:type_name -> perdure.peer.v1.LimitTenant
-	33, // 53: perdure.peer.v1.Limit.holders:type_name -> perdure.peer.v1.LimitMember
-	33, // 54: perdure.peer.v1.Limit.queue:type_name -> perdure.peer.v1.LimitMember
-	31, // 55: perdure.peer.v1.Limit.declared:type_name -> perdure.peer.v1.LimitSettings
-	35, // 56: perdure.peer.v1.Frame.deliver:type_name -> perdure.peer.v1.Deliver
-	50, // 57: perdure.peer.v1.Frame.told:type_name -> perdure.record.v1.Peer
-	3,  // 58: perdure.peer.v1.Frame.elsewhere:type_name -> perdure.peer.v1.Elsewhere
-	51, // 59: perdure.peer.v1.Deliver.message:type_name -> perdure.record.v1.Message
-	60, // [60:60] is the sub-list for method output_type
-	60, // [60:60] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	10, // 8: perdure.peer.v1.Request.restart:type_name -> perdure.peer.v1.Restart
+	39, // 9: perdure.peer.v1.Request.complete_awakeable:type_name -> perdure.record.v1.CompleteAwakeable
+	40, // 10: perdure.peer.v1.Request.complete_promise:type_name -> perdure.record.v1.CompletePromise
+	11, // 11: perdure.peer.v1.Request.journal:type_name -> perdure.peer.v1.JournalQuery
+	13, // 12: perdure.peer.v1.Request.state:type_name -> perdure.peer.v1.StateQuery
+	17, // 13: perdure.peer.v1.Request.change_schedule:type_name -> perdure.peer.v1.ChangeSchedule
+	18, // 14: perdure.peer.v1.Request.schedule:type_name -> perdure.peer.v1.ScheduleName
+	19, // 15: perdure.peer.v1.Request.invocations:type_name -> perdure.peer.v1.InvocationsQuery
+	22, // 16: perdure.peer.v1.Request.schedules:type_name -> perdure.peer.v1.SchedulesQuery
+	24, // 17: perdure.peer.v1.Request.transactions:type_name -> perdure.peer.v1.TransactionsQuery
+	28, // 18: perdure.peer.v1.Request.limits:type_name -> perdure.peer.v1.LimitsQuery
+	41, // 19: perdure.peer.v1.Request.change_rules:type_name -> perdure.record.v1.Rules
+	30, // 20: perdure.peer.v1.Request.rules:type_name -> perdure.peer.v1.RulesQuery
+	9,  // 21: perdure.peer.v1.Request.resume_on:type_name -> perdure.peer.v1.ResumeOn
+	2,  // 22: perdure.peer.v1.Answer.failure:type_name -> perdure.peer.v1.Failure
+	42, // 23: perdure.peer.v1.Answer.result:type_name -> perdure.record.v1.Result
+	6,  // 24: perdure.peer.v1.Answer.sent:type_name -> perdure.peer.v1.Sent
+	7,  // 25: perdure.peer.v1.Answer.done:type_name -> perdure.peer.v1.Done
+	4,  // 26: perdure.peer.v1.Answer.renewed:type_name -> perdure.peer.v1.InvocationID
+	12, // 27: perdure.peer.v1.Answer.journal:type_name -> perdure.peer.v1.Journal
+	14, // 28: perdure.peer.v1.Answer.state:type_name -> perdure.peer.v1.State
+	43, // 29: perdure.peer.v1.Answer.schedule:type_name -> perdure.record.v1.ScheduleReply
+	20, // 30: perdure.peer.v1.Answer.invocations:type_name -> perdure.peer.v1.InvocationsPage
+	23, // 31: perdure.peer.v1.Answer.schedules:type_name -> perdure.peer.v1.SchedulesPage
+	25, // 32: perdure.peer.v1.Answer.transactions:type_name -> perdure.peer.v1.Transactions
+	29, // 33: perdure.peer.v1.Answer.limits:type_name -> perdure.peer.v1.Limits
+	44, // 34: perdure.peer.v1.Answer.rules:type_name -> perdure.record.v1.RulesReply
+	45, // 35: perdure.peer.v1.Failure.details:type_name -> google.protobuf.Any
+	3,  // 36: perdure.peer.v1.Failure.elsewhere:type_name -> perdure.peer.v1.Elsewhere
+	38, // 37: perdure.peer.v1.Start.invoke:type_name -> perdure.record.v1.Invoke
+	46, // 38: perdure.peer.v1.Journal.row:type_name -> perdure.record.v1.Invocation
+	47, // 39: perdure.peer.v1.Journal.entries:type_name -> perdure.record.v1.Entry
+	48, // 40: perdure.peer.v1.Journal.completions:type_name -> perdure.record.v1.Completion
+	37, // 41: perdure.peer.v1.Journal.tries:type_name -> perdure.peer.v1.Journal.TriesEntry
+	15, // 42: perdure.peer.v1.State.tables:type_name -> perdure.peer.v1.Table
+	16, // 43: perdure.peer.v1.Table.rows:type_name -> perdure.peer.v1.Row
+	49, // 44: perdure.peer.v1.ChangeSchedule.change:type_name -> perdure.record.v1.ScheduleChange
+	50, // 45: perdure.peer.v1.InvocationsQuery.statuses:type_name -> perdure.record.v1.Status
+	21, // 46: perdure.peer.v1.InvocationsPage.found:type_name -> perdure.peer.v1.Listed
+	46, // 47: perdure.peer.v1.Listed.row:type_name -> perdure.record.v1.Invocation
+	43, // 48: perdure.peer.v1.SchedulesPage.found:type_name -> perdure.record.v1.ScheduleReply
+	26, // 49: perdure.peer.v1.Transactions.found:type_name -> perdure.peer.v1.Transaction
+	51, // 50: perdure.peer.v1.Transaction.target:type_name -> perdure.record.v1.Target
+	27, // 51: perdure.peer.v1.Transaction.held:type_name -> perdure.peer.v1.TransactionLock
+	27, // 52: perdure.peer.v1.Transaction.waiting:type_name -> perdure.peer.v1.TransactionLock
+	31, // 53: perdure.peer.v1.Limits.found:type_name -> perdure.peer.v1.Limit
+	33, // 54: perdure.peer.v1.Limit.tenants:type_name -> perdure.peer.v1.LimitTenant
+	34, // 55: perdure.peer.v1.Limit.holders:type_name -> perdure.peer.v1.LimitMember
+	34, // 56: perdure.peer.v1.Limit.queue:type_name -> perdure.peer.v1.LimitMember
+	32, // 57: perdure.peer.v1.Limit.declared:type_name -> perdure.peer.v1.LimitSettings
+	36, // 58: perdure.peer.v1.Frame.deliver:type_name -> perdure.peer.v1.Deliver
+	52, // 59: perdure.peer.v1.Frame.told:type_name -> perdure.record.v1.Peer
+	3,  // 60: perdure.peer.v1.Frame.elsewhere:type_name -> perdure.peer.v1.Elsewhere
+	53, // 61: perdure.peer.v1.Deliver.message:type_name -> perdure.record.v1.Message
+	54, // 62: perdure.peer.v1.Journal.TriesEntry.value:type_name -> perdure.record.v1.RunTries
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_perdure_peer_v1_peer_proto_init() }
@@ -3413,6 +3507,7 @@ func file_perdure_peer_v1_peer_proto_init() {
 		(*Request_Limits)(nil),
 		(*Request_ChangeRules)(nil),
 		(*Request_Rules)(nil),
+		(*Request_ResumeOn)(nil),
 	}
 	file_perdure_peer_v1_peer_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Failure)(nil),
@@ -3429,7 +3524,7 @@ func file_perdure_peer_v1_peer_proto_init() {
 		(*Answer_Limits)(nil),
 		(*Answer_Rules)(nil),
 	}
-	file_perdure_peer_v1_peer_proto_msgTypes[34].OneofWrappers = []any{
+	file_perdure_peer_v1_peer_proto_msgTypes[35].OneofWrappers = []any{
 		(*Frame_Deliver)(nil),
 		(*Frame_Acked)(nil),
 		(*Frame_Told)(nil),
@@ -3441,7 +3536,7 @@ func file_perdure_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_peer_v1_peer_proto_rawDesc), len(file_perdure_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -92,6 +92,9 @@ const (
 	// The cluster uses records that the node's program does not read.
 	ClusterRefusal_CLUSTER_REFUSAL_TOO_OLD      ClusterRefusal = 5
 	ClusterRefusal_CLUSTER_REFUSAL_NO_SUCH_NODE ClusterRefusal = 6
+	// Something has changed since whoever asks looked: look again.
+	ClusterRefusal_CLUSTER_REFUSAL_STALE              ClusterRefusal = 7
+	ClusterRefusal_CLUSTER_REFUSAL_NO_SUCH_DEPLOYMENT ClusterRefusal = 8
 )
 
 // Enum value maps for ClusterRefusal.
@@ -104,15 +107,19 @@ var (
 		4: "CLUSTER_REFUSAL_REMOVED",
 		5: "CLUSTER_REFUSAL_TOO_OLD",
 		6: "CLUSTER_REFUSAL_NO_SUCH_NODE",
+		7: "CLUSTER_REFUSAL_STALE",
+		8: "CLUSTER_REFUSAL_NO_SUCH_DEPLOYMENT",
 	}
 	ClusterRefusal_value = map[string]int32{
-		"CLUSTER_REFUSAL_UNSPECIFIED":     0,
-		"CLUSTER_REFUSAL_NOT_LEADER":      1,
-		"CLUSTER_REFUSAL_UNKNOWN_OUTCOME": 2,
-		"CLUSTER_REFUSAL_INVALID":         3,
-		"CLUSTER_REFUSAL_REMOVED":         4,
-		"CLUSTER_REFUSAL_TOO_OLD":         5,
-		"CLUSTER_REFUSAL_NO_SUCH_NODE":    6,
+		"CLUSTER_REFUSAL_UNSPECIFIED":        0,
+		"CLUSTER_REFUSAL_NOT_LEADER":         1,
+		"CLUSTER_REFUSAL_UNKNOWN_OUTCOME":    2,
+		"CLUSTER_REFUSAL_INVALID":            3,
+		"CLUSTER_REFUSAL_REMOVED":            4,
+		"CLUSTER_REFUSAL_TOO_OLD":            5,
+		"CLUSTER_REFUSAL_NO_SUCH_NODE":       6,
+		"CLUSTER_REFUSAL_STALE":              7,
+		"CLUSTER_REFUSAL_NO_SUCH_DEPLOYMENT": 8,
 	}
 )
 
@@ -160,7 +167,14 @@ type ClusterNode struct {
 	State        NodeState `protobuf:"varint,7,opt,name=state,enum=perdure.record.v1.NodeState" json:"state,omitempty"`
 	AdmittedAt   int64     `protobuf:"varint,8,opt,name=admitted_at,json=admittedAt" json:"admitted_at,omitempty"`
 	// When the state was set last.
-	StateAt       int64 `protobuf:"varint,9,opt,name=state_at,json=stateAt" json:"state_at,omitempty"`
+	StateAt int64 `protobuf:"varint,9,opt,name=state_at,json=stateAt" json:"state_at,omitempty"`
+	// What its log had when others heard of it last: which process said so, how many frames there were, and
+	// how many when that process began.
+	LogProcess uint64 `protobuf:"fixed64,10,opt,name=log_process,json=logProcess" json:"log_process,omitempty"`
+	LogFrames  uint64 `protobuf:"varint,11,opt,name=log_frames,json=logFrames" json:"log_frames,omitempty"`
+	// Id of the deployment that it was started with last; empty: it never said so.
+	Deployment    string `protobuf:"bytes,12,opt,name=deployment" json:"deployment,omitempty"`
+	LogOpened     uint64 `protobuf:"varint,13,opt,name=log_opened,json=logOpened" json:"log_opened,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,6 +272,34 @@ func (x *ClusterNode) GetStateAt() int64 {
 	return 0
 }
 
+func (x *ClusterNode) GetLogProcess() uint64 {
+	if x != nil {
+		return x.LogProcess
+	}
+	return 0
+}
+
+func (x *ClusterNode) GetLogFrames() uint64 {
+	if x != nil {
+		return x.LogFrames
+	}
+	return 0
+}
+
+func (x *ClusterNode) GetDeployment() string {
+	if x != nil {
+		return x.Deployment
+	}
+	return ""
+}
+
+func (x *ClusterNode) GetLogOpened() uint64 {
+	if x != nil {
+		return x.LogOpened
+	}
+	return 0
+}
+
 // ClusterSettings is one row.
 type ClusterSettings struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -272,7 +314,9 @@ type ClusterSettings struct {
 	// The operator does not want a higher one yet; 0: no limit.
 	FeatureLevelLimit uint32 `protobuf:"varint,6,opt,name=feature_level_limit,json=featureLevelLimit" json:"feature_level_limit,omitempty"`
 	// Counts the changes of all rows.
-	Version       uint64 `protobuf:"varint,7,opt,name=version" json:"version,omitempty"`
+	Version uint64 `protobuf:"varint,7,opt,name=version" json:"version,omitempty"`
+	// Counts the changes of deployments, and of which node was started with which.
+	Catalog       uint64 `protobuf:"varint,8,opt,name=catalog" json:"catalog,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -356,6 +400,68 @@ func (x *ClusterSettings) GetVersion() uint64 {
 	return 0
 }
 
+func (x *ClusterSettings) GetCatalog() uint64 {
+	if x != nil {
+		return x.Catalog
+	}
+	return 0
+}
+
+// ClusterFile is what there is of a file that deployments need: an encoded FileDescriptorProto, in parts.
+type ClusterFile struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the whole file.
+	Bytes uint64 `protobuf:"varint,1,opt,name=bytes" json:"bytes,omitempty"`
+	// How many of them are there, from the first one on.
+	Stored        uint64 `protobuf:"varint,2,opt,name=stored" json:"stored,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterFile) Reset() {
+	*x = ClusterFile{}
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterFile) ProtoMessage() {}
+
+func (x *ClusterFile) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterFile.ProtoReflect.Descriptor instead.
+func (*ClusterFile) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ClusterFile) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ClusterFile) GetStored() uint64 {
+	if x != nil {
+		return x.Stored
+	}
+	return 0
+}
+
 // ClusterChange asks the leader of group 0 for a change. To ask again for the same does nothing.
 type ClusterChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -364,6 +470,10 @@ type ClusterChange struct {
 	//	*ClusterChange_Admit
 	//	*ClusterChange_State
 	//	*ClusterChange_Setting
+	//	*ClusterChange_Recall_
+	//	*ClusterChange_File
+	//	*ClusterChange_Register_
+	//	*ClusterChange_Deployment
 	Change        isClusterChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -371,7 +481,7 @@ type ClusterChange struct {
 
 func (x *ClusterChange) Reset() {
 	*x = ClusterChange{}
-	mi := &file_perdure_record_v1_cluster_proto_msgTypes[2]
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +493,7 @@ func (x *ClusterChange) String() string {
 func (*ClusterChange) ProtoMessage() {}
 
 func (x *ClusterChange) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_cluster_proto_msgTypes[2]
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +506,7 @@ func (x *ClusterChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterChange.ProtoReflect.Descriptor instead.
 func (*ClusterChange) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{2}
+	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ClusterChange) GetChange() isClusterChange_Change {
@@ -433,6 +543,42 @@ func (x *ClusterChange) GetSetting() *ClusterChange_SetSetting {
 	return nil
 }
 
+func (x *ClusterChange) GetRecall() *ClusterChange_Recall {
+	if x != nil {
+		if x, ok := x.Change.(*ClusterChange_Recall_); ok {
+			return x.Recall
+		}
+	}
+	return nil
+}
+
+func (x *ClusterChange) GetFile() *ClusterChange_StoreFile {
+	if x != nil {
+		if x, ok := x.Change.(*ClusterChange_File); ok {
+			return x.File
+		}
+	}
+	return nil
+}
+
+func (x *ClusterChange) GetRegister() *ClusterChange_Register {
+	if x != nil {
+		if x, ok := x.Change.(*ClusterChange_Register_); ok {
+			return x.Register
+		}
+	}
+	return nil
+}
+
+func (x *ClusterChange) GetDeployment() *ClusterChange_SetDeployment {
+	if x != nil {
+		if x, ok := x.Change.(*ClusterChange_Deployment); ok {
+			return x.Deployment
+		}
+	}
+	return nil
+}
+
 type isClusterChange_Change interface {
 	isClusterChange_Change()
 }
@@ -450,11 +596,35 @@ type ClusterChange_Setting struct {
 	Setting *ClusterChange_SetSetting `protobuf:"bytes,3,opt,name=setting,oneof"`
 }
 
+type ClusterChange_Recall_ struct {
+	Recall *ClusterChange_Recall `protobuf:"bytes,4,opt,name=recall,oneof"`
+}
+
+type ClusterChange_File struct {
+	File *ClusterChange_StoreFile `protobuf:"bytes,5,opt,name=file,oneof"`
+}
+
+type ClusterChange_Register_ struct {
+	Register *ClusterChange_Register `protobuf:"bytes,6,opt,name=register,oneof"`
+}
+
+type ClusterChange_Deployment struct {
+	Deployment *ClusterChange_SetDeployment `protobuf:"bytes,7,opt,name=deployment,oneof"`
+}
+
 func (*ClusterChange_Admit) isClusterChange_Change() {}
 
 func (*ClusterChange_State) isClusterChange_Change() {}
 
 func (*ClusterChange_Setting) isClusterChange_Change() {}
+
+func (*ClusterChange_Recall_) isClusterChange_Change() {}
+
+func (*ClusterChange_File) isClusterChange_Change() {}
+
+func (*ClusterChange_Register_) isClusterChange_Change() {}
+
+func (*ClusterChange_Deployment) isClusterChange_Change() {}
 
 // ClusterAnswer is what becomes of a ClusterChange.
 type ClusterAnswer struct {
@@ -468,7 +638,7 @@ type ClusterAnswer struct {
 
 func (x *ClusterAnswer) Reset() {
 	*x = ClusterAnswer{}
-	mi := &file_perdure_record_v1_cluster_proto_msgTypes[3]
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +650,7 @@ func (x *ClusterAnswer) String() string {
 func (*ClusterAnswer) ProtoMessage() {}
 
 func (x *ClusterAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_cluster_proto_msgTypes[3]
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +663,7 @@ func (x *ClusterAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterAnswer.ProtoReflect.Descriptor instead.
 func (*ClusterAnswer) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ClusterAnswer) GetRefusal() ClusterRefusal {
@@ -517,6 +687,59 @@ func (x *ClusterAnswer) GetLeader() uint64 {
 	return 0
 }
 
+// ClusterCensus is what a node knows to be kept in the partitions that it leads.
+type ClusterCensus struct {
+	state         protoimpl.MessageState   `protogen:"open.v1"`
+	Partitions    []uint32                 `protobuf:"varint,1,rep,packed,name=partitions" json:"partitions,omitempty"`
+	Services      []*ClusterCensus_Service `protobuf:"bytes,2,rep,name=services" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterCensus) Reset() {
+	*x = ClusterCensus{}
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterCensus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterCensus) ProtoMessage() {}
+
+func (x *ClusterCensus) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterCensus.ProtoReflect.Descriptor instead.
+func (*ClusterCensus) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ClusterCensus) GetPartitions() []uint32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *ClusterCensus) GetServices() []*ClusterCensus_Service {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
 type ClusterChange_SetState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint64                 `protobuf:"varint,1,opt,name=node" json:"node,omitempty"`
@@ -527,7 +750,7 @@ type ClusterChange_SetState struct {
 
 func (x *ClusterChange_SetState) Reset() {
 	*x = ClusterChange_SetState{}
-	mi := &file_perdure_record_v1_cluster_proto_msgTypes[4]
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +762,7 @@ func (x *ClusterChange_SetState) String() string {
 func (*ClusterChange_SetState) ProtoMessage() {}
 
 func (x *ClusterChange_SetState) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_cluster_proto_msgTypes[4]
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +775,7 @@ func (x *ClusterChange_SetState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterChange_SetState.ProtoReflect.Descriptor instead.
 func (*ClusterChange_SetState) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{2, 0}
+	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{3, 0}
 }
 
 func (x *ClusterChange_SetState) GetNode() uint64 {
@@ -579,7 +802,7 @@ type ClusterChange_SetSetting struct {
 
 func (x *ClusterChange_SetSetting) Reset() {
 	*x = ClusterChange_SetSetting{}
-	mi := &file_perdure_record_v1_cluster_proto_msgTypes[5]
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +814,7 @@ func (x *ClusterChange_SetSetting) String() string {
 func (*ClusterChange_SetSetting) ProtoMessage() {}
 
 func (x *ClusterChange_SetSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_record_v1_cluster_proto_msgTypes[5]
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +827,7 @@ func (x *ClusterChange_SetSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterChange_SetSetting.ProtoReflect.Descriptor instead.
 func (*ClusterChange_SetSetting) Descriptor() ([]byte, []int) {
-	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{2, 1}
+	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{3, 1}
 }
 
 func (x *ClusterChange_SetSetting) GetName() string {
@@ -621,11 +844,365 @@ func (x *ClusterChange_SetSetting) GetValue() string {
 	return ""
 }
 
+// Recall notes what a node's log had.
+type ClusterChange_Recall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint64                 `protobuf:"varint,1,opt,name=node" json:"node,omitempty"`
+	Process       uint64                 `protobuf:"fixed64,2,opt,name=process" json:"process,omitempty"`
+	Frames        uint64                 `protobuf:"varint,3,opt,name=frames" json:"frames,omitempty"`
+	Opened        uint64                 `protobuf:"varint,4,opt,name=opened" json:"opened,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterChange_Recall) Reset() {
+	*x = ClusterChange_Recall{}
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterChange_Recall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterChange_Recall) ProtoMessage() {}
+
+func (x *ClusterChange_Recall) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterChange_Recall.ProtoReflect.Descriptor instead.
+func (*ClusterChange_Recall) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{3, 2}
+}
+
+func (x *ClusterChange_Recall) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *ClusterChange_Recall) GetProcess() uint64 {
+	if x != nil {
+		return x.Process
+	}
+	return 0
+}
+
+func (x *ClusterChange_Recall) GetFrames() uint64 {
+	if x != nil {
+		return x.Frames
+	}
+	return 0
+}
+
+func (x *ClusterChange_Recall) GetOpened() uint64 {
+	if x != nil {
+		return x.Opened
+	}
+	return 0
+}
+
+// StoreFile adds a part of a file, whose hash is its name: the part that begins where those before end.
+type ClusterChange_StoreFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          string                 `protobuf:"bytes,1,opt,name=hash" json:"hash,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes" json:"bytes,omitempty"`
+	Offset        uint64                 `protobuf:"varint,3,opt,name=offset" json:"offset,omitempty"`
+	Part          []byte                 `protobuf:"bytes,4,opt,name=part" json:"part,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterChange_StoreFile) Reset() {
+	*x = ClusterChange_StoreFile{}
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterChange_StoreFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterChange_StoreFile) ProtoMessage() {}
+
+func (x *ClusterChange_StoreFile) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterChange_StoreFile.ProtoReflect.Descriptor instead.
+func (*ClusterChange_StoreFile) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{3, 3}
+}
+
+func (x *ClusterChange_StoreFile) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *ClusterChange_StoreFile) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ClusterChange_StoreFile) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ClusterChange_StoreFile) GetPart() []byte {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+// Register says that a node is started with a deployment, all of whose files are stored.
+type ClusterChange_Register struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0: none is started with it; it is one that a node remembers.
+	Node       uint64      `protobuf:"varint,1,opt,name=node" json:"node,omitempty"`
+	Deployment *Deployment `protobuf:"bytes,2,opt,name=deployment" json:"deployment,omitempty"`
+	// ClusterSettings.catalog as it was when the deployment was compared with the others.
+	Catalog       uint64 `protobuf:"varint,3,opt,name=catalog" json:"catalog,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterChange_Register) Reset() {
+	*x = ClusterChange_Register{}
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterChange_Register) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterChange_Register) ProtoMessage() {}
+
+func (x *ClusterChange_Register) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterChange_Register.ProtoReflect.Descriptor instead.
+func (*ClusterChange_Register) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{3, 4}
+}
+
+func (x *ClusterChange_Register) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *ClusterChange_Register) GetDeployment() *Deployment {
+	if x != nil {
+		return x.Deployment
+	}
+	return nil
+}
+
+func (x *ClusterChange_Register) GetCatalog() uint64 {
+	if x != nil {
+		return x.Catalog
+	}
+	return 0
+}
+
+type ClusterChange_SetDeployment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
+	Status        DeploymentStatus       `protobuf:"varint,2,opt,name=status,enum=perdure.record.v1.DeploymentStatus" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterChange_SetDeployment) Reset() {
+	*x = ClusterChange_SetDeployment{}
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterChange_SetDeployment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterChange_SetDeployment) ProtoMessage() {}
+
+func (x *ClusterChange_SetDeployment) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterChange_SetDeployment.ProtoReflect.Descriptor instead.
+func (*ClusterChange_SetDeployment) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{3, 5}
+}
+
+func (x *ClusterChange_SetDeployment) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ClusterChange_SetDeployment) GetStatus() DeploymentStatus {
+	if x != nil {
+		return x.Status
+	}
+	return DeploymentStatus_DEPLOYMENT_STATUS_UNSPECIFIED
+}
+
+type ClusterCensus_Service struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Name     string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	States   bool                   `protobuf:"varint,2,opt,name=states" json:"states,omitempty"`
+	Rows     bool                   `protobuf:"varint,3,opt,name=rows" json:"rows,omitempty"`
+	Promises bool                   `protobuf:"varint,4,opt,name=promises" json:"promises,omitempty"`
+	Signals  bool                   `protobuf:"varint,5,opt,name=signals" json:"signals,omitempty"`
+	// By handler, as in deployment.Kept.
+	InFlight      map[string]uint64 `protobuf:"bytes,6,rep,name=in_flight,json=inFlight" json:"in_flight,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Schedules     map[string]uint64 `protobuf:"bytes,7,rep,name=schedules" json:"schedules,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Prepared      uint64            `protobuf:"varint,8,opt,name=prepared" json:"prepared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterCensus_Service) Reset() {
+	*x = ClusterCensus_Service{}
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterCensus_Service) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterCensus_Service) ProtoMessage() {}
+
+func (x *ClusterCensus_Service) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_record_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterCensus_Service.ProtoReflect.Descriptor instead.
+func (*ClusterCensus_Service) Descriptor() ([]byte, []int) {
+	return file_perdure_record_v1_cluster_proto_rawDescGZIP(), []int{5, 0}
+}
+
+func (x *ClusterCensus_Service) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ClusterCensus_Service) GetStates() bool {
+	if x != nil {
+		return x.States
+	}
+	return false
+}
+
+func (x *ClusterCensus_Service) GetRows() bool {
+	if x != nil {
+		return x.Rows
+	}
+	return false
+}
+
+func (x *ClusterCensus_Service) GetPromises() bool {
+	if x != nil {
+		return x.Promises
+	}
+	return false
+}
+
+func (x *ClusterCensus_Service) GetSignals() bool {
+	if x != nil {
+		return x.Signals
+	}
+	return false
+}
+
+func (x *ClusterCensus_Service) GetInFlight() map[string]uint64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return nil
+}
+
+func (x *ClusterCensus_Service) GetSchedules() map[string]uint64 {
+	if x != nil {
+		return x.Schedules
+	}
+	return nil
+}
+
+func (x *ClusterCensus_Service) GetPrepared() uint64 {
+	if x != nil {
+		return x.Prepared
+	}
+	return 0
+}
+
 var File_perdure_record_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_perdure_record_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1fperdure/record/v1/cluster.proto\x12\x11perdure.record.v1\"\xb6\x02\n" +
+	"\x1fperdure/record/v1/cluster.proto\x12\x11perdure.record.v1\x1a\"perdure/record/v1/deployment.proto\"\xb5\x03\n" +
 	"\vClusterNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12+\n" +
 	"\x11transport_address\x18\x02 \x01(\tR\x10transportAddress\x12'\n" +
@@ -636,7 +1213,17 @@ const file_perdure_record_v1_cluster_proto_rawDesc = "" +
 	"\x05state\x18\a \x01(\x0e2\x1c.perdure.record.v1.NodeStateR\x05state\x12\x1f\n" +
 	"\vadmitted_at\x18\b \x01(\x03R\n" +
 	"admittedAt\x12\x19\n" +
-	"\bstate_at\x18\t \x01(\x03R\astateAt\"\x8d\x02\n" +
+	"\bstate_at\x18\t \x01(\x03R\astateAt\x12\x1f\n" +
+	"\vlog_process\x18\n" +
+	" \x01(\x06R\n" +
+	"logProcess\x12\x1d\n" +
+	"\n" +
+	"log_frames\x18\v \x01(\x04R\tlogFrames\x12\x1e\n" +
+	"\n" +
+	"deployment\x18\f \x01(\tR\n" +
+	"deployment\x12\x1d\n" +
+	"\n" +
+	"log_opened\x18\r \x01(\x04R\tlogOpened\"\xa7\x02\n" +
 	"\x0fClusterSettings\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1e\n" +
@@ -648,28 +1235,77 @@ const file_perdure_record_v1_cluster_proto_rawDesc = "" +
 	"\x12replication_factor\x18\x04 \x01(\rR\x11replicationFactor\x12#\n" +
 	"\rfeature_level\x18\x05 \x01(\rR\ffeatureLevel\x12.\n" +
 	"\x13feature_level_limit\x18\x06 \x01(\rR\x11featureLevelLimit\x12\x18\n" +
-	"\aversion\x18\a \x01(\x04R\aversion\"\xe9\x02\n" +
+	"\aversion\x18\a \x01(\x04R\aversion\x12\x18\n" +
+	"\acatalog\x18\b \x01(\x04R\acatalog\";\n" +
+	"\vClusterFile\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06stored\x18\x02 \x01(\x04R\x06stored\"\xab\b\n" +
 	"\rClusterChange\x126\n" +
 	"\x05admit\x18\x01 \x01(\v2\x1e.perdure.record.v1.ClusterNodeH\x00R\x05admit\x12A\n" +
 	"\x05state\x18\x02 \x01(\v2).perdure.record.v1.ClusterChange.SetStateH\x00R\x05state\x12G\n" +
-	"\asetting\x18\x03 \x01(\v2+.perdure.record.v1.ClusterChange.SetSettingH\x00R\asetting\x1aR\n" +
+	"\asetting\x18\x03 \x01(\v2+.perdure.record.v1.ClusterChange.SetSettingH\x00R\asetting\x12A\n" +
+	"\x06recall\x18\x04 \x01(\v2'.perdure.record.v1.ClusterChange.RecallH\x00R\x06recall\x12@\n" +
+	"\x04file\x18\x05 \x01(\v2*.perdure.record.v1.ClusterChange.StoreFileH\x00R\x04file\x12G\n" +
+	"\bregister\x18\x06 \x01(\v2).perdure.record.v1.ClusterChange.RegisterH\x00R\bregister\x12P\n" +
+	"\n" +
+	"deployment\x18\a \x01(\v2..perdure.record.v1.ClusterChange.SetDeploymentH\x00R\n" +
+	"deployment\x1aR\n" +
 	"\bSetState\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\x04R\x04node\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.perdure.record.v1.NodeStateR\x05state\x1a6\n" +
 	"\n" +
 	"SetSetting\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05valueB\b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x1af\n" +
+	"\x06Recall\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x18\n" +
+	"\aprocess\x18\x02 \x01(\x06R\aprocess\x12\x16\n" +
+	"\x06frames\x18\x03 \x01(\x04R\x06frames\x12\x16\n" +
+	"\x06opened\x18\x04 \x01(\x04R\x06opened\x1aa\n" +
+	"\tStoreFile\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04part\x18\x04 \x01(\fR\x04part\x1aw\n" +
+	"\bRegister\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\x12=\n" +
+	"\n" +
+	"deployment\x18\x02 \x01(\v2\x1d.perdure.record.v1.DeploymentR\n" +
+	"deployment\x12\x18\n" +
+	"\acatalog\x18\x03 \x01(\x04R\acatalog\x1a\\\n" +
+	"\rSetDeployment\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
+	"\x06status\x18\x02 \x01(\x0e2#.perdure.record.v1.DeploymentStatusR\x06statusB\b\n" +
 	"\x06change\"~\n" +
 	"\rClusterAnswer\x12;\n" +
 	"\arefusal\x18\x01 \x01(\x0e2!.perdure.record.v1.ClusterRefusalR\arefusal\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x16\n" +
-	"\x06leader\x18\x03 \x01(\x04R\x06leader*o\n" +
+	"\x06leader\x18\x03 \x01(\x04R\x06leader\"\xba\x04\n" +
+	"\rClusterCensus\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\rR\n" +
+	"partitions\x12D\n" +
+	"\bservices\x18\x02 \x03(\v2(.perdure.record.v1.ClusterCensus.ServiceR\bservices\x1a\xc2\x03\n" +
+	"\aService\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06states\x18\x02 \x01(\bR\x06states\x12\x12\n" +
+	"\x04rows\x18\x03 \x01(\bR\x04rows\x12\x1a\n" +
+	"\bpromises\x18\x04 \x01(\bR\bpromises\x12\x18\n" +
+	"\asignals\x18\x05 \x01(\bR\asignals\x12S\n" +
+	"\tin_flight\x18\x06 \x03(\v26.perdure.record.v1.ClusterCensus.Service.InFlightEntryR\binFlight\x12U\n" +
+	"\tschedules\x18\a \x03(\v27.perdure.record.v1.ClusterCensus.Service.SchedulesEntryR\tschedules\x12\x1a\n" +
+	"\bprepared\x18\b \x01(\x04R\bprepared\x1a;\n" +
+	"\rInFlightEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a<\n" +
+	"\x0eSchedulesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01*o\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11NODE_STATE_ACTIVE\x10\x01\x12\x17\n" +
 	"\x13NODE_STATE_DRAINING\x10\x02\x12\x16\n" +
-	"\x12NODE_STATE_REMOVED\x10\x03*\xef\x01\n" +
+	"\x12NODE_STATE_REMOVED\x10\x03*\xb2\x02\n" +
 	"\x0eClusterRefusal\x12\x1f\n" +
 	"\x1bCLUSTER_REFUSAL_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aCLUSTER_REFUSAL_NOT_LEADER\x10\x01\x12#\n" +
@@ -677,7 +1313,9 @@ const file_perdure_record_v1_cluster_proto_rawDesc = "" +
 	"\x17CLUSTER_REFUSAL_INVALID\x10\x03\x12\x1b\n" +
 	"\x17CLUSTER_REFUSAL_REMOVED\x10\x04\x12\x1b\n" +
 	"\x17CLUSTER_REFUSAL_TOO_OLD\x10\x05\x12 \n" +
-	"\x1cCLUSTER_REFUSAL_NO_SUCH_NODE\x10\x06B=Z6github.com/perdure/perdure/internal/record/v1;recordv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
+	"\x1cCLUSTER_REFUSAL_NO_SUCH_NODE\x10\x06\x12\x19\n" +
+	"\x15CLUSTER_REFUSAL_STALE\x10\a\x12&\n" +
+	"\"CLUSTER_REFUSAL_NO_SUCH_DEPLOYMENT\x10\bB=Z6github.com/perdure/perdure/internal/record/v1;recordv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var (
 	file_perdure_record_v1_cluster_proto_rawDescOnce sync.Once
@@ -692,29 +1330,49 @@ func file_perdure_record_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_record_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_perdure_record_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_perdure_record_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_perdure_record_v1_cluster_proto_goTypes = []any{
-	(NodeState)(0),                   // 0: perdure.record.v1.NodeState
-	(ClusterRefusal)(0),              // 1: perdure.record.v1.ClusterRefusal
-	(*ClusterNode)(nil),              // 2: perdure.record.v1.ClusterNode
-	(*ClusterSettings)(nil),          // 3: perdure.record.v1.ClusterSettings
-	(*ClusterChange)(nil),            // 4: perdure.record.v1.ClusterChange
-	(*ClusterAnswer)(nil),            // 5: perdure.record.v1.ClusterAnswer
-	(*ClusterChange_SetState)(nil),   // 6: perdure.record.v1.ClusterChange.SetState
-	(*ClusterChange_SetSetting)(nil), // 7: perdure.record.v1.ClusterChange.SetSetting
+	(NodeState)(0),                      // 0: perdure.record.v1.NodeState
+	(ClusterRefusal)(0),                 // 1: perdure.record.v1.ClusterRefusal
+	(*ClusterNode)(nil),                 // 2: perdure.record.v1.ClusterNode
+	(*ClusterSettings)(nil),             // 3: perdure.record.v1.ClusterSettings
+	(*ClusterFile)(nil),                 // 4: perdure.record.v1.ClusterFile
+	(*ClusterChange)(nil),               // 5: perdure.record.v1.ClusterChange
+	(*ClusterAnswer)(nil),               // 6: perdure.record.v1.ClusterAnswer
+	(*ClusterCensus)(nil),               // 7: perdure.record.v1.ClusterCensus
+	(*ClusterChange_SetState)(nil),      // 8: perdure.record.v1.ClusterChange.SetState
+	(*ClusterChange_SetSetting)(nil),    // 9: perdure.record.v1.ClusterChange.SetSetting
+	(*ClusterChange_Recall)(nil),        // 10: perdure.record.v1.ClusterChange.Recall
+	(*ClusterChange_StoreFile)(nil),     // 11: perdure.record.v1.ClusterChange.StoreFile
+	(*ClusterChange_Register)(nil),      // 12: perdure.record.v1.ClusterChange.Register
+	(*ClusterChange_SetDeployment)(nil), // 13: perdure.record.v1.ClusterChange.SetDeployment
+	(*ClusterCensus_Service)(nil),       // 14: perdure.record.v1.ClusterCensus.Service
+	nil,                                 // 15: perdure.record.v1.ClusterCensus.Service.InFlightEntry
+	nil,                                 // 16: perdure.record.v1.ClusterCensus.Service.SchedulesEntry
+	(*Deployment)(nil),                  // 17: perdure.record.v1.Deployment
+	(DeploymentStatus)(0),               // 18: perdure.record.v1.DeploymentStatus
 }
 var file_perdure_record_v1_cluster_proto_depIdxs = []int32{
-	0, // 0: perdure.record.v1.ClusterNode.state:type_name -> perdure.record.v1.NodeState
-	2, // 1: perdure.record.v1.ClusterChange.admit:type_name -> perdure.record.v1.ClusterNode
-	6, // 2: perdure.record.v1.ClusterChange.state:type_name -> perdure.record.v1.ClusterChange.SetState
-	7, // 3: perdure.record.v1.ClusterChange.setting:type_name -> perdure.record.v1.ClusterChange.SetSetting
-	1, // 4: perdure.record.v1.ClusterAnswer.refusal:type_name -> perdure.record.v1.ClusterRefusal
-	0, // 5: perdure.record.v1.ClusterChange.SetState.state:type_name -> perdure.record.v1.NodeState
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	0,  // 0: perdure.record.v1.ClusterNode.state:type_name -> perdure.record.v1.NodeState
+	2,  // 1: perdure.record.v1.ClusterChange.admit:type_name -> perdure.record.v1.ClusterNode
+	8,  // 2: perdure.record.v1.ClusterChange.state:type_name -> perdure.record.v1.ClusterChange.SetState
+	9,  // 3: perdure.record.v1.ClusterChange.setting:type_name -> perdure.record.v1.ClusterChange.SetSetting
+	10, // 4: perdure.record.v1.ClusterChange.recall:type_name -> perdure.record.v1.ClusterChange.Recall
+	11, // 5: perdure.record.v1.ClusterChange.file:type_name -> perdure.record.v1.ClusterChange.StoreFile
+	12, // 6: perdure.record.v1.ClusterChange.register:type_name -> perdure.record.v1.ClusterChange.Register
+	13, // 7: perdure.record.v1.ClusterChange.deployment:type_name -> perdure.record.v1.ClusterChange.SetDeployment
+	1,  // 8: perdure.record.v1.ClusterAnswer.refusal:type_name -> perdure.record.v1.ClusterRefusal
+	14, // 9: perdure.record.v1.ClusterCensus.services:type_name -> perdure.record.v1.ClusterCensus.Service
+	0,  // 10: perdure.record.v1.ClusterChange.SetState.state:type_name -> perdure.record.v1.NodeState
+	17, // 11: perdure.record.v1.ClusterChange.Register.deployment:type_name -> perdure.record.v1.Deployment
+	18, // 12: perdure.record.v1.ClusterChange.SetDeployment.status:type_name -> perdure.record.v1.DeploymentStatus
+	15, // 13: perdure.record.v1.ClusterCensus.Service.in_flight:type_name -> perdure.record.v1.ClusterCensus.Service.InFlightEntry
+	16, // 14: perdure.record.v1.ClusterCensus.Service.schedules:type_name -> perdure.record.v1.ClusterCensus.Service.SchedulesEntry
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_cluster_proto_init() }
@@ -722,10 +1380,15 @@ func file_perdure_record_v1_cluster_proto_init() {
 	if File_perdure_record_v1_cluster_proto != nil {
 		return
 	}
-	file_perdure_record_v1_cluster_proto_msgTypes[2].OneofWrappers = []any{
+	file_perdure_record_v1_deployment_proto_init()
+	file_perdure_record_v1_cluster_proto_msgTypes[3].OneofWrappers = []any{
 		(*ClusterChange_Admit)(nil),
 		(*ClusterChange_State)(nil),
 		(*ClusterChange_Setting)(nil),
+		(*ClusterChange_Recall_)(nil),
+		(*ClusterChange_File)(nil),
+		(*ClusterChange_Register_)(nil),
+		(*ClusterChange_Deployment)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -733,7 +1396,7 @@ func file_perdure_record_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_record_v1_cluster_proto_rawDesc), len(file_perdure_record_v1_cluster_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   6,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -207,7 +207,9 @@ type Deployments struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Deployments []*Deployment          `protobuf:"bytes,1,rep,name=deployments" json:"deployments,omitempty"`
 	// Encoded FileDescriptorProtos by their hash in hexadecimal.
-	Files         map[string][]byte `protobuf:"bytes,2,rep,name=files" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Files map[string][]byte `protobuf:"bytes,2,rep,name=files" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Id of the one that was started last on this node. Empty: the one that was seen last.
+	Started       string `protobuf:"bytes,3,opt,name=started" json:"started,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,6 +258,13 @@ func (x *Deployments) GetFiles() map[string][]byte {
 	return nil
 }
 
+func (x *Deployments) GetStarted() string {
+	if x != nil {
+		return x.Started
+	}
+	return ""
+}
+
 var File_perdure_record_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_perdure_record_v1_deployment_proto_rawDesc = "" +
@@ -274,10 +283,11 @@ const file_perdure_record_v1_deployment_proto_rawDesc = "" +
 	"\bservices\x18\b \x03(\tR\bservices\x12\x14\n" +
 	"\x05files\x18\t \x03(\tR\x05files\x12\x1a\n" +
 	"\baccepted\x18\n" +
-	" \x03(\tR\baccepted\"\xc9\x01\n" +
+	" \x03(\tR\baccepted\"\xe3\x01\n" +
 	"\vDeployments\x12?\n" +
 	"\vdeployments\x18\x01 \x03(\v2\x1d.perdure.record.v1.DeploymentR\vdeployments\x12?\n" +
-	"\x05files\x18\x02 \x03(\v2).perdure.record.v1.Deployments.FilesEntryR\x05files\x1a8\n" +
+	"\x05files\x18\x02 \x03(\v2).perdure.record.v1.Deployments.FilesEntryR\x05files\x12\x18\n" +
+	"\astarted\x18\x03 \x01(\tR\astarted\x1a8\n" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -60,8 +60,13 @@ type RecordedJournal struct {
 	// Cancelled, and the handler was not told yet.
 	CancelRequested bool      `protobuf:"varint,19,opt,name=cancel_requested,json=cancelRequested" json:"cancel_requested,omitempty"`
 	Headers         []*Header `protobuf:"bytes,24,rep,name=headers" json:"headers,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Of an invocation that was restarted: whose entries the journal begins with.
+	Origins []*RestartOrigin `protobuf:"bytes,25,rep,name=origins" json:"origins,omitempty"`
+	// It failed, and not with what its handler returned: its timeout was over, or its attempts were used
+	// up. The journal stops where the handler was then.
+	GivenUp       bool `protobuf:"varint,26,opt,name=given_up,json=givenUp" json:"given_up,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RecordedJournal) Reset() {
@@ -234,6 +239,20 @@ func (x *RecordedJournal) GetHeaders() []*Header {
 	return nil
 }
 
+func (x *RecordedJournal) GetOrigins() []*RestartOrigin {
+	if x != nil {
+		return x.Origins
+	}
+	return nil
+}
+
+func (x *RecordedJournal) GetGivenUp() bool {
+	if x != nil {
+		return x.GivenUp
+	}
+	return false
+}
+
 // RecordedRow is a row of a table.
 type RecordedRow struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -299,7 +318,7 @@ var File_perdure_record_v1_export_proto protoreflect.FileDescriptor
 
 const file_perdure_record_v1_export_proto_rawDesc = "" +
 	"\n" +
-	"\x1eperdure/record/v1/export.proto\x12\x11perdure.record.v1\x1a\x1cperdure/record/v1/flow.proto\x1a\x1eperdure/record/v1/record.proto\"\xa0\x06\n" +
+	"\x1eperdure/record/v1/export.proto\x12\x11perdure.record.v1\x1a\x1cperdure/record/v1/flow.proto\x1a\x1eperdure/record/v1/record.proto\"\xf7\x06\n" +
 	"\x0fRecordedJournal\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12#\n" +
 	"\rinvocation_id\x18\x02 \x01(\tR\finvocationId\x121\n" +
@@ -324,7 +343,9 @@ const file_perdure_record_v1_export_proto_rawDesc = "" +
 	"\x05chain\x18\x11 \x03(\v2\x19.perdure.record.v1.TargetR\x05chain\x12+\n" +
 	"\x04flow\x18\x12 \x01(\v2\x17.perdure.record.v1.FlowR\x04flow\x12)\n" +
 	"\x10cancel_requested\x18\x13 \x01(\bR\x0fcancelRequested\x123\n" +
-	"\aheaders\x18\x18 \x03(\v2\x19.perdure.record.v1.HeaderR\aheaders\"K\n" +
+	"\aheaders\x18\x18 \x03(\v2\x19.perdure.record.v1.HeaderR\aheaders\x12:\n" +
+	"\aorigins\x18\x19 \x03(\v2 .perdure.record.v1.RestartOriginR\aorigins\x12\x19\n" +
+	"\bgiven_up\x18\x1a \x01(\bR\agivenUp\"K\n" +
 	"\vRecordedRow\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
@@ -353,22 +374,24 @@ var file_perdure_record_v1_export_proto_goTypes = []any{
 	(*Result)(nil),          // 6: perdure.record.v1.Result
 	(*Flow)(nil),            // 7: perdure.record.v1.Flow
 	(*Header)(nil),          // 8: perdure.record.v1.Header
+	(*RestartOrigin)(nil),   // 9: perdure.record.v1.RestartOrigin
 }
 var file_perdure_record_v1_export_proto_depIdxs = []int32{
-	2, // 0: perdure.record.v1.RecordedJournal.target:type_name -> perdure.record.v1.Target
-	3, // 1: perdure.record.v1.RecordedJournal.status:type_name -> perdure.record.v1.Status
-	1, // 2: perdure.record.v1.RecordedJournal.rows:type_name -> perdure.record.v1.RecordedRow
-	4, // 3: perdure.record.v1.RecordedJournal.entries:type_name -> perdure.record.v1.Entry
-	5, // 4: perdure.record.v1.RecordedJournal.completions:type_name -> perdure.record.v1.Completion
-	6, // 5: perdure.record.v1.RecordedJournal.result:type_name -> perdure.record.v1.Result
-	2, // 6: perdure.record.v1.RecordedJournal.chain:type_name -> perdure.record.v1.Target
-	7, // 7: perdure.record.v1.RecordedJournal.flow:type_name -> perdure.record.v1.Flow
-	8, // 8: perdure.record.v1.RecordedJournal.headers:type_name -> perdure.record.v1.Header
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	2,  // 0: perdure.record.v1.RecordedJournal.target:type_name -> perdure.record.v1.Target
+	3,  // 1: perdure.record.v1.RecordedJournal.status:type_name -> perdure.record.v1.Status
+	1,  // 2: perdure.record.v1.RecordedJournal.rows:type_name -> perdure.record.v1.RecordedRow
+	4,  // 3: perdure.record.v1.RecordedJournal.entries:type_name -> perdure.record.v1.Entry
+	5,  // 4: perdure.record.v1.RecordedJournal.completions:type_name -> perdure.record.v1.Completion
+	6,  // 5: perdure.record.v1.RecordedJournal.result:type_name -> perdure.record.v1.Result
+	2,  // 6: perdure.record.v1.RecordedJournal.chain:type_name -> perdure.record.v1.Target
+	7,  // 7: perdure.record.v1.RecordedJournal.flow:type_name -> perdure.record.v1.Flow
+	8,  // 8: perdure.record.v1.RecordedJournal.headers:type_name -> perdure.record.v1.Header
+	9,  // 9: perdure.record.v1.RecordedJournal.origins:type_name -> perdure.record.v1.RestartOrigin
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_perdure_record_v1_export_proto_init() }

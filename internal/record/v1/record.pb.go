@@ -511,7 +511,7 @@ type Invocation struct {
 	CompletedAt int64 `protobuf:"varint,6,opt,name=completed_at,json=completedAt" json:"completed_at,omitempty"`
 	// A scheduled invocation joins its inbox at this instant.
 	DueAt int64 `protobuf:"varint,7,opt,name=due_at,json=dueAt" json:"due_at,omitempty"`
-	// Attempts started; the number of the newest is the fencing token.
+	// Attempts started. The number is not a name: what recovery starts is not written down.
 	Attempt uint32 `protobuf:"varint,8,opt,name=attempt" json:"attempt,omitempty"`
 	// Attempts that failed since the last progress; 0 after a new journal entry.
 	Failures        uint32 `protobuf:"varint,9,opt,name=failures" json:"failures,omitempty"`

@@ -1180,10 +1180,12 @@ func (x *TriggerSchedule) GetOverlaps() bool {
 }
 
 type BackfillSchedule struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId" json:"request_id,omitempty"`
-	From          int64                  `protobuf:"varint,2,opt,name=from" json:"from,omitempty"`
-	Until         int64                  `protobuf:"varint,3,opt,name=until" json:"until,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId" json:"request_id,omitempty"`
+	From      int64                  `protobuf:"varint,2,opt,name=from" json:"from,omitempty"`
+	Until     int64                  `protobuf:"varint,3,opt,name=until" json:"until,omitempty"`
+	// End the one under way. A leader that does not know this refuses it, for there is one.
+	Stop          bool `protobuf:"varint,4,opt,name=stop" json:"stop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1237,6 +1239,13 @@ func (x *BackfillSchedule) GetUntil() int64 {
 		return x.Until
 	}
 	return 0
+}
+
+func (x *BackfillSchedule) GetStop() bool {
+	if x != nil {
+		return x.Stop
+	}
+	return false
 }
 
 // ScheduleReply is a schedule after a change, or as it is.
@@ -1419,12 +1428,13 @@ const file_perdure_record_v1_schedule_proto_rawDesc = "" +
 	"\x0fTriggerSchedule\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1a\n" +
-	"\boverlaps\x18\x02 \x01(\bR\boverlaps\"[\n" +
+	"\boverlaps\x18\x02 \x01(\bR\boverlaps\"o\n" +
 	"\x10BackfillSchedule\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x14\n" +
-	"\x05until\x18\x03 \x01(\x03R\x05until\"\xcd\x01\n" +
+	"\x05until\x18\x03 \x01(\x03R\x05until\x12\x12\n" +
+	"\x04stop\x18\x04 \x01(\bR\x04stop\"\xcd\x01\n" +
 	"\rScheduleReply\x127\n" +
 	"\bschedule\x18\x01 \x01(\v2\x1b.perdure.record.v1.ScheduleR\bschedule\x126\n" +
 	"\x05state\x18\x02 \x01(\v2 .perdure.record.v1.ScheduleStateR\x05state\x121\n" +

@@ -173,7 +173,7 @@ func (f *Fake) Cancel(_ context.Context, id invocation.ID, _ bool) error {
 func (f *Fake) Pause(_ context.Context, id invocation.ID) error { return f.known(id) }
 
 // Resume implements routing.Router; it does nothing.
-func (f *Fake) Resume(_ context.Context, id invocation.ID) error { return f.known(id) }
+func (f *Fake) Resume(_ context.Context, id invocation.ID, _ string) error { return f.known(id) }
 
 // Purge implements routing.Router; it does nothing.
 func (f *Fake) Purge(_ context.Context, id invocation.ID) error { return f.known(id) }

@@ -49,21 +49,24 @@ const (
 	Reason_REASON_CALLER_TOO_OLD Reason = 8
 	// The callee's is.
 	Reason_REASON_CALLEE_TOO_OLD Reason = 9
+	// The caller's data directory is older than what its node has acknowledged.
+	Reason_REASON_STALE Reason = 10
 )
 
 // Enum value maps for Reason.
 var (
 	Reason_name = map[int32]string{
-		0: "REASON_UNSPECIFIED",
-		1: "REASON_WRONG_CLUSTER",
-		2: "REASON_WRONG_NODE",
-		3: "REASON_NOT_MEMBER",
-		4: "REASON_REMOVED",
-		5: "REASON_VERSION",
-		6: "REASON_BUSY",
-		7: "REASON_NOT_READY",
-		8: "REASON_CALLER_TOO_OLD",
-		9: "REASON_CALLEE_TOO_OLD",
+		0:  "REASON_UNSPECIFIED",
+		1:  "REASON_WRONG_CLUSTER",
+		2:  "REASON_WRONG_NODE",
+		3:  "REASON_NOT_MEMBER",
+		4:  "REASON_REMOVED",
+		5:  "REASON_VERSION",
+		6:  "REASON_BUSY",
+		7:  "REASON_NOT_READY",
+		8:  "REASON_CALLER_TOO_OLD",
+		9:  "REASON_CALLEE_TOO_OLD",
+		10: "REASON_STALE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":    0,
@@ -76,6 +79,7 @@ var (
 		"REASON_NOT_READY":      7,
 		"REASON_CALLER_TOO_OLD": 8,
 		"REASON_CALLEE_TOO_OLD": 9,
+		"REASON_STALE":          10,
 	}
 )
 
@@ -122,7 +126,9 @@ type Hello struct {
 	FeatureLevel uint32 `protobuf:"varint,7,opt,name=feature_level,json=featureLevel" json:"feature_level,omitempty"`
 	// written_level is up to which level records may be written in the cluster, as far as the caller knows: 0
 	// while it doesn't.
-	WrittenLevel  uint32 `protobuf:"varint,8,opt,name=written_level,json=writtenLevel" json:"written_level,omitempty"`
+	WrittenLevel uint32 `protobuf:"varint,8,opt,name=written_level,json=writtenLevel" json:"written_level,omitempty"`
+	// log is what the caller's disk has; absent if its version does not say so.
+	Log           *LogClaim `protobuf:"bytes,9,opt,name=log" json:"log,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +219,76 @@ func (x *Hello) GetWrittenLevel() uint32 {
 	return 0
 }
 
+func (x *Hello) GetLog() *LogClaim {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+// LogClaim is what a process says of its node's log.
+type LogClaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// process tells processes of one node apart.
+	Process uint64 `protobuf:"fixed64,1,opt,name=process" json:"process,omitempty"`
+	// opened is how many frames the log had when the process began, durable how many it has now.
+	Opened        uint64 `protobuf:"varint,2,opt,name=opened" json:"opened,omitempty"`
+	Durable       uint64 `protobuf:"varint,3,opt,name=durable" json:"durable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogClaim) Reset() {
+	*x = LogClaim{}
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogClaim) ProtoMessage() {}
+
+func (x *LogClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogClaim.ProtoReflect.Descriptor instead.
+func (*LogClaim) Descriptor() ([]byte, []int) {
+	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LogClaim) GetProcess() uint64 {
+	if x != nil {
+		return x.Process
+	}
+	return 0
+}
+
+func (x *LogClaim) GetOpened() uint64 {
+	if x != nil {
+		return x.Opened
+	}
+	return 0
+}
+
+func (x *LogClaim) GetDurable() uint64 {
+	if x != nil {
+		return x.Durable
+	}
+	return 0
+}
+
 // Welcome answers a hello: who was reached, and what both speak.
 type Welcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -226,7 +302,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[1]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -238,7 +314,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[1]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,7 +327,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{1}
+	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Welcome) GetNode() uint64 {
@@ -287,7 +363,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[2]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +375,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[2]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +388,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{2}
+	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -340,7 +416,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[3]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -352,7 +428,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[3]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -365,7 +441,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{3}
+	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Frame) GetKind() uint32 {
@@ -384,16 +460,18 @@ func (x *Frame) GetData() []byte {
 
 // FramesRequest is either a hello or frames, as many as were waiting.
 type FramesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hello         *Hello                 `protobuf:"bytes,1,opt,name=hello" json:"hello,omitempty"`
-	Frames        []*Frame               `protobuf:"bytes,2,rep,name=frames" json:"frames,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Hello  *Hello                 `protobuf:"bytes,1,opt,name=hello" json:"hello,omitempty"`
+	Frames []*Frame               `protobuf:"bytes,2,rep,name=frames" json:"frames,omitempty"`
+	// durable is LogClaim.durable at the time of the frames; 0 if the hello has no log.
+	Durable       uint64 `protobuf:"varint,3,opt,name=durable" json:"durable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FramesRequest) Reset() {
 	*x = FramesRequest{}
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[4]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +483,7 @@ func (x *FramesRequest) String() string {
 func (*FramesRequest) ProtoMessage() {}
 
 func (x *FramesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[4]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +496,7 @@ func (x *FramesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FramesRequest.ProtoReflect.Descriptor instead.
 func (*FramesRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{4}
+	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FramesRequest) GetHello() *Hello {
@@ -435,6 +513,13 @@ func (x *FramesRequest) GetFrames() []*Frame {
 	return nil
 }
 
+func (x *FramesRequest) GetDurable() uint64 {
+	if x != nil {
+		return x.Durable
+	}
+	return 0
+}
+
 // FramesResponse is the answer to the hello, or why the stream ends.
 type FramesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -446,7 +531,7 @@ type FramesResponse struct {
 
 func (x *FramesResponse) Reset() {
 	*x = FramesResponse{}
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[5]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +543,7 @@ func (x *FramesResponse) String() string {
 func (*FramesResponse) ProtoMessage() {}
 
 func (x *FramesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[5]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +556,7 @@ func (x *FramesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FramesResponse.ProtoReflect.Descriptor instead.
 func (*FramesResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{5}
+	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FramesResponse) GetWelcome() *Welcome {
@@ -500,7 +585,7 @@ type CallRequest struct {
 
 func (x *CallRequest) Reset() {
 	*x = CallRequest{}
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[6]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +597,7 @@ func (x *CallRequest) String() string {
 func (*CallRequest) ProtoMessage() {}
 
 func (x *CallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[6]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +610,7 @@ func (x *CallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallRequest.ProtoReflect.Descriptor instead.
 func (*CallRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{6}
+	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CallRequest) GetHello() *Hello {
@@ -561,7 +646,7 @@ type CallResponse struct {
 
 func (x *CallResponse) Reset() {
 	*x = CallResponse{}
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[7]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +658,7 @@ func (x *CallResponse) String() string {
 func (*CallResponse) ProtoMessage() {}
 
 func (x *CallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[7]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +671,7 @@ func (x *CallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallResponse.ProtoReflect.Descriptor instead.
 func (*CallResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{7}
+	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CallResponse) GetRefusal() *Refusal {
@@ -622,7 +707,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[8]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +719,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[8]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -647,7 +732,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{8}
+	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Error) GetCode() uint32 {
@@ -685,7 +770,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[9]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +782,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[9]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +795,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{9}
+	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StreamRequest) GetHello() *Hello {
@@ -760,7 +845,7 @@ type StreamResponse struct {
 
 func (x *StreamResponse) Reset() {
 	*x = StreamResponse{}
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[10]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +857,7 @@ func (x *StreamResponse) String() string {
 func (*StreamResponse) ProtoMessage() {}
 
 func (x *StreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perdure_transport_v1_transport_proto_msgTypes[10]
+	mi := &file_perdure_transport_v1_transport_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +870,7 @@ func (x *StreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResponse.ProtoReflect.Descriptor instead.
 func (*StreamResponse) Descriptor() ([]byte, []int) {
-	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{10}
+	return file_perdure_transport_v1_transport_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StreamResponse) GetRefusal() *Refusal {
@@ -813,7 +898,7 @@ var File_perdure_transport_v1_transport_proto protoreflect.FileDescriptor
 
 const file_perdure_transport_v1_transport_proto_rawDesc = "" +
 	"\n" +
-	"$perdure/transport/v1/transport.proto\x12\x14perdure.transport.v1\"\xec\x01\n" +
+	"$perdure/transport/v1/transport.proto\x12\x14perdure.transport.v1\"\x9e\x02\n" +
 	"\x05Hello\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x12\n" +
@@ -825,7 +910,12 @@ const file_perdure_transport_v1_transport_proto_rawDesc = "" +
 	"maxVersion\x12\x14\n" +
 	"\x05build\x18\x06 \x01(\tR\x05build\x12#\n" +
 	"\rfeature_level\x18\a \x01(\rR\ffeatureLevel\x12#\n" +
-	"\rwritten_level\x18\b \x01(\rR\fwrittenLevel\"M\n" +
+	"\rwritten_level\x18\b \x01(\rR\fwrittenLevel\x120\n" +
+	"\x03log\x18\t \x01(\v2\x1e.perdure.transport.v1.LogClaimR\x03log\"V\n" +
+	"\bLogClaim\x12\x18\n" +
+	"\aprocess\x18\x01 \x01(\x06R\aprocess\x12\x16\n" +
+	"\x06opened\x18\x02 \x01(\x04R\x06opened\x12\x18\n" +
+	"\adurable\x18\x03 \x01(\x04R\adurable\"M\n" +
 	"\aWelcome\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\x06R\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x14\n" +
@@ -835,10 +925,11 @@ const file_perdure_transport_v1_transport_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"/\n" +
 	"\x05Frame\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"w\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\x91\x01\n" +
 	"\rFramesRequest\x121\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1b.perdure.transport.v1.HelloR\x05hello\x123\n" +
-	"\x06frames\x18\x02 \x03(\v2\x1b.perdure.transport.v1.FrameR\x06frames\"\x82\x01\n" +
+	"\x06frames\x18\x02 \x03(\v2\x1b.perdure.transport.v1.FrameR\x06frames\x12\x18\n" +
+	"\adurable\x18\x03 \x01(\x04R\adurable\"\x82\x01\n" +
 	"\x0eFramesResponse\x127\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1d.perdure.transport.v1.WelcomeR\awelcome\x127\n" +
 	"\arefusal\x18\x02 \x01(\v2\x1d.perdure.transport.v1.RefusalR\arefusal\"r\n" +
@@ -863,7 +954,7 @@ const file_perdure_transport_v1_transport_proto_rawDesc = "" +
 	"\x0eStreamResponse\x127\n" +
 	"\arefusal\x18\x01 \x01(\v2\x1d.perdure.transport.v1.RefusalR\arefusal\x121\n" +
 	"\x05error\x18\x02 \x01(\v2\x1b.perdure.transport.v1.ErrorR\x05error\x12\x1a\n" +
-	"\bresponse\x18\x03 \x01(\fR\bresponse*\xed\x01\n" +
+	"\bresponse\x18\x03 \x01(\fR\bresponse*\xff\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_WRONG_CLUSTER\x10\x01\x12\x15\n" +
@@ -874,7 +965,9 @@ const file_perdure_transport_v1_transport_proto_rawDesc = "" +
 	"\vREASON_BUSY\x10\x06\x12\x14\n" +
 	"\x10REASON_NOT_READY\x10\a\x12\x19\n" +
 	"\x15REASON_CALLER_TOO_OLD\x10\b\x12\x19\n" +
-	"\x15REASON_CALLEE_TOO_OLD\x10\t2\x91\x02\n" +
+	"\x15REASON_CALLEE_TOO_OLD\x10\t\x12\x10\n" +
+	"\fREASON_STALE\x10\n" +
+	"2\x91\x02\n" +
 	"\x10TransportService\x12W\n" +
 	"\x06Frames\x12#.perdure.transport.v1.FramesRequest\x1a$.perdure.transport.v1.FramesResponse(\x010\x01\x12M\n" +
 	"\x04Call\x12!.perdure.transport.v1.CallRequest\x1a\".perdure.transport.v1.CallResponse\x12U\n" +
@@ -893,44 +986,46 @@ func file_perdure_transport_v1_transport_proto_rawDescGZIP() []byte {
 }
 
 var file_perdure_transport_v1_transport_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_perdure_transport_v1_transport_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_perdure_transport_v1_transport_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_perdure_transport_v1_transport_proto_goTypes = []any{
 	(Reason)(0),            // 0: perdure.transport.v1.Reason
 	(*Hello)(nil),          // 1: perdure.transport.v1.Hello
-	(*Welcome)(nil),        // 2: perdure.transport.v1.Welcome
-	(*Refusal)(nil),        // 3: perdure.transport.v1.Refusal
-	(*Frame)(nil),          // 4: perdure.transport.v1.Frame
-	(*FramesRequest)(nil),  // 5: perdure.transport.v1.FramesRequest
-	(*FramesResponse)(nil), // 6: perdure.transport.v1.FramesResponse
-	(*CallRequest)(nil),    // 7: perdure.transport.v1.CallRequest
-	(*CallResponse)(nil),   // 8: perdure.transport.v1.CallResponse
-	(*Error)(nil),          // 9: perdure.transport.v1.Error
-	(*StreamRequest)(nil),  // 10: perdure.transport.v1.StreamRequest
-	(*StreamResponse)(nil), // 11: perdure.transport.v1.StreamResponse
+	(*LogClaim)(nil),       // 2: perdure.transport.v1.LogClaim
+	(*Welcome)(nil),        // 3: perdure.transport.v1.Welcome
+	(*Refusal)(nil),        // 4: perdure.transport.v1.Refusal
+	(*Frame)(nil),          // 5: perdure.transport.v1.Frame
+	(*FramesRequest)(nil),  // 6: perdure.transport.v1.FramesRequest
+	(*FramesResponse)(nil), // 7: perdure.transport.v1.FramesResponse
+	(*CallRequest)(nil),    // 8: perdure.transport.v1.CallRequest
+	(*CallResponse)(nil),   // 9: perdure.transport.v1.CallResponse
+	(*Error)(nil),          // 10: perdure.transport.v1.Error
+	(*StreamRequest)(nil),  // 11: perdure.transport.v1.StreamRequest
+	(*StreamResponse)(nil), // 12: perdure.transport.v1.StreamResponse
 }
 var file_perdure_transport_v1_transport_proto_depIdxs = []int32{
-	0,  // 0: perdure.transport.v1.Refusal.reason:type_name -> perdure.transport.v1.Reason
-	1,  // 1: perdure.transport.v1.FramesRequest.hello:type_name -> perdure.transport.v1.Hello
-	4,  // 2: perdure.transport.v1.FramesRequest.frames:type_name -> perdure.transport.v1.Frame
-	2,  // 3: perdure.transport.v1.FramesResponse.welcome:type_name -> perdure.transport.v1.Welcome
-	3,  // 4: perdure.transport.v1.FramesResponse.refusal:type_name -> perdure.transport.v1.Refusal
-	1,  // 5: perdure.transport.v1.CallRequest.hello:type_name -> perdure.transport.v1.Hello
-	3,  // 6: perdure.transport.v1.CallResponse.refusal:type_name -> perdure.transport.v1.Refusal
-	9,  // 7: perdure.transport.v1.CallResponse.error:type_name -> perdure.transport.v1.Error
-	1,  // 8: perdure.transport.v1.StreamRequest.hello:type_name -> perdure.transport.v1.Hello
-	3,  // 9: perdure.transport.v1.StreamResponse.refusal:type_name -> perdure.transport.v1.Refusal
-	9,  // 10: perdure.transport.v1.StreamResponse.error:type_name -> perdure.transport.v1.Error
-	5,  // 11: perdure.transport.v1.TransportService.Frames:input_type -> perdure.transport.v1.FramesRequest
-	7,  // 12: perdure.transport.v1.TransportService.Call:input_type -> perdure.transport.v1.CallRequest
-	10, // 13: perdure.transport.v1.TransportService.Stream:input_type -> perdure.transport.v1.StreamRequest
-	6,  // 14: perdure.transport.v1.TransportService.Frames:output_type -> perdure.transport.v1.FramesResponse
-	8,  // 15: perdure.transport.v1.TransportService.Call:output_type -> perdure.transport.v1.CallResponse
-	11, // 16: perdure.transport.v1.TransportService.Stream:output_type -> perdure.transport.v1.StreamResponse
-	14, // [14:17] is the sub-list for method output_type
-	11, // [11:14] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	2,  // 0: perdure.transport.v1.Hello.log:type_name -> perdure.transport.v1.LogClaim
+	0,  // 1: perdure.transport.v1.Refusal.reason:type_name -> perdure.transport.v1.Reason
+	1,  // 2: perdure.transport.v1.FramesRequest.hello:type_name -> perdure.transport.v1.Hello
+	5,  // 3: perdure.transport.v1.FramesRequest.frames:type_name -> perdure.transport.v1.Frame
+	3,  // 4: perdure.transport.v1.FramesResponse.welcome:type_name -> perdure.transport.v1.Welcome
+	4,  // 5: perdure.transport.v1.FramesResponse.refusal:type_name -> perdure.transport.v1.Refusal
+	1,  // 6: perdure.transport.v1.CallRequest.hello:type_name -> perdure.transport.v1.Hello
+	4,  // 7: perdure.transport.v1.CallResponse.refusal:type_name -> perdure.transport.v1.Refusal
+	10, // 8: perdure.transport.v1.CallResponse.error:type_name -> perdure.transport.v1.Error
+	1,  // 9: perdure.transport.v1.StreamRequest.hello:type_name -> perdure.transport.v1.Hello
+	4,  // 10: perdure.transport.v1.StreamResponse.refusal:type_name -> perdure.transport.v1.Refusal
+	10, // 11: perdure.transport.v1.StreamResponse.error:type_name -> perdure.transport.v1.Error
+	6,  // 12: perdure.transport.v1.TransportService.Frames:input_type -> perdure.transport.v1.FramesRequest
+	8,  // 13: perdure.transport.v1.TransportService.Call:input_type -> perdure.transport.v1.CallRequest
+	11, // 14: perdure.transport.v1.TransportService.Stream:input_type -> perdure.transport.v1.StreamRequest
+	7,  // 15: perdure.transport.v1.TransportService.Frames:output_type -> perdure.transport.v1.FramesResponse
+	9,  // 16: perdure.transport.v1.TransportService.Call:output_type -> perdure.transport.v1.CallResponse
+	12, // 17: perdure.transport.v1.TransportService.Stream:output_type -> perdure.transport.v1.StreamResponse
+	15, // [15:18] is the sub-list for method output_type
+	12, // [12:15] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_perdure_transport_v1_transport_proto_init() }
@@ -944,7 +1039,7 @@ func file_perdure_transport_v1_transport_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perdure_transport_v1_transport_proto_rawDesc), len(file_perdure_transport_v1_transport_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1499,7 +1499,9 @@ type BackfillScheduleRequest struct {
 	From  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	Until *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
 	// As of a trigger.
-	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// End the backfill under way, if there is one. What it has fired goes on. From and until are not set.
+	Stop          bool `protobuf:"varint,5,opt,name=stop,proto3" json:"stop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1560,6 +1562,13 @@ func (x *BackfillScheduleRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *BackfillScheduleRequest) GetStop() bool {
+	if x != nil {
+		return x.Stop
+	}
+	return false
 }
 
 type BackfillScheduleResponse struct {
@@ -1846,13 +1855,14 @@ const file_perdure_v1_schedule_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12\x1a\n" +
 	"\boverlaps\x18\x03 \x01(\bR\boverlaps\"E\n" +
 	"\x17TriggerScheduleResponse\x12*\n" +
-	"\x06firing\x18\x01 \x01(\v2\x12.perdure.v1.FiringR\x06firing\"\xae\x01\n" +
+	"\x06firing\x18\x01 \x01(\v2\x12.perdure.v1.FiringR\x06firing\"\xc2\x01\n" +
 	"\x17BackfillScheduleRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x04from\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x120\n" +
 	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\"\x1a\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04stop\x18\x05 \x01(\bR\x04stop\"\x1a\n" +
 	"\x18BackfillScheduleResponse\"\xad\x01\n" +
 	"\x13ListDueTimesRequest\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x122\n" +

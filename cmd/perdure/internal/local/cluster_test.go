@@ -106,6 +106,7 @@ func TestCommands(t *testing.T) {
 		Status: func(_ context.Context, url string) (string, error) { return "seen from " + url, nil },
 	})
 	printed.await(t, "node-1 | listen=127.0.0.1:40000 cluster=127.0.0.1:40001 join=\n", 1)
+	printed.await(t, "node-2 | listen=127.0.0.1:40010", 1)
 	printed.await(t, "node-3 | listen=127.0.0.1:40020 cluster=127.0.0.1:40021 join=127.0.0.1:40001,127.0.0.1:40011,127.0.0.1:40021\n", 1)
 	say("kill 1")
 	printed.await(t, "node-1 ended: signal: killed; start 1 brings it back", 1)

@@ -1117,7 +1117,12 @@ type JournalEntry struct {
 	// or awakeable that was completed. Unset for the other kinds.
 	Input *Payload `protobuf:"bytes,10,opt,name=input,proto3" json:"input,omitempty"`
 	// What the step returned. Unset while pending, and for the kinds that return nothing.
-	Result        *Payload `protobuf:"bytes,11,opt,name=result,proto3" json:"result,omitempty"`
+	Result *Payload `protobuf:"bytes,11,opt,name=result,proto3" json:"result,omitempty"`
+	// Of a run without a result: how many of its tries have failed, how the newest of them did, and when
+	// the next one begins, or began.
+	FailedTries   uint32                 `protobuf:"varint,12,opt,name=failed_tries,json=failedTries,proto3" json:"failed_tries,omitempty"`
+	LastFailure   *Error                 `protobuf:"bytes,13,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
+	NextTryAt     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=next_try_at,json=nextTryAt,proto3" json:"next_try_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1225,6 +1230,27 @@ func (x *JournalEntry) GetInput() *Payload {
 func (x *JournalEntry) GetResult() *Payload {
 	if x != nil {
 		return x.Result
+	}
+	return nil
+}
+
+func (x *JournalEntry) GetFailedTries() uint32 {
+	if x != nil {
+		return x.FailedTries
+	}
+	return 0
+}
+
+func (x *JournalEntry) GetLastFailure() *Error {
+	if x != nil {
+		return x.LastFailure
+	}
+	return nil
+}
+
+func (x *JournalEntry) GetNextTryAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextTryAt
 	}
 	return nil
 }
@@ -1983,9 +2009,9 @@ type ResumeInvocationRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	InvocationId string                 `protobuf:"bytes,1,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
 	// The deployment with which it must go on: its id, or "latest" for the one that this node runs.
-	// It is refused if that does not run here, or can't read what the deployment that the
-	// invocation is tied to has left: the error lists what breaks. Empty or "keep": whatever
-	// runs.
+	// It is refused if no node runs that, or if it can't read what the deployment that the
+	// invocation is tied to has left: the error lists what breaks. Empty or "keep": the one that it
+	// is tied to, as long as a node runs that, else whatever runs.
 	Deployment    string `protobuf:"bytes,2,opt,name=deployment,proto3" json:"deployment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5118,8 +5144,11 @@ type Deployment struct {
 	// Breaking changes that an operator has accepted when it was started.
 	AcceptedChanges []string `protobuf:"bytes,10,rep,name=accepted_changes,json=acceptedChanges,proto3" json:"accepted_changes,omitempty"`
 	// Invocations that have not ended and whose journal it has fed last. Of the current one also
-	// those that have not begun, and those that keep no journal: they run on it.
-	InFlight      uint64 `protobuf:"varint,11,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// those that have not begun, and those that keep no journal: they run on it. In a cluster those
+	// of a service that the answering node lacks count for what most nodes with it run.
+	InFlight uint64 `protobuf:"varint,11,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// Ids of the nodes that run it now, as far as the answering node hears; of a node alone, its own.
+	Nodes         []string `protobuf:"bytes,12,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5229,6 +5258,13 @@ func (x *Deployment) GetInFlight() uint64 {
 		return x.InFlight
 	}
 	return 0
+}
+
+func (x *Deployment) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
 }
 
 type ListDeploymentsRequest struct {
@@ -5910,7 +5946,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x04step\x18\x05 \x01(\tR\x04step\x12\x12\n" +
 	"\x04site\x18\x06 \x01(\tR\x04site\x12\x1a\n" +
 	"\bterminal\x18\a \x01(\bR\bterminal\x12\x14\n" +
-	"\x05stack\x18\b \x01(\tR\x05stack\"\xbd\x03\n" +
+	"\x05stack\x18\b \x01(\tR\x05stack\"\xd8\x04\n" +
 	"\fJournalEntry\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
@@ -5923,7 +5959,10 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\rinvocation_id\x18\t \x01(\tR\finvocationId\x12/\n" +
 	"\x05input\x18\n" +
 	" \x01(\v2\x19.perdure.admin.v1.PayloadR\x05input\x121\n" +
-	"\x06result\x18\v \x01(\v2\x19.perdure.admin.v1.PayloadR\x06result\"P\n" +
+	"\x06result\x18\v \x01(\v2\x19.perdure.admin.v1.PayloadR\x06result\x12!\n" +
+	"\ffailed_tries\x18\f \x01(\rR\vfailedTries\x12:\n" +
+	"\flast_failure\x18\r \x01(\v2\x17.perdure.admin.v1.ErrorR\vlastFailure\x12:\n" +
+	"\vnext_try_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tnextTryAt\"P\n" +
 	"\aPayload\x12\x12\n" +
 	"\x04json\x18\x01 \x01(\tR\x04json\x12\x1d\n" +
 	"\n" +
@@ -6228,7 +6267,7 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\x10GetLimitResponse\x12-\n" +
 	"\x05limit\x18\x01 \x01(\v2\x17.perdure.admin.v1.LimitR\x05limit\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12/\n" +
-	"\x04rule\x18\x03 \x01(\v2\x1b.perdure.admin.v1.LimitRuleR\x04rule\"\xb5\x03\n" +
+	"\x04rule\x18\x03 \x01(\v2\x1b.perdure.admin.v1.LimitRuleR\x04rule\"\xcb\x03\n" +
 	"\n" +
 	"Deployment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12:\n" +
@@ -6243,7 +6282,8 @@ const file_perdure_admin_v1_admin_proto_rawDesc = "" +
 	"\bservices\x18\t \x03(\tR\bservices\x12)\n" +
 	"\x10accepted_changes\x18\n" +
 	" \x03(\tR\x0facceptedChanges\x12\x1b\n" +
-	"\tin_flight\x18\v \x01(\x04R\binFlight\"2\n" +
+	"\tin_flight\x18\v \x01(\x04R\binFlight\x12\x14\n" +
+	"\x05nodes\x18\f \x03(\tR\x05nodes\"2\n" +
 	"\x16ListDeploymentsRequest\x12\x18\n" +
 	"\aremoved\x18\x01 \x01(\bR\aremoved\"\x7f\n" +
 	"\x17ListDeploymentsResponse\x12>\n" +
@@ -6482,135 +6522,137 @@ var file_perdure_admin_v1_admin_proto_depIdxs = []int32{
 	5,   // 28: perdure.admin.v1.JournalEntry.error:type_name -> perdure.admin.v1.Error
 	12,  // 29: perdure.admin.v1.JournalEntry.input:type_name -> perdure.admin.v1.Payload
 	12,  // 30: perdure.admin.v1.JournalEntry.result:type_name -> perdure.admin.v1.Payload
-	0,   // 31: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
-	85,  // 32: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
-	85,  // 33: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
-	7,   // 34: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
-	7,   // 35: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
-	11,  // 36: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
-	12,  // 37: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
-	12,  // 38: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
-	0,   // 39: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,   // 40: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,   // 41: perdure.admin.v1.PauseInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,   // 42: perdure.admin.v1.ResumeInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	0,   // 43: perdure.admin.v1.RestartInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
-	2,   // 44: perdure.admin.v1.BatchInvocationsRequest.operation:type_name -> perdure.admin.v1.InvocationOperation
-	13,  // 45: perdure.admin.v1.BatchInvocationsRequest.invocations:type_name -> perdure.admin.v1.ListInvocationsRequest
-	33,  // 46: perdure.admin.v1.BatchInvocationsResponse.failures:type_name -> perdure.admin.v1.BatchFailure
-	85,  // 47: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
-	5,   // 48: perdure.admin.v1.BatchFailure.error:type_name -> perdure.admin.v1.Error
-	36,  // 49: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
-	37,  // 50: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
-	6,   // 51: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
-	3,   // 52: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
-	85,  // 53: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
-	85,  // 54: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
-	85,  // 55: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
-	39,  // 56: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
-	3,   // 57: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
-	85,  // 58: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
-	40,  // 59: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
-	40,  // 60: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
-	38,  // 61: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
-	85,  // 62: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
-	38,  // 63: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
-	85,  // 64: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
-	47,  // 65: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
-	87,  // 66: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
-	48,  // 67: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
-	88,  // 68: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
-	89,  // 69: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
-	84,  // 70: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
-	90,  // 71: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
-	47,  // 72: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
-	91,  // 73: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
-	85,  // 74: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	86,  // 75: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	53,  // 76: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
-	54,  // 77: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
-	92,  // 78: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
-	85,  // 79: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
-	63,  // 80: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
-	64,  // 81: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
-	64,  // 82: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
-	93,  // 83: perdure.admin.v1.Limit.declared:type_name -> perdure.v1.Limit
-	92,  // 84: perdure.admin.v1.LimitRule.rate:type_name -> perdure.v1.Rate
-	85,  // 85: perdure.admin.v1.LimitRule.set_at:type_name -> google.protobuf.Timestamp
-	93,  // 86: perdure.admin.v1.LimitRule.declared:type_name -> perdure.v1.Limit
-	56,  // 87: perdure.admin.v1.ListLimitRulesResponse.rules:type_name -> perdure.admin.v1.LimitRule
-	85,  // 88: perdure.admin.v1.ListLimitRulesResponse.at:type_name -> google.protobuf.Timestamp
-	56,  // 89: perdure.admin.v1.SetLimitRulesRequest.rules:type_name -> perdure.admin.v1.LimitRule
-	56,  // 90: perdure.admin.v1.SetLimitRulesResponse.rules:type_name -> perdure.admin.v1.LimitRule
-	85,  // 91: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
-	55,  // 92: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
-	85,  // 93: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
-	55,  // 94: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
-	85,  // 95: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
-	56,  // 96: perdure.admin.v1.GetLimitResponse.rule:type_name -> perdure.admin.v1.LimitRule
-	4,   // 97: perdure.admin.v1.Deployment.status:type_name -> perdure.admin.v1.DeploymentStatus
-	85,  // 98: perdure.admin.v1.Deployment.first_seen_at:type_name -> google.protobuf.Timestamp
-	85,  // 99: perdure.admin.v1.Deployment.last_seen_at:type_name -> google.protobuf.Timestamp
-	69,  // 100: perdure.admin.v1.ListDeploymentsResponse.deployments:type_name -> perdure.admin.v1.Deployment
-	69,  // 101: perdure.admin.v1.DescribeDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
-	47,  // 102: perdure.admin.v1.DescribeDeploymentResponse.services:type_name -> perdure.admin.v1.Service
-	74,  // 103: perdure.admin.v1.DescribeDeploymentResponse.changes:type_name -> perdure.admin.v1.DeploymentChange
-	69,  // 104: perdure.admin.v1.DrainDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
-	13,  // 105: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
-	15,  // 106: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
-	17,  // 107: perdure.admin.v1.AdminService.ExportJournal:input_type -> perdure.admin.v1.ExportJournalRequest
-	19,  // 108: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
-	21,  // 109: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
-	23,  // 110: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
-	25,  // 111: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
-	27,  // 112: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
-	29,  // 113: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
-	31,  // 114: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
-	34,  // 115: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
-	41,  // 116: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
-	43,  // 117: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
-	65,  // 118: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
-	67,  // 119: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
-	57,  // 120: perdure.admin.v1.AdminService.ListLimitRules:input_type -> perdure.admin.v1.ListLimitRulesRequest
-	59,  // 121: perdure.admin.v1.AdminService.SetLimitRules:input_type -> perdure.admin.v1.SetLimitRulesRequest
-	61,  // 122: perdure.admin.v1.AdminService.RemoveLimitRules:input_type -> perdure.admin.v1.RemoveLimitRulesRequest
-	45,  // 123: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
-	49,  // 124: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
-	70,  // 125: perdure.admin.v1.AdminService.ListDeployments:input_type -> perdure.admin.v1.ListDeploymentsRequest
-	72,  // 126: perdure.admin.v1.AdminService.DescribeDeployment:input_type -> perdure.admin.v1.DescribeDeploymentRequest
-	75,  // 127: perdure.admin.v1.AdminService.DrainDeployment:input_type -> perdure.admin.v1.DrainDeploymentRequest
-	77,  // 128: perdure.admin.v1.AdminService.RemoveDeployment:input_type -> perdure.admin.v1.RemoveDeploymentRequest
-	51,  // 129: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
-	14,  // 130: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
-	16,  // 131: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
-	18,  // 132: perdure.admin.v1.AdminService.ExportJournal:output_type -> perdure.admin.v1.ExportJournalResponse
-	20,  // 133: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
-	22,  // 134: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
-	24,  // 135: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
-	26,  // 136: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
-	28,  // 137: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
-	30,  // 138: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
-	32,  // 139: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
-	35,  // 140: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
-	42,  // 141: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
-	44,  // 142: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
-	66,  // 143: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
-	68,  // 144: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
-	58,  // 145: perdure.admin.v1.AdminService.ListLimitRules:output_type -> perdure.admin.v1.ListLimitRulesResponse
-	60,  // 146: perdure.admin.v1.AdminService.SetLimitRules:output_type -> perdure.admin.v1.SetLimitRulesResponse
-	62,  // 147: perdure.admin.v1.AdminService.RemoveLimitRules:output_type -> perdure.admin.v1.RemoveLimitRulesResponse
-	46,  // 148: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
-	50,  // 149: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
-	71,  // 150: perdure.admin.v1.AdminService.ListDeployments:output_type -> perdure.admin.v1.ListDeploymentsResponse
-	73,  // 151: perdure.admin.v1.AdminService.DescribeDeployment:output_type -> perdure.admin.v1.DescribeDeploymentResponse
-	76,  // 152: perdure.admin.v1.AdminService.DrainDeployment:output_type -> perdure.admin.v1.DrainDeploymentResponse
-	78,  // 153: perdure.admin.v1.AdminService.RemoveDeployment:output_type -> perdure.admin.v1.RemoveDeploymentResponse
-	52,  // 154: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
-	130, // [130:155] is the sub-list for method output_type
-	105, // [105:130] is the sub-list for method input_type
-	105, // [105:105] is the sub-list for extension type_name
-	105, // [105:105] is the sub-list for extension extendee
-	0,   // [0:105] is the sub-list for field type_name
+	5,   // 31: perdure.admin.v1.JournalEntry.last_failure:type_name -> perdure.admin.v1.Error
+	85,  // 32: perdure.admin.v1.JournalEntry.next_try_at:type_name -> google.protobuf.Timestamp
+	0,   // 33: perdure.admin.v1.ListInvocationsRequest.status:type_name -> perdure.admin.v1.InvocationStatus
+	85,  // 34: perdure.admin.v1.ListInvocationsRequest.created_after:type_name -> google.protobuf.Timestamp
+	85,  // 35: perdure.admin.v1.ListInvocationsRequest.created_before:type_name -> google.protobuf.Timestamp
+	7,   // 36: perdure.admin.v1.ListInvocationsResponse.invocations:type_name -> perdure.admin.v1.Invocation
+	7,   // 37: perdure.admin.v1.GetInvocationResponse.invocation:type_name -> perdure.admin.v1.Invocation
+	11,  // 38: perdure.admin.v1.GetInvocationResponse.journal:type_name -> perdure.admin.v1.JournalEntry
+	12,  // 39: perdure.admin.v1.GetInvocationResponse.input:type_name -> perdure.admin.v1.Payload
+	12,  // 40: perdure.admin.v1.GetInvocationResponse.response:type_name -> perdure.admin.v1.Payload
+	0,   // 41: perdure.admin.v1.CancelInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 42: perdure.admin.v1.KillInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 43: perdure.admin.v1.PauseInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 44: perdure.admin.v1.ResumeInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	0,   // 45: perdure.admin.v1.RestartInvocationResponse.status:type_name -> perdure.admin.v1.InvocationStatus
+	2,   // 46: perdure.admin.v1.BatchInvocationsRequest.operation:type_name -> perdure.admin.v1.InvocationOperation
+	13,  // 47: perdure.admin.v1.BatchInvocationsRequest.invocations:type_name -> perdure.admin.v1.ListInvocationsRequest
+	33,  // 48: perdure.admin.v1.BatchInvocationsResponse.failures:type_name -> perdure.admin.v1.BatchFailure
+	85,  // 49: perdure.admin.v1.BatchInvocationsResponse.created_before:type_name -> google.protobuf.Timestamp
+	5,   // 50: perdure.admin.v1.BatchFailure.error:type_name -> perdure.admin.v1.Error
+	36,  // 51: perdure.admin.v1.GetStateResponse.tables:type_name -> perdure.admin.v1.StateTable
+	37,  // 52: perdure.admin.v1.StateTable.rows:type_name -> perdure.admin.v1.StateTableRow
+	6,   // 53: perdure.admin.v1.Transaction.target:type_name -> perdure.admin.v1.Target
+	3,   // 54: perdure.admin.v1.Transaction.phase:type_name -> perdure.admin.v1.TransactionPhase
+	85,  // 55: perdure.admin.v1.Transaction.phase_since:type_name -> google.protobuf.Timestamp
+	85,  // 56: perdure.admin.v1.Transaction.in_doubt_since:type_name -> google.protobuf.Timestamp
+	85,  // 57: perdure.admin.v1.Transaction.accepted_at:type_name -> google.protobuf.Timestamp
+	39,  // 58: perdure.admin.v1.Transaction.parts:type_name -> perdure.admin.v1.TransactionPart
+	3,   // 59: perdure.admin.v1.TransactionPart.phase:type_name -> perdure.admin.v1.TransactionPhase
+	85,  // 60: perdure.admin.v1.TransactionPart.phase_since:type_name -> google.protobuf.Timestamp
+	40,  // 61: perdure.admin.v1.TransactionPart.held:type_name -> perdure.admin.v1.TransactionLock
+	40,  // 62: perdure.admin.v1.TransactionPart.waiting:type_name -> perdure.admin.v1.TransactionLock
+	38,  // 63: perdure.admin.v1.ListTransactionsResponse.transactions:type_name -> perdure.admin.v1.Transaction
+	85,  // 64: perdure.admin.v1.ListTransactionsResponse.at:type_name -> google.protobuf.Timestamp
+	38,  // 65: perdure.admin.v1.GetTransactionResponse.transaction:type_name -> perdure.admin.v1.Transaction
+	85,  // 66: perdure.admin.v1.GetTransactionResponse.at:type_name -> google.protobuf.Timestamp
+	47,  // 67: perdure.admin.v1.ListServicesResponse.services:type_name -> perdure.admin.v1.Service
+	87,  // 68: perdure.admin.v1.Service.kind:type_name -> perdure.v1.Kind
+	48,  // 69: perdure.admin.v1.Service.methods:type_name -> perdure.admin.v1.Method
+	88,  // 70: perdure.admin.v1.Service.tables:type_name -> perdure.v1.Table
+	89,  // 71: perdure.admin.v1.Service.promises:type_name -> perdure.v1.Promise
+	84,  // 72: perdure.admin.v1.Method.mode:type_name -> perdure.v1.Mode
+	90,  // 73: perdure.admin.v1.Method.options:type_name -> perdure.v1.HandlerOptions
+	47,  // 74: perdure.admin.v1.DescribeServiceResponse.service:type_name -> perdure.admin.v1.Service
+	91,  // 75: perdure.admin.v1.DescribeServiceResponse.schema:type_name -> google.protobuf.FileDescriptorSet
+	85,  // 76: perdure.admin.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	86,  // 77: perdure.admin.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	53,  // 78: perdure.admin.v1.GetNodeResponse.partitions:type_name -> perdure.admin.v1.Partition
+	54,  // 79: perdure.admin.v1.GetNodeResponse.storage:type_name -> perdure.admin.v1.Storage
+	92,  // 80: perdure.admin.v1.Limit.rate:type_name -> perdure.v1.Rate
+	85,  // 81: perdure.admin.v1.Limit.oldest_wait:type_name -> google.protobuf.Timestamp
+	63,  // 82: perdure.admin.v1.Limit.tenants:type_name -> perdure.admin.v1.LimitTenant
+	64,  // 83: perdure.admin.v1.Limit.holders:type_name -> perdure.admin.v1.LimitMember
+	64,  // 84: perdure.admin.v1.Limit.queue:type_name -> perdure.admin.v1.LimitMember
+	93,  // 85: perdure.admin.v1.Limit.declared:type_name -> perdure.v1.Limit
+	92,  // 86: perdure.admin.v1.LimitRule.rate:type_name -> perdure.v1.Rate
+	85,  // 87: perdure.admin.v1.LimitRule.set_at:type_name -> google.protobuf.Timestamp
+	93,  // 88: perdure.admin.v1.LimitRule.declared:type_name -> perdure.v1.Limit
+	56,  // 89: perdure.admin.v1.ListLimitRulesResponse.rules:type_name -> perdure.admin.v1.LimitRule
+	85,  // 90: perdure.admin.v1.ListLimitRulesResponse.at:type_name -> google.protobuf.Timestamp
+	56,  // 91: perdure.admin.v1.SetLimitRulesRequest.rules:type_name -> perdure.admin.v1.LimitRule
+	56,  // 92: perdure.admin.v1.SetLimitRulesResponse.rules:type_name -> perdure.admin.v1.LimitRule
+	85,  // 93: perdure.admin.v1.LimitMember.since:type_name -> google.protobuf.Timestamp
+	55,  // 94: perdure.admin.v1.ListLimitsResponse.limits:type_name -> perdure.admin.v1.Limit
+	85,  // 95: perdure.admin.v1.ListLimitsResponse.at:type_name -> google.protobuf.Timestamp
+	55,  // 96: perdure.admin.v1.GetLimitResponse.limit:type_name -> perdure.admin.v1.Limit
+	85,  // 97: perdure.admin.v1.GetLimitResponse.at:type_name -> google.protobuf.Timestamp
+	56,  // 98: perdure.admin.v1.GetLimitResponse.rule:type_name -> perdure.admin.v1.LimitRule
+	4,   // 99: perdure.admin.v1.Deployment.status:type_name -> perdure.admin.v1.DeploymentStatus
+	85,  // 100: perdure.admin.v1.Deployment.first_seen_at:type_name -> google.protobuf.Timestamp
+	85,  // 101: perdure.admin.v1.Deployment.last_seen_at:type_name -> google.protobuf.Timestamp
+	69,  // 102: perdure.admin.v1.ListDeploymentsResponse.deployments:type_name -> perdure.admin.v1.Deployment
+	69,  // 103: perdure.admin.v1.DescribeDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
+	47,  // 104: perdure.admin.v1.DescribeDeploymentResponse.services:type_name -> perdure.admin.v1.Service
+	74,  // 105: perdure.admin.v1.DescribeDeploymentResponse.changes:type_name -> perdure.admin.v1.DeploymentChange
+	69,  // 106: perdure.admin.v1.DrainDeploymentResponse.deployment:type_name -> perdure.admin.v1.Deployment
+	13,  // 107: perdure.admin.v1.AdminService.ListInvocations:input_type -> perdure.admin.v1.ListInvocationsRequest
+	15,  // 108: perdure.admin.v1.AdminService.GetInvocation:input_type -> perdure.admin.v1.GetInvocationRequest
+	17,  // 109: perdure.admin.v1.AdminService.ExportJournal:input_type -> perdure.admin.v1.ExportJournalRequest
+	19,  // 110: perdure.admin.v1.AdminService.CancelInvocation:input_type -> perdure.admin.v1.CancelInvocationRequest
+	21,  // 111: perdure.admin.v1.AdminService.KillInvocation:input_type -> perdure.admin.v1.KillInvocationRequest
+	23,  // 112: perdure.admin.v1.AdminService.PauseInvocation:input_type -> perdure.admin.v1.PauseInvocationRequest
+	25,  // 113: perdure.admin.v1.AdminService.ResumeInvocation:input_type -> perdure.admin.v1.ResumeInvocationRequest
+	27,  // 114: perdure.admin.v1.AdminService.RestartInvocation:input_type -> perdure.admin.v1.RestartInvocationRequest
+	29,  // 115: perdure.admin.v1.AdminService.PurgeInvocation:input_type -> perdure.admin.v1.PurgeInvocationRequest
+	31,  // 116: perdure.admin.v1.AdminService.BatchInvocations:input_type -> perdure.admin.v1.BatchInvocationsRequest
+	34,  // 117: perdure.admin.v1.AdminService.GetState:input_type -> perdure.admin.v1.GetStateRequest
+	41,  // 118: perdure.admin.v1.AdminService.ListTransactions:input_type -> perdure.admin.v1.ListTransactionsRequest
+	43,  // 119: perdure.admin.v1.AdminService.GetTransaction:input_type -> perdure.admin.v1.GetTransactionRequest
+	65,  // 120: perdure.admin.v1.AdminService.ListLimits:input_type -> perdure.admin.v1.ListLimitsRequest
+	67,  // 121: perdure.admin.v1.AdminService.GetLimit:input_type -> perdure.admin.v1.GetLimitRequest
+	57,  // 122: perdure.admin.v1.AdminService.ListLimitRules:input_type -> perdure.admin.v1.ListLimitRulesRequest
+	59,  // 123: perdure.admin.v1.AdminService.SetLimitRules:input_type -> perdure.admin.v1.SetLimitRulesRequest
+	61,  // 124: perdure.admin.v1.AdminService.RemoveLimitRules:input_type -> perdure.admin.v1.RemoveLimitRulesRequest
+	45,  // 125: perdure.admin.v1.AdminService.ListServices:input_type -> perdure.admin.v1.ListServicesRequest
+	49,  // 126: perdure.admin.v1.AdminService.DescribeService:input_type -> perdure.admin.v1.DescribeServiceRequest
+	70,  // 127: perdure.admin.v1.AdminService.ListDeployments:input_type -> perdure.admin.v1.ListDeploymentsRequest
+	72,  // 128: perdure.admin.v1.AdminService.DescribeDeployment:input_type -> perdure.admin.v1.DescribeDeploymentRequest
+	75,  // 129: perdure.admin.v1.AdminService.DrainDeployment:input_type -> perdure.admin.v1.DrainDeploymentRequest
+	77,  // 130: perdure.admin.v1.AdminService.RemoveDeployment:input_type -> perdure.admin.v1.RemoveDeploymentRequest
+	51,  // 131: perdure.admin.v1.AdminService.GetNode:input_type -> perdure.admin.v1.GetNodeRequest
+	14,  // 132: perdure.admin.v1.AdminService.ListInvocations:output_type -> perdure.admin.v1.ListInvocationsResponse
+	16,  // 133: perdure.admin.v1.AdminService.GetInvocation:output_type -> perdure.admin.v1.GetInvocationResponse
+	18,  // 134: perdure.admin.v1.AdminService.ExportJournal:output_type -> perdure.admin.v1.ExportJournalResponse
+	20,  // 135: perdure.admin.v1.AdminService.CancelInvocation:output_type -> perdure.admin.v1.CancelInvocationResponse
+	22,  // 136: perdure.admin.v1.AdminService.KillInvocation:output_type -> perdure.admin.v1.KillInvocationResponse
+	24,  // 137: perdure.admin.v1.AdminService.PauseInvocation:output_type -> perdure.admin.v1.PauseInvocationResponse
+	26,  // 138: perdure.admin.v1.AdminService.ResumeInvocation:output_type -> perdure.admin.v1.ResumeInvocationResponse
+	28,  // 139: perdure.admin.v1.AdminService.RestartInvocation:output_type -> perdure.admin.v1.RestartInvocationResponse
+	30,  // 140: perdure.admin.v1.AdminService.PurgeInvocation:output_type -> perdure.admin.v1.PurgeInvocationResponse
+	32,  // 141: perdure.admin.v1.AdminService.BatchInvocations:output_type -> perdure.admin.v1.BatchInvocationsResponse
+	35,  // 142: perdure.admin.v1.AdminService.GetState:output_type -> perdure.admin.v1.GetStateResponse
+	42,  // 143: perdure.admin.v1.AdminService.ListTransactions:output_type -> perdure.admin.v1.ListTransactionsResponse
+	44,  // 144: perdure.admin.v1.AdminService.GetTransaction:output_type -> perdure.admin.v1.GetTransactionResponse
+	66,  // 145: perdure.admin.v1.AdminService.ListLimits:output_type -> perdure.admin.v1.ListLimitsResponse
+	68,  // 146: perdure.admin.v1.AdminService.GetLimit:output_type -> perdure.admin.v1.GetLimitResponse
+	58,  // 147: perdure.admin.v1.AdminService.ListLimitRules:output_type -> perdure.admin.v1.ListLimitRulesResponse
+	60,  // 148: perdure.admin.v1.AdminService.SetLimitRules:output_type -> perdure.admin.v1.SetLimitRulesResponse
+	62,  // 149: perdure.admin.v1.AdminService.RemoveLimitRules:output_type -> perdure.admin.v1.RemoveLimitRulesResponse
+	46,  // 150: perdure.admin.v1.AdminService.ListServices:output_type -> perdure.admin.v1.ListServicesResponse
+	50,  // 151: perdure.admin.v1.AdminService.DescribeService:output_type -> perdure.admin.v1.DescribeServiceResponse
+	71,  // 152: perdure.admin.v1.AdminService.ListDeployments:output_type -> perdure.admin.v1.ListDeploymentsResponse
+	73,  // 153: perdure.admin.v1.AdminService.DescribeDeployment:output_type -> perdure.admin.v1.DescribeDeploymentResponse
+	76,  // 154: perdure.admin.v1.AdminService.DrainDeployment:output_type -> perdure.admin.v1.DrainDeploymentResponse
+	78,  // 155: perdure.admin.v1.AdminService.RemoveDeployment:output_type -> perdure.admin.v1.RemoveDeploymentResponse
+	52,  // 156: perdure.admin.v1.AdminService.GetNode:output_type -> perdure.admin.v1.GetNodeResponse
+	132, // [132:157] is the sub-list for method output_type
+	107, // [107:132] is the sub-list for method input_type
+	107, // [107:107] is the sub-list for extension type_name
+	107, // [107:107] is the sub-list for extension extendee
+	0,   // [0:107] is the sub-list for field type_name
 }
 
 func init() { file_perdure_admin_v1_admin_proto_init() }

@@ -1,4 +1,4 @@
-package partition
+package overlay
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ import (
 // viewModel is the view under test and what it should show: the rows after each record.
 type viewModel struct {
 	t     *rapid.T
-	view  *view
+	view  *View
 	store *memstore.Store
 	// rows[i] are the rows after record i.
 	rows                       []map[string][]byte
@@ -31,7 +31,7 @@ type viewModel struct {
 }
 
 type pinned struct {
-	snapshot *snapshot
+	snapshot *Snapshot
 	rows     map[string][]byte
 }
 
@@ -40,7 +40,7 @@ var viewKeys = []string{"a", "ab", "b", "ka", "s1", "s2", "t\x00", "t\xff", "z"}
 func TestViewAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		store := memstore.New(memstore.Options{MaxBatchBytes: 64 << 20})
-		v, err := newView(store.Snapshot())
+		v, err := New(store.Snapshot())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +76,7 @@ func (m *viewModel) step(step string) {
 			}
 			mutations = append(mutations, mutation)
 		}
-		if err := m.view.put(open, mutations); err != nil {
+		if err := m.view.Put(open, mutations); err != nil {
 			t.Fatal(err)
 		}
 		m.dirty = true
@@ -84,13 +84,13 @@ func (m *viewModel) step(step string) {
 		if !m.dirty {
 			return
 		}
-		m.payloads = append(m.payloads, m.view.encode(open, nil))
+		m.payloads = append(m.payloads, m.view.Encode(open, nil))
 		m.proposed, m.dirty = open, false
 		m.rows = append(m.rows, maps.Clone(m.rows[open]))
 	case "committed":
 		if m.durable < m.proposed {
 			m.durable += uint64(rapid.IntRange(1, int(m.proposed-m.durable)).Draw(t, "committed"))
-			m.view.committed(m.durable)
+			m.view.Committed(m.durable)
 		}
 	case "inStore":
 		if m.applied < m.durable {
@@ -98,7 +98,7 @@ func (m *viewModel) step(step string) {
 			m.apply(upTo)
 		}
 	case "pin":
-		s, err := m.view.pin()
+		s, err := m.view.Pin()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func (m *viewModel) step(step string) {
 	case "release":
 		if len(m.pins) > 0 {
 			i := rapid.IntRange(0, len(m.pins)-1).Draw(t, "pin")
-			m.pins[i].snapshot.release()
+			m.pins[i].snapshot.Release()
 			m.pins = slices.Delete(m.pins, i, i+1)
 		}
 	case "check":
@@ -133,7 +133,7 @@ func (m *viewModel) apply(upTo uint64) {
 	if err := m.store.Commit(&batch); err != nil {
 		m.t.Fatal(err)
 	}
-	m.view.inStore(upTo, m.store.Snapshot())
+	m.view.InStore(upTo, m.store.Snapshot())
 }
 
 func (m *viewModel) same(who string, got rows.Reader, want map[string][]byte) {
@@ -188,31 +188,31 @@ func brief(value []byte) string {
 func (m *viewModel) end() {
 	m.step("propose")
 	m.durable = m.proposed
-	m.view.committed(m.durable)
+	m.view.Committed(m.durable)
 	if m.applied < m.durable {
 		m.apply(m.durable)
 	}
 	m.step("check")
 	for _, p := range m.pins {
-		p.snapshot.release()
+		p.snapshot.Release()
 	}
 	m.pins = nil
-	if n := m.view.overlayBytes(); n != 0 || m.view.mu.overlay.Len() != 0 || len(m.view.mu.batches) != 0 || len(m.view.mu.pins) != 0 {
+	if n := m.view.Bytes(); n != 0 || m.view.mu.overlay.Len() != 0 || len(m.view.mu.batches) != 0 || len(m.view.mu.pins) != 0 {
 		m.t.Fatalf("the overlay keeps %d bytes, %d keys, %d records, %d pins", n, m.view.mu.overlay.Len(), len(m.view.mu.batches), len(m.view.mu.pins))
 	}
 	m.step("check")
-	again, err := newView(m.store.Snapshot())
+	again, err := New(m.store.Snapshot())
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	m.same("a new leader", again, m.rows[m.proposed])
 	for key := range m.rows[m.proposed] {
-		if err := again.put(1, []engine.Mutation{{Key: []byte(key), Delete: true}}); err != nil {
+		if err := again.Put(1, []engine.Mutation{{Key: []byte(key), Delete: true}}); err != nil {
 			m.t.Fatal(err)
 		}
 	}
 	var batch storage.Batch
-	if err := storage.DecodeBatch(again.encode(1, nil), func(op storage.Op) { batch.Delete(op.Key) }); err != nil {
+	if err := storage.DecodeBatch(again.Encode(1, nil), func(op storage.Op) { batch.Delete(op.Key) }); err != nil {
 		m.t.Fatal(err)
 	}
 	if err := m.store.Commit(&batch); err != nil {
@@ -227,7 +227,7 @@ func (m *viewModel) end() {
 // needs parts; whoever reads, however it interleaves, sees them equal.
 func TestViewReadersSeeWholeRecords(t *testing.T) {
 	store := memstore.New(memstore.Options{MaxBatchBytes: 64 << 20})
-	v, err := newView(store.Snapshot())
+	v, err := New(store.Snapshot())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestViewReadersSeeWholeRecords(t *testing.T) {
 		readers.Go(func() {
 			last := byte(0)
 			for !stop.Load() {
-				s, err := v.pin()
+				s, err := v.Pin()
 				if err != nil {
 					t.Error(err)
 					return
@@ -250,7 +250,7 @@ func TestViewReadersSeeWholeRecords(t *testing.T) {
 				if len(small) > 0 {
 					last = small[0]
 				}
-				s.release()
+				s.Release()
 			}
 		})
 		readers.Go(func() { // A handler that scans its table while its own writes are evaluated.
@@ -270,13 +270,13 @@ func TestViewReadersSeeWholeRecords(t *testing.T) {
 	for sequence := uint64(1); sequence <= 120; sequence++ {
 		n := byte(sequence)
 		size := inlineBytes/2 + int(sequence%5)*inlineBytes/2
-		if err := v.put(sequence, []engine.Mutation{
+		if err := v.Put(sequence, []engine.Mutation{
 			{Key: []byte("s-big"), Value: bytes.Repeat([]byte{n}, size)}, {Key: []byte("s-small"), Value: []byte{n}},
 		}); err != nil {
 			t.Fatal(err)
 		}
-		payload := v.encode(sequence, nil)
-		v.committed(sequence)
+		payload := v.Encode(sequence, nil)
+		v.Committed(sequence)
 		if err := storage.DecodeBatch(payload, func(op storage.Op) {
 			if op.Delete {
 				batch.Delete(op.Key)
@@ -293,7 +293,7 @@ func TestViewReadersSeeWholeRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 		batch.Reset()
-		v.inStore(sequence, store.Snapshot())
+		v.InStore(sequence, store.Snapshot())
 	}
 	stop.Store(true)
 	readers.Wait()

@@ -1,4 +1,6 @@
-package partition
+// Package overlay is what a partition reads: the store, and over it the writes of its records that
+// are not in the store yet, each reader's as of the record that it may see.
+package overlay
 
 import (
 	"encoding/binary"
@@ -14,13 +16,13 @@ import (
 	"github.com/perdure/perdure/storage"
 )
 
-// view is the partition's data: the store, and over it the writes of every record that is not
+// View is the partition's data: the store, and over it the writes of every record that is not
 // in the store yet. Each write keeps the sequence of its record, so that the leader sees all
 // of them, READ handlers only those that are durable, and a handler that started on a snapshot
 // goes on seeing that one.
 //
 // The partition's goroutine writes; handlers and READ calls read concurrently.
-type view struct {
+type View struct {
 	mu struct {
 		sync.RWMutex
 		overlay *btree.Map[string, *cell]
@@ -93,8 +95,9 @@ func newBase(snapshot storage.Snapshot) *base {
 	return b
 }
 
-func newView(snapshot storage.Snapshot) (*view, error) {
-	v := &view{}
+// New makes a view of a store of which snapshot is, and which it releases.
+func New(snapshot storage.Snapshot) (*View, error) {
+	v := &View{}
 	v.mu.overlay = btree.NewMap[string, *cell](0)
 	v.mu.pins = map[uint64]int{}
 	v.mu.base = newBase(snapshot)
@@ -103,10 +106,15 @@ func newView(snapshot storage.Snapshot) (*view, error) {
 		v.mu.chunked = true
 		return false
 	})
-	return v, err
+	if err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
 }
 
-func (v *view) close() {
+// Close ends it: whoever reads or writes from then on hears ErrClosed. Snapshots stay as they are.
+func (v *View) Close() {
 	v.mu.Lock()
 	b := v.mu.base
 	v.mu.base = nil
@@ -116,19 +124,20 @@ func (v *view) close() {
 	}
 }
 
-var errViewClosed = errors.New("the partition has no leader here")
+// ErrClosed is what whoever reads or writes hears after Close.
+var ErrClosed = errors.New("the partition has no leader here")
 
 // Get returns the newest value of a key, durable or not.
-func (v *view) Get(key []byte) ([]byte, bool, error) {
+func (v *View) Get(key []byte) ([]byte, bool, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	if v.mu.base == nil {
-		return nil, false, errViewClosed
+		return nil, false, ErrClosed
 	}
 	return v.getLocked(key, ^uint64(0), v.mu.base)
 }
 
-func (v *view) getLocked(key []byte, at uint64, b *base) ([]byte, bool, error) {
+func (v *View) getLocked(key []byte, at uint64, b *base) ([]byte, bool, error) {
 	raw, ok, err := v.rawLocked(key, at, b)
 	if err != nil || !ok {
 		return nil, false, err
@@ -136,7 +145,7 @@ func (v *view) getLocked(key []byte, at uint64, b *base) ([]byte, bool, error) {
 	return v.assembleLocked(key, raw, at, b)
 }
 
-func (v *view) rawLocked(key []byte, at uint64, b *base) ([]byte, bool, error) {
+func (v *View) rawLocked(key []byte, at uint64, b *base) ([]byte, bool, error) {
 	// Get does not keep its key.
 	if c, ok := v.mu.overlay.Get(unsafe.String(unsafe.SliceData(key), len(key))); ok {
 		for i := len(c.versions) - 1; i >= 0; i-- {
@@ -149,12 +158,12 @@ func (v *view) rawLocked(key []byte, at uint64, b *base) ([]byte, bool, error) {
 }
 
 // Scan calls fn for the newest rows of a range.
-func (v *view) Scan(lower, upper []byte, fn func(key, value []byte) bool) error {
+func (v *View) Scan(lower, upper []byte, fn func(key, value []byte) bool) error {
 	v.mu.RLock()
 	b := v.mu.base
 	if b == nil {
 		v.mu.RUnlock()
-		return errViewClosed
+		return ErrClosed
 	}
 	b.acquire()
 	defer b.release()
@@ -173,12 +182,12 @@ type overlayRow struct {
 	deleted bool
 }
 
-// put writes a row as part of the record sequence. Values over inlineBytes are split.
-func (v *view) put(sequence uint64, mutations []engine.Mutation) error {
+// Put writes a row as part of the record sequence. Values over inlineBytes are split.
+func (v *View) Put(sequence uint64, mutations []engine.Mutation) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.mu.base == nil {
-		return errViewClosed
+		return ErrClosed
 	}
 	for _, m := range mutations {
 		if v.mu.chunked && !table.IsPart(m.Key) {
@@ -200,7 +209,7 @@ func (v *view) put(sequence uint64, mutations []engine.Mutation) error {
 	return nil
 }
 
-func (v *view) setLocked(sequence uint64, key, raw []byte, deleted bool) {
+func (v *View) setLocked(sequence uint64, key, raw []byte, deleted bool) {
 	if n := len(v.mu.batches); n == 0 || v.mu.batches[n-1].sequence != sequence {
 		v.mu.batches = append(v.mu.batches, batch{sequence: sequence})
 	}
@@ -222,9 +231,9 @@ func (v *view) setLocked(sequence uint64, key, raw []byte, deleted bool) {
 	}
 }
 
-// encode appends what the record sequence, which is not in the store, comes to: the last write of
+// Encode appends what the record sequence, which is not in the store, comes to: the last write of
 // each key. Only the partition's goroutine may call it.
-func (v *view) encode(sequence uint64, dst []byte) []byte {
+func (v *View) Encode(sequence uint64, dst []byte) []byte {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	n := len(v.mu.batches) - 1
@@ -262,7 +271,7 @@ const (
 	partBytes   = 256 << 10
 )
 
-func (v *view) splitLocked(sequence uint64, key, value []byte) {
+func (v *View) splitLocked(sequence uint64, key, value []byte) {
 	v.mu.chunked = true
 	head := binary.AppendUvarint([]byte{formatSplit}, uint64(len(value)))
 	v.setLocked(sequence, key, head, false)
@@ -274,7 +283,7 @@ func (v *view) splitLocked(sequence uint64, key, value []byte) {
 }
 
 // dropChunksLocked deletes the parts of the value that a write is about to replace.
-func (v *view) dropChunksLocked(sequence uint64, key []byte) error {
+func (v *View) dropChunksLocked(sequence uint64, key []byte) error {
 	raw, ok, err := v.rawLocked(key, ^uint64(0), v.mu.base)
 	if err != nil || !ok || len(raw) == 0 || raw[0] != formatSplit {
 		return err
@@ -289,7 +298,7 @@ func (v *view) dropChunksLocked(sequence uint64, key []byte) error {
 	return nil
 }
 
-func (v *view) assembleLocked(key, raw []byte, at uint64, b *base) ([]byte, bool, error) {
+func (v *View) assembleLocked(key, raw []byte, at uint64, b *base) ([]byte, bool, error) {
 	if len(raw) == 0 {
 		return nil, false, fmt.Errorf("row %q: value without a format byte", key)
 	}
@@ -319,7 +328,7 @@ func (v *view) assembleLocked(key, raw []byte, at uint64, b *base) ([]byte, bool
 }
 
 // overlayRangeLocked collects the overlay's rows of a range, in key order, as of at.
-func (v *view) overlayRangeLocked(lower, upper []byte, at uint64, b *base) ([]overlayRow, error) {
+func (v *View) overlayRangeLocked(lower, upper []byte, at uint64, b *base) ([]overlayRow, error) {
 	var rows []overlayRow
 	var err error
 	v.mu.overlay.Ascend(string(lower), func(key string, c *cell) bool {
@@ -344,7 +353,7 @@ func (v *view) overlayRangeLocked(lower, upper []byte, at uint64, b *base) ([]ov
 }
 
 // scan merges the overlay's rows over the store's.
-func (v *view) scan(b *base, over []overlayRow, at uint64, lower, upper []byte, fn func(key, value []byte) bool) error {
+func (v *View) scan(b *base, over []overlayRow, at uint64, lower, upper []byte, fn func(key, value []byte) bool) error {
 	more := true
 	emit := func(row overlayRow) {
 		if !row.deleted {
@@ -392,15 +401,15 @@ func (v *view) scan(b *base, over []overlayRow, at uint64, lower, upper []byte, 
 	return err
 }
 
-// committed says that every record up to sequence is durable.
-func (v *view) committed(sequence uint64) {
+// Committed says that every record up to sequence is durable.
+func (v *View) Committed(sequence uint64) {
 	v.mu.Lock()
 	v.mu.durable = max(v.mu.durable, sequence)
 	v.mu.Unlock()
 }
 
-// inStore says that snapshot holds every record up to sequence, which the overlay then forgets.
-func (v *view) inStore(sequence uint64, snapshot storage.Snapshot) {
+// InStore says that snapshot holds every record up to sequence, which the overlay then forgets.
+func (v *View) InStore(sequence uint64, snapshot storage.Snapshot) {
 	v.mu.Lock()
 	if v.mu.base == nil {
 		v.mu.Unlock()
@@ -417,7 +426,7 @@ func (v *view) inStore(sequence uint64, snapshot storage.Snapshot) {
 }
 
 // dropLocked forgets what the store has, but for what a pinned snapshot still needs.
-func (v *view) dropLocked() {
+func (v *View) dropLocked() {
 	limit := v.mu.applied
 	for applied := range v.mu.pins {
 		limit = min(limit, applied)
@@ -445,34 +454,35 @@ func (v *view) dropLocked() {
 	}
 }
 
-// overlayBytes is the memory that the overlay's keys and values take.
-func (v *view) overlayBytes() int {
+// Bytes is the memory that the overlay's keys and values take.
+func (v *View) Bytes() int {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return v.mu.bytes
 }
 
-// snapshot is the durable data at one instant: what a READ handler sees.
-type snapshot struct {
-	view    *view
+// Snapshot is the durable data at one instant: what a READ handler sees.
+type Snapshot struct {
+	view    *View
 	base    *base
 	at      uint64
 	applied uint64
 }
 
-// pin takes a snapshot of what is durable now. The caller must release it.
-func (v *view) pin() (*snapshot, error) {
+// Pin takes a snapshot of what is durable now. The caller must release it.
+func (v *View) Pin() (*Snapshot, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.mu.base == nil {
-		return nil, errViewClosed
+		return nil, ErrClosed
 	}
 	v.mu.base.acquire()
 	v.mu.pins[v.mu.applied]++
-	return &snapshot{view: v, base: v.mu.base, at: v.mu.durable, applied: v.mu.applied}, nil
+	return &Snapshot{view: v, base: v.mu.base, at: v.mu.durable, applied: v.mu.applied}, nil
 }
 
-func (s *snapshot) release() {
+// Release lets go of it.
+func (s *Snapshot) Release() {
 	v := s.view
 	v.mu.Lock()
 	if v.mu.pins[s.applied]--; v.mu.pins[s.applied] == 0 {
@@ -484,14 +494,14 @@ func (s *snapshot) release() {
 }
 
 // Get returns the durable value of a key.
-func (s *snapshot) Get(key []byte) ([]byte, bool, error) {
+func (s *Snapshot) Get(key []byte) ([]byte, bool, error) {
 	s.view.mu.RLock()
 	defer s.view.mu.RUnlock()
 	return s.view.getLocked(key, s.at, s.base)
 }
 
 // Scan calls fn for the durable rows of a range.
-func (s *snapshot) Scan(lower, upper []byte, fn func(key, value []byte) bool) error {
+func (s *Snapshot) Scan(lower, upper []byte, fn func(key, value []byte) bool) error {
 	s.view.mu.RLock()
 	over, err := s.view.overlayRangeLocked(lower, upper, s.at, s.base)
 	s.view.mu.RUnlock()
