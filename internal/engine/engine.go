@@ -44,6 +44,7 @@ import (
 	"github.com/perdure/perdure/internal/inbox"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal/renew"
+	"github.com/perdure/perdure/internal/journal/tries"
 	"github.com/perdure/perdure/internal/limit/owner"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/schedule"
@@ -194,9 +195,8 @@ type live struct {
 	receives bool
 	// writes: the journal has a write to the object.
 	writes bool
-	// tried are the Run entries that have a row of their tries, each with the number of parts that
-	// there may be of its value.
-	tried map[uint32]uint32
+	// tried are the Run entries of which something is kept until they complete.
+	tried tries.Open
 	// lock is its hold on its object's key, or its place in the inbox; nil without either. That of
 	// a journaled one is not part of this struct, which a suspended one does not keep.
 	lock *transaction.Request

@@ -30,18 +30,6 @@ func (ev *Append) evaluate(e *Engine, now int64) error {
 	return e.apply(l, ev.Index, ev.Entry, now)
 }
 
-func (ev *CompleteRun) evaluate(e *Engine, now int64) error {
-	l := e.attempt(ev.ID, ev.Attempt)
-	if l == nil {
-		return nil
-	}
-	if err := e.settleTries(l, ev); err != nil {
-		return err
-	}
-	// The attempt has the result already: it is told nothing.
-	return e.putMessage(table.Completion(l.id, ev.Index), &recordv1.Completion{Entry: ev.Index, Result: ev.Result, Parts: ev.Parts, At: now})
-}
-
 // apply does what an entry asks for. index is 0 for an entry of a TRANSACTION.
 func (e *Engine) apply(l *live, index uint32, entry *recordv1.Entry, now int64) error {
 	switch entry := entry.Entry.(type) {

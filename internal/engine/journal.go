@@ -2,6 +2,7 @@ package engine
 
 import (
 	"github.com/perdure/perdure/internal/journal/pages"
+	"github.com/perdure/perdure/internal/journal/tries"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 )
 
@@ -17,7 +18,7 @@ func (e *Engine) loadJournal(l *live, attempt *StartAttempt) error {
 	attempt.LookAhead = b.More && l.row.JournalWrites != pages.WritesOf(false)
 	l.receives, l.writes = b.Receives || b.More, b.Writes || attempt.LookAhead
 	if l.tried = nil; b.Runs || b.More {
-		attempt.Tries, err = e.loadTries(l)
+		l.tried, attempt.Tries, err = tries.Load(&e.draft, l.id)
 	}
 	return err
 }

@@ -89,3 +89,11 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 	}
 	return nil
 }
+
+// forgetWake removes the timer that would wake a suspended invocation.
+func (e *Engine) forgetWake(l *live) {
+	if l.row.WakeAt != 0 {
+		e.delete(table.Timer{At: l.row.WakeAt, Kind: table.TimerWake, ID: l.id}.Key())
+		l.row.WakeAt = 0
+	}
+}
