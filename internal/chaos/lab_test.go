@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,16 +57,6 @@ func newLab(t *testing.T, count int, cutting bool) *lab {
 		l.nodes = append(l.nodes, n)
 	}
 	return l
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // labs counts those of this process: what one leaves behind is gone only after a while.

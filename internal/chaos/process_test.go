@@ -12,9 +12,11 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -40,14 +42,7 @@ type node struct {
 // newNode makes a node that is not started. It is killed at the test's end.
 func newNode(t *testing.T, dir string, settings nodeSettings) *node {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
+	address := freeAddress(t)
 	n := &node{t: t, dir: dir, settings: settings, address: address, url: "http://" + address, program: os.Args[0], said: &output{}}
 	t.Cleanup(func() {
 		n.kill()
@@ -56,6 +51,46 @@ func newNode(t *testing.T, dir string, settings nodeSettings) *node {
 		}
 	})
 	return n
+}
+
+// hosts counts those that freeAddress has given.
+var hosts atomic.Uint32
+
+// freeAddress is one that stays free while nobody listens there: before a node is started, and whenever it is down. A
+// port of 127.0.0.1 would be given meanwhile, now and then, to somebody who takes any. All of 127.0.0.0/8 is this machine
+// on Linux, and connections from it come from 127.0.0.1; so each address is of a host of its own.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	host := "127.0.0.1"
+	if runtime.GOOS == "linux" {
+		pid := os.Getpid()
+		host = fmt.Sprintf("127.%d.%d.%d", pid>>8&0xff, pid&0xff, 2+hosts.Add(1)%250)
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// TestAddressesStayFree: somebody else has the port of a node that is down.
+func TestAddressesStayFree(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("this machine has one loopback address: a port may be taken while a node is down")
+	}
+	n := newNode(t, t.TempDir(), nodeSettings{Partitions: 1})
+	_, port, err := net.SplitHostPort(n.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	somebody, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
+	if err != nil {
+		t.Skipf("somebody else has the port already: %v", err)
+	}
+	defer somebody.Close()
+	n.start()
+	n.stop()
 }
 
 // launch starts the process and does not wait for it to serve.
