@@ -527,8 +527,8 @@ func TestBatch(t *testing.T) {
 	}, cluster.WithPartitions(4))
 }
 
-// TestEntriesOfOneThatWasKilled: how many entries an invocation has is still known when it was ended while it
-// was suspended.
+// TestEntriesOfOneThatWasKilled: how many entries an invocation has, and at which it stood, is still known when
+// it was ended while it was suspended.
 func TestEntriesOfOneThatWasKilled(t *testing.T) {
 	eachLife(t, func(s *stage) {
 		name := s.on("sleep", func(ctx actor.Context) (string, error) {
@@ -543,6 +543,15 @@ func TestEntriesOfOneThatWasKilled(t *testing.T) {
 		listed := &adminv1.ListInvocationsResponse{}
 		if failed := s.admin("ListInvocations", &adminv1.ListInvocationsRequest{Service: s.things.Name, Key: "a"}, listed); failed != "" || listed.GetInvocations()[0].GetEntries() != 2 {
 			s.t.Error(failed, listed)
+		}
+		found := s.look(sent.ID()).GetInvocation()
+		failures := found.GetFailures()
+		if len(failures) != 1 || found.GetFailedAttempts() != 0 {
+			s.t.Fatal(found)
+		}
+		if end := failures[0]; end.GetEntry() != 2 || end.GetStep() != "Sleep" || !strings.HasPrefix(end.GetSite(), "life_test.go:") || !end.GetTerminal() ||
+			end.GetAttempt() == 0 || !strings.Contains(end.GetError().GetMessage(), "was killed") {
+			s.t.Error(end)
 		}
 	})
 }

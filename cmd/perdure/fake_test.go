@@ -128,6 +128,10 @@ func invocations() []*routing.InvocationDetail {
 		{ID: id(2), Row: &recordv1.Invocation{
 			Target: order("o-2"), Mode: 4, Status: recordv1.Status_STATUS_FAILED, CreatedAt: noon + 60_000, StartedAt: noon + 60_001,
 			CompletedAt: noon + 63_456, Attempt: 1, Result: &recordv1.Result{Error: &recordv1.Error{Code: 9, Message: "account carla has only 0"}}, Input: run("o-2"),
+			Failed: []*recordv1.Failure{{
+				Error: &recordv1.Error{Code: 9, Message: "account carla has only 0"}, At: noon + 63_456, Attempt: 1,
+				Entry: 2, Step: "Call bank.v1.AccountService/carla/Withdraw", Site: "orders.go:51", Terminal: true,
+			}},
 		}},
 		{ID: id(3), Row: &recordv1.Invocation{
 			Target: &recordv1.Target{Service: bank.TransferServiceName, Handler: "Transfer"}, Mode: 1, Status: recordv1.Status_STATUS_BACKING_OFF,

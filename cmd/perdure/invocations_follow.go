@@ -94,7 +94,7 @@ func standing(inv *adminv1.Invocation) string {
 	text := statusName(inv.GetStatus())
 	switch {
 	case inv.GetError() != nil:
-		text += ": " + errorName(inv.GetError())
+		text += ": " + errorText(inv)
 	case inv.GetStatus() == adminv1.InvocationStatus_INVOCATION_STATUS_BACKING_OFF:
 		text += fmt.Sprintf(" until %s, after %s", instant(inv.GetRetryAt()), errorName(inv.GetLastFailure()))
 	case waitingFor(inv) != "":

@@ -116,7 +116,7 @@ func (c *cli) printInvocation(found *adminv1.GetInvocationResponse) {
 		"tenant", inv.GetTenant(),
 		"limit key", inv.GetLimitKey(),
 		"priority", priorityText(inv.GetPriority()),
-		"error", errorName(inv.GetError()),
+		"error", errorText(inv),
 		"attempt", attempt,
 		"continued", continued,
 		"failed attempts", failedAttempts(inv),

@@ -142,12 +142,25 @@ func failedAttempts(inv *adminv1.Invocation) string {
 	return fmt.Sprintf("%d; %d in a row, of %d that may be", inv.GetFailedAttempts(), inv.GetFailuresInRow(), inv.GetMaxAttempts())
 }
 
+// errorText is the error that an invocation ended with, and where in its journal that was.
+func errorText(inv *adminv1.Invocation) string { return failureText(inv, inv.GetError(), true) }
+
+// lastFailure is that of the newest attempt that failed without being the end.
 func lastFailure(inv *adminv1.Invocation) string {
-	text := errorName(inv.GetLastFailure())
-	if failures := inv.GetFailures(); text != "" && len(failures) > 0 {
-		if where := afterEntry(failures[len(failures)-1]); where != "" {
+	return failureText(inv, inv.GetLastFailure(), false)
+}
+
+// failureText is an error with the entry of the newest failure of its kind.
+func failureText(inv *adminv1.Invocation, failure *adminv1.Error, terminal bool) string {
+	text := errorName(failure)
+	for _, failed := range slices.Backward(inv.GetFailures()) {
+		if failed.GetTerminal() != terminal {
+			continue
+		}
+		if where := afterEntry(failed); text != "" && where != "" {
 			text += " (" + where + ")"
 		}
+		break
 	}
 	return text
 }

@@ -43,7 +43,9 @@ func (e *Engine) cancel(id invocation.ID, kill bool, now int64) (found bool, err
 	}
 	if kill {
 		calls := e.openCalls(l) // Its journal may go with it.
-		if err := e.end(l, recordv1.Status_STATUS_KILLED, failure(codeCanceled, "%s was killed", l.target), now); err != nil {
+		killed := failure(codeCanceled, "%s was killed", l.target)
+		e.noteEnd(l, killed, now)
+		if err := e.end(l, recordv1.Status_STATUS_KILLED, killed, now); err != nil {
 			return true, err
 		}
 		return true, e.cancelCalls(calls, true, now)

@@ -70,6 +70,7 @@ func (e *Engine) pause(l *live, now int64) (refused *recordv1.Result, err error)
 // may be as many as of suspended ones.
 func (e *Engine) park(l *live) error {
 	l.row.Status = recordv1.Status_STATUS_PAUSED
+	l.row.Entries = max(l.row.Entries, l.entries-min(l.row.JournalStart, l.entries))
 	if l.mode().Journaled() || l.row.Attempt == 0 {
 		delete(e.live, l.id)
 	} else {

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"github.com/perdure/perdure/internal/journal"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/retry"
@@ -43,13 +45,39 @@ func (ev *TimeOut) evaluate(e *Engine, now int64) error {
 	return e.backOff(l, failed.Error, 0, now)
 }
 
-// note adds to the failures that are kept of an invocation. One whose row will not outlive the
-// next event, which a TRANSACTION's seldom does, has none.
+// note adds the failure of an attempt to those that are kept of its invocation. One whose row will not
+// outlive the next event, which a TRANSACTION's seldom does, has none.
 func (e *Engine) note(l *live, failed *recordv1.Failure) {
-	if !l.mode().Journaled() {
-		return
+	if l.mode().Journaled() {
+		l.row.FailedAttempts++
+		e.keepFailure(l, failed)
 	}
-	l.row.FailedAttempts++
+}
+
+// noteEnd adds to them why an invocation ends that has begun and whose handler has no say in it.
+func (e *Engine) noteEnd(l *live, result *recordv1.Result, now int64) {
+	if l.mode().Journaled() && l.row.Attempt > 0 && l.row.RetentionMs > 0 {
+		l.entries = max(l.entries, l.row.JournalStart+l.row.Entries) // It may not be loaded.
+		e.keepFailure(l, &recordv1.Failure{Error: result.Error, At: now, Entry: e.standsAt(l), Terminal: true})
+	}
+}
+
+// standsAt is the entry at which an invocation without an attempt stands: where the last one failed, or
+// the first that it waits for. 0 says no more than that the journal has ended.
+func (e *Engine) standsAt(l *live) uint32 {
+	if failed := l.row.Failed; len(failed) > 0 && failed[len(failed)-1].Attempt == l.row.Attempt {
+		return failed[len(failed)-1].Entry
+	}
+	for _, entry := range slices.Sorted(slices.Values(l.row.WaitingFor)) {
+		if _, done, err := e.get(table.Completion(l.id, entry)); err == nil && !done {
+			return entry
+		}
+	}
+	return 0
+}
+
+// keepFailure says at which entry it was, the newest if it is not known.
+func (e *Engine) keepFailure(l *live, failed *recordv1.Failure) {
 	failed.Attempt = l.row.Attempt
 	if failed.Entry == 0 || failed.Entry > l.entries {
 		failed.Entry = l.entries

@@ -237,7 +237,7 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 	case "continue":
 		return &ContinueAsNew{ID: id, Attempt: attempt, Input: []byte(a["input"])}
 	case "fail":
-		return &Fail{ID: id, Attempt: attempt, Error: &recordv1.Error{Code: 2, Message: "boom"}, RetryAfter: a.number("retry-after")}
+		return &Fail{ID: id, Attempt: attempt, Error: &recordv1.Error{Code: 2, Message: "boom"}, RetryAfter: a.number("retry-after"), Entry: uint32(a.number("entry"))}
 	case "suspend":
 		e := &Suspend{ID: id, Attempt: attempt, WakeAt: a.number("wake")}
 		for n := range strings.SplitSeq(a["waiting"], ",") {

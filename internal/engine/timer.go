@@ -60,7 +60,9 @@ func (ev *Fire) evaluate(e *Engine, now int64) error {
 	case table.TimerDeadline:
 		if !completed(l.row.Status) {
 			timeout := retry.Lasting(timer.At - max(l.row.CreatedAt, l.row.DueAt))
-			return e.abandon(l, failure(codeDeadlineExceeded, "%s did not end within its timeout of %s", l.target, timeout), now)
+			over := failure(codeDeadlineExceeded, "%s did not end within its timeout of %s", l.target, timeout)
+			e.noteEnd(l, over, now)
+			return e.abandon(l, over, now)
 		}
 	case table.TimerExpireJournal:
 		e.out.Lazy = true

@@ -945,6 +945,7 @@ type Failure struct {
 	At      int64  `protobuf:"varint,2,opt,name=at" json:"at,omitempty"`
 	Attempt uint32 `protobuf:"varint,3,opt,name=attempt" json:"attempt,omitempty"`
 	// The newest entry that the handler had made or met, 0 before the first.
+	// If the invocation was ended while it waited (its timeout, a kill): the first that it waited for.
 	Entry uint32 `protobuf:"varint,4,opt,name=entry" json:"entry,omitempty"`
 	// That entry in words, and where in the user's code it was made.
 	Step string `protobuf:"bytes,5,opt,name=step" json:"step,omitempty"`

@@ -991,6 +991,7 @@ type Failure struct {
 	At      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	Attempt uint32                 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// The newest entry of the journal that the handler had made or met. 0: none.
+	// If the invocation was ended while it waited (its timeout, a kill): the first that it waited for.
 	Entry uint32 `protobuf:"varint,4,opt,name=entry,proto3" json:"entry,omitempty"`
 	// That entry in words: Run "pay".
 	Step string `protobuf:"bytes,5,opt,name=step,proto3" json:"step,omitempty"`
