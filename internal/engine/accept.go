@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/limit/asker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/schedule"
 	"github.com/perdure/perdure/internal/table"
@@ -74,7 +75,7 @@ func (e *Engine) accept(in *recordv1.Invoke, token Token, oneWay, repeatable boo
 
 	// A TRANSACTION that somebody waits for lives in memory until it commits: if the node dies
 	// before that, nothing of it happened and the caller calls again.
-	volatile := l.mode() == invocation.ModeTransaction && token != 0 && !oneWay && !scheduled && in.Caller == nil && !limited(in)
+	volatile := l.mode() == invocation.ModeTransaction && token != 0 && !oneWay && !scheduled && in.Caller == nil && !asker.Limited(in)
 	if l.row.DeadlineAt != 0 && !volatile {
 		e.armTimer(table.Timer{At: l.row.DeadlineAt, Kind: table.TimerDeadline, ID: id})
 	}
@@ -145,7 +146,7 @@ func rowOf(in *recordv1.Invoke, now int64) *recordv1.Invocation {
 		Input:          in.Input,
 		StepTimeoutMs:  in.StepTimeoutMs,
 		Chain:          in.Chain,
-		Flow:           flowOf(in.Flow),
+		Flow:           asker.FlowOf(in.Flow),
 		Scheduled:      in.Scheduled, Headers: in.Headers,
 
 		JournalRetentionMs: in.JournalRetentionMs,

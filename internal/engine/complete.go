@@ -76,7 +76,7 @@ func (e *Engine) complete(l *live, status recordv1.Status, result *recordv1.Resu
 	}
 	if row.Flow != nil {
 		e.taken(l)
-		if err := e.giveBack(l, true, now); err != nil {
+		if err := e.asker.GiveBack(l.row.Flow, l.id, true, now); err != nil {
 			return err
 		}
 	}

@@ -26,11 +26,11 @@
 // what takes several records) and recover are the
 // transitions of an invocation; entry_*.go is one kind of journal entry each; message.go is
 // traffic between partitions and timer.go what fires; schedule.go is what internal/schedule needs
-// of rows and timers; flow.go is how an invocation gets its permits, flow_limit.go what
-// internal/limit/owner needs to give them, and rules.go how all partitions come to the same rules for
-// limits. transaction_*.go is what internal/transaction needs of rows, attempts and messages:
-// _root the side of the coordinator, _call a call that is part of a transaction, _commit how
-// one ends, _lock what becomes of those who wait for a key.
+// of rows and timers; flow.go is what an invocation does with its permits, flow_limit.go what
+// internal/limit/asker needs to ask for them and internal/limit/owner to give them, and rules.go how all
+// partitions come to the same rules for limits. transaction_*.go is what internal/transaction needs of
+// rows, attempts and messages: _root the side of the coordinator, _call a call that is part of a
+// transaction, _commit how one ends, _lock what becomes of those who wait for a key.
 package engine
 
 import (
@@ -45,6 +45,7 @@ import (
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal/renew"
 	"github.com/perdure/perdure/internal/journal/tries"
+	"github.com/perdure/perdure/internal/limit/asker"
 	"github.com/perdure/perdure/internal/limit/owner"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/schedule"
@@ -152,9 +153,10 @@ type Engine struct {
 	// acked is the newest message that each partition has made durable, as far as this leader
 	// knows: the outbox holds nothing before it.
 	acked map[uint32]uint64
-	// limits that this partition owns, and permits that it has answered itself with, for the event
-	// in progress, which came at now.
+	// limits that this partition owns, the asker for permits of these and others, and permits that it has
+	// answered itself with, for the event in progress, which came at now.
 	limits  *owner.Limits
+	asker   asker.Asker
 	permits []*recordv1.Permit
 	now     int64
 	// telling is the message by which a partition hears of the last change of the rules, for those that
@@ -258,7 +260,8 @@ func New(config Config, view View, epoch uint64) *Engine {
 		words:   transaction.WordsOf[Tell](config.Partition),
 		applied: &live{row: &recordv1.Invocation{Mode: uint32(invocation.ModeTransaction)}},
 	}
-	e.limits = owner.New(giver{e}, &e.draft, config.Partition)
+	e.limits = owner.New(flowHost{e}, &e.draft, config.Partition)
+	e.asker = asker.New(flowHost{e}, e.limits, config.Partition, config.Partitions)
 	return e
 }
 

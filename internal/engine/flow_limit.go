@@ -22,18 +22,21 @@ func (*PermitGranted) Gated() bool { return true }
 // Gated is true.
 func (*PermitRefused) Gated() bool { return true }
 
-// giver is the engine as the limits of its partition see it.
-type giver struct{ *Engine }
+// flowHost is the engine as the limits of its partition see it, and what asks for permits.
+type flowHost struct{ *Engine }
 
-func (g giver) Touch()                             { g.changed = true }
-func (g giver) Sequence() uint64                   { return g.nextSequence() }
-func (g giver) Arm(timer table.Timer)              { g.armTimer(timer) }
-func (g giver) Granted(limit string, waited int64) { g.effect(&PermitGranted{limit, waited}) }
-func (g giver) Refused(limit string)               { g.effect(&PermitRefused{limit}) }
+func (g flowHost) Touch()                             { g.changed = true }
+func (g flowHost) Sequence() uint64                   { return g.nextSequence() }
+func (g flowHost) Arm(timer table.Timer)              { g.armTimer(timer) }
+func (g flowHost) Granted(limit string, waited int64) { g.effect(&PermitGranted{limit, waited}) }
+func (g flowHost) Refused(limit string)               { g.effect(&PermitRefused{limit}) }
+
+// Send implements asker.Host.
+func (g flowHost) Send(to uint32, message *recordv1.Message) error { return g.send(to, message) }
 
 // Answer takes an answer to whoever asked: once the event in progress is evaluated, if that is
 // here.
-func (g giver) Answer(to uint32, p *recordv1.Permit) error {
+func (g flowHost) Answer(to uint32, p *recordv1.Permit) error {
 	if to == g.config.Partition {
 		g.permits = append(g.permits, p)
 		return nil
@@ -47,7 +50,7 @@ func (e *Engine) asked(a *recordv1.Acquire, from uint32, now int64) error {
 	if err != nil || p.Permission == recordv1.Permission_PERMISSION_WAITS && !a.Tell {
 		return err
 	}
-	return giver{e}.Answer(from, p)
+	return flowHost{e}.Answer(from, p)
 }
 
 // Limits are those that this partition owns, to look at between two events.

@@ -55,7 +55,7 @@ func (e *Engine) pause(l *live, now int64) (refused *recordv1.Result, err error)
 		return nil, e.park(l)
 	}
 	if l.row.Flow != nil {
-		if err := e.giveBack(l, true, now); err != nil {
+		if err := e.asker.GiveBack(l.row.Flow, l.id, true, now); err != nil {
 			return nil, err
 		}
 	}

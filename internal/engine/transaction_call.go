@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/perdure/perdure/internal/invocation"
+	"github.com/perdure/perdure/internal/limit/asker"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/transaction"
 )
@@ -206,7 +207,7 @@ func (e *Engine) joinTransaction(id transaction.ID, join *recordv1.Join, now int
 	l.call.branch, l.call.path, l.call.join = b, path, join
 	row.Target, row.Mode, row.CreatedAt, row.Traceparent, row.DeadlineAt = in.Target, in.Mode, now, in.Traceparent, in.DeadlineAt
 	row.Input, row.Headers, row.StepTimeoutMs, row.Chain, row.Attempt = in.Input, in.Headers, in.StepTimeoutMs, in.Chain, join.Try-1
-	row.Flow = flowOf(in.Flow) // For what it sends; its limits don't count, its root has begun.
+	row.Flow = asker.FlowOf(in.Flow) // For what it sends; its limits don't count, its root has begun.
 	b.calls[path] = l
 	if !join.Reserve {
 		e.live[l.id] = l
