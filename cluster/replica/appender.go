@@ -8,6 +8,7 @@ import (
 	raft "go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"github.com/perdure/perdure/cluster/replica/hardstate"
 	"github.com/perdure/perdure/storage/nodelog"
 )
 
@@ -82,7 +83,7 @@ func (a *appender) add(g *Group, m *pb.Message) {
 		b.durable = true
 		part.addEntries(&b.writes[part.write], m.GetEntries())
 		if ls.hardDirty {
-			part.state = appendState(part.state[:0], ls.hard, ls.past)
+			part.state = hardstate.Append(part.state[:0], ls.hard, ls.past)
 			b.writes[part.write].State = part.state
 			if ls.voteDirty {
 				ls.voteBatch = b.id
@@ -102,7 +103,7 @@ func (a *appender) drop(g *Group) {
 	clear(part.entries)
 	clear(part.answers)
 	part.entries, part.answers = part.entries[:0], part.answers[:0]
-	part.state = appendState(part.state[:0], g.loopState.hard, g.loopState.past)
+	part.state = hardstate.Append(part.state[:0], g.loopState.hard, g.loopState.past)
 	w := &b.writes[part.write]
 	w.Entries, w.Reset, w.State = w.Entries[:0], &nodelog.Position{}, part.state
 }

@@ -68,7 +68,7 @@ func decodeApplied(data []byte) (applied, error) {
 	if data[0] != appliedFormat {
 		return applied{}, fmt.Errorf("%w: %d, this build knows up to %d", ErrNewerFormat, data[0], appliedFormat)
 	}
-	fields, rest, err := takeUvarints(data[2:], 4)
+	fields, rest, err := rows.TakeUvarints(data[2:], 4)
 	if err != nil {
 		return applied{}, err
 	}
@@ -76,15 +76,4 @@ func decodeApplied(data []byte) (applied, error) {
 		generation: data[1], index: fields[0], term: fields[1], epoch: fields[2], sequence: fields[3],
 		conf: append([]byte(nil), rest...),
 	}, nil
-}
-
-func takeUvarints(data []byte, count int) (fields [6]uint64, rest []byte, err error) {
-	for i := range count {
-		value, n := binary.Uvarint(data)
-		if n <= 0 {
-			return fields, nil, errMalformed
-		}
-		fields[i], data = value, data[n:]
-	}
-	return fields, data, nil
 }

@@ -116,5 +116,5 @@ func (l *loop) abandon(g *Group, cause error) {
 		ls.change = nil
 		c.done <- fmt.Errorf("%w: %w", ErrUnknown, cause)
 	}
-	ls.transfer = nil
+	ls.transfer, ls.unheard = nil, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"github.com/perdure/perdure/cluster/replica/hardstate"
 	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/storage"
 	"github.com/perdure/perdure/storage/memstore"
@@ -191,7 +192,7 @@ func TestDataLossRefusesToOpen(t *testing.T) {
 	})
 	t.Run("commit beyond the log", func(t *testing.T) {
 		log, store, index := used(t)
-		log.mu.groups[1].state = appendState(nil, &pb.HardState{Term: new(uint64(2)), Commit: new(index + 5)}, past{})
+		log.mu.groups[1].state = hardstate.Append(nil, &pb.HardState{Term: new(uint64(2)), Commit: new(index + 5)}, hardstate.Past{})
 		check(t, log, store, fmt.Sprintf("index %d is committed", index+5))
 	})
 }
@@ -206,7 +207,7 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 	if _, err := Open(cfg); !contains(err, "partition 1: its members are nodes [7], this is node 8") {
 		t.Errorf("another node: %v", err)
 	}
-	log.mu.groups[1].state = []byte{stateFormatPast + 1, 1, 1, 1}
+	log.mu.groups[1].state = []byte{0x7f, 1, 1, 1} // a format of a later build
 	if _, err := Open(config(log, store, 1, 2)); !errors.Is(err, ErrNewerFormat) || !contains(err, "partition 1") {
 		t.Errorf("newer log state: %v", err)
 	}

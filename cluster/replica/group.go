@@ -7,6 +7,7 @@ import (
 	raft "go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"github.com/perdure/perdure/cluster/replica/hardstate"
 	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/storage"
 )
@@ -50,8 +51,7 @@ type groupLoopState struct {
 
 	hard         *pb.HardState // the newest the node said, on disk or not
 	hardDirty    bool          // it was not given to the appender yet
-	voteDirty    bool          // nor was its term or vote, or that a voter is none any more, which must be durable
-	partsAt      uint64        // the last entry of this run after which a voter may be none any more; see parts
+	voteDirty    bool          // nor was its term or vote, which must be durable
 	conf         *pb.ConfState // as of handed
 	reconfigured bool          // conf changed in this Ready
 	term         uint64
@@ -93,7 +93,7 @@ type groupLoopState struct {
 
 // replicaLoopState is what the loop knows of a group because of other nodes.
 type replicaLoopState struct {
-	past     past
+	past     hardstate.Past
 	lives    map[uint64]uint64 // of other nodes' replicas, the highest heard of
 	dropping bool              // the replica is being dropped: nothing is heard until it is
 	redrop   bool              // the log had no space for that; try again
@@ -107,6 +107,7 @@ type replicaLoopState struct {
 	flying   []*barrier // that this round is for
 	round    uint64     // its number, or 0
 	change   *change    // under way
+	unheard  *unheard   // of the voters, that others may not have heard of
 	transfer *transfer  // under way
 
 	receiving bool       // a snapshot for the group is being received

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync/atomic"
@@ -8,6 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perdure/perdure/cluster/replica/wire"
 	"github.com/perdure/perdure/storage"
 )
 
@@ -127,6 +132,89 @@ func testLeftAlone(t *testing.T, remove func(t *testing.T, w *world, left, other
 			full[left.id].Store(false)
 			left.start()
 			w.until("the one that is left to lead", time.Minute, func() bool { return w.current(left.id).groups[1].Status().Epoch != 0 })
+			w.proposing(1, 5)
+		})
+	}
+}
+
+// TestGrown: once a leader says that a group has three voters, two are enough, even if they lose their power in that moment.
+func TestGrown(t *testing.T) {
+	for seed := range uint64(30) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed, 3, 1)
+			for _, n := range w.nodes {
+				n.start()
+			}
+			defer w.stopAll()
+			r := w.waitLeader(1)
+			founder, g := r.node, r.groups[1]
+			if err := w.reconfigure(Change{AddLearners: []uint64{2, 3}}); err != nil {
+				t.Fatal(err)
+			}
+			w.until("the learners to be caught up", time.Minute, func() bool {
+				peers := g.Status().Peers
+				return len(peers) == 2 && peers[0].CaughtUp && peers[1].CaughtUp
+			})
+			change := Change{Expect: g.Status().Members, Promote: []uint64{2, 3}}
+			grown := make(chan struct{})
+			go func() {
+				defer close(grown)
+				_ = g.Reconfigure(context.Background(), change) // it may not be told before the end
+			}()
+			for s := g.Status(); len(s.Voters) < 3 || len(s.Outgoing) > 0; s = g.Status() {
+				time.Sleep(100 * time.Microsecond) // on the fake clock: a tenth of what a message takes
+			}
+			for _, n := range w.nodes {
+				n.crash()
+			}
+			<-grown
+			for _, n := range w.nodes {
+				if n != founder {
+					n.start()
+				}
+			}
+			w.waitLeader(1)
+			w.proposing(1, 5)
+		})
+	}
+}
+
+// TestRemovedVoterIsNeeded: while a leader alone knows that a voter was replaced, that one keeps its replica. The others
+// need its vote if the leader is lost.
+func TestRemovedVoterIsNeeded(t *testing.T) {
+	for seed := range uint64(30) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed, 4, 1)
+			for _, n := range w.nodes {
+				n.start()
+			}
+			defer w.stopAll()
+			w.grow(1, 1, 2, 3)
+			r := w.waitLeader(1)
+			leader, g := r.node, r.groups[1]
+			gone := w.node(leader.id%3 + 1)
+			if err := w.reconfigure(Change{AddLearners: []uint64{4}}); err != nil {
+				t.Fatal(err)
+			}
+			w.until("the learner to be caught up", time.Minute, func() bool {
+				return slices.ContainsFunc(g.Status().Peers, func(p PeerStatus) bool { return p.Node == 4 && p.CaughtUp })
+			})
+			// Two entries: into the joint configuration, and out of it. Who has the second one hears nothing of the leader from then on.
+			before := g.Status()
+			w.net.change(func() {
+				w.net.mu.seen = func(item wire.Item) {
+					m := &pb.Message{}
+					if item.Kind == wire.KindRaft && proto.Unmarshal(item.Data, m) == nil && m.GetType() == pb.MsgAppResp && m.GetIndex() == before.Commit+2 && m.GetFrom() != gone.id {
+						w.net.mu.cut[[2]uint64{leader.id, m.GetFrom()}] = true
+					}
+				}
+			})
+			if err := w.reconfigure(Change{Promote: []uint64{4}, Remove: []uint64{gone.id}}); err != nil && !errors.Is(err, ErrUnknown) {
+				t.Fatal(err) // nil is right when the one that was late heard of it
+			}
+			leader.crash()
+			w.net.change(func() { w.net.mu.seen = nil; clear(w.net.mu.cut) })
+			w.waitLeader(1)
 			w.proposing(1, 5)
 		})
 	}

@@ -1,13 +1,13 @@
 package replica
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
 	raft "go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"github.com/perdure/perdure/cluster/replica/hardstate"
 	"github.com/perdure/perdure/storage/nodelog"
 )
 
@@ -45,7 +45,7 @@ type raftLog struct {
 	group GroupID
 
 	hard *pb.HardState
-	past past
+	past hardstate.Past
 	conf *pb.ConfState
 
 	// snapshot answers Snapshot. Nil if there is no way to send one.
@@ -64,14 +64,14 @@ var _ raft.Storage = (*raftLog)(nil)
 
 // openRaftLog loads a group's state and bounds.
 func openRaftLog(log Log, group GroupID) (*raftLog, error) {
+	var err error
 	r := &raftLog{log: log, group: group, hard: &pb.HardState{}}
 	state := log.State(uint32(group))
 	if _, last := log.Bounds(uint32(group)); len(state) > 0 || last > 0 {
-		if err := r.decodeState(state); err != nil {
+		if r.hard, r.past, err = hardstate.Decode(state); err != nil {
 			return nil, err
 		}
 	}
-	var err error
 	for {
 		r.first, r.last = log.Bounds(uint32(group))
 		if r.firstTerm, err = r.termAt(r.first - 1); err == nil {
@@ -235,73 +235,7 @@ func (r *raftLog) fail(err error) {
 // entryOverheadBytes is what an entry's index, term and type are counted as.
 const entryOverheadBytes = 16
 
-// A state is its format, term, vote, commit and, from format 2 on, a past. Format 1 is written as long
-// as it says everything, so that older builds can read it.
-const (
-	stateFormat     = 1
-	stateFormatPast = 2
-)
-
-// past is what a node must remember of replicas of a group that it dropped.
-type past struct {
-	life uint64 // how many they were
-	// The last entry that any of them had. Until this one has as much, it neither votes nor campaigns:
-	// whoever it helped to lead could lack what they had helped to commit.
-	floorIndex, floorTerm uint64
-	// dropped is set from the drop until the store knows of it, or later.
-	dropped bool
-}
-
-// appendState encodes what Raft must remember of a group besides its entries.
-func appendState(dst []byte, hard *pb.HardState, past past) []byte {
-	format := byte(stateFormat)
-	if past.life > 0 {
-		format = stateFormatPast
-	}
-	dst = append(dst, format)
-	dst = binary.AppendUvarint(dst, hard.GetTerm())
-	dst = binary.AppendUvarint(dst, hard.GetVote())
-	dst = binary.AppendUvarint(dst, hard.GetCommit())
-	if format == stateFormat {
-		return dst
-	}
-	dst = binary.AppendUvarint(dst, past.life)
-	dst = binary.AppendUvarint(dst, past.floorIndex)
-	dst = binary.AppendUvarint(dst, past.floorTerm)
-	if past.dropped {
-		return append(dst, 1)
-	}
-	return append(dst, 0)
-}
-
-func (r *raftLog) decodeState(data []byte) error {
-	if len(data) == 0 {
-		return errors.New("the log has no state for the group")
-	}
-	count := 3
-	switch data[0] {
-	case stateFormat:
-	case stateFormatPast:
-		count = 6
-	default:
-		return fmt.Errorf("log state: %w: %d, this build knows up to %d", ErrNewerFormat, data[0], stateFormatPast)
-	}
-	fields, rest, err := takeUvarints(data[1:], count)
-	if err != nil {
-		return fmt.Errorf("log state: %w", err)
-	}
-	r.hard = &pb.HardState{Term: new(fields[0]), Vote: new(fields[1]), Commit: new(fields[2])}
-	r.past = past{life: fields[3], floorIndex: fields[4], floorTerm: fields[5]}
-	if count > 3 {
-		if len(rest) == 0 {
-			return fmt.Errorf("log state: %w", errMalformed)
-		}
-		r.past.dropped = rest[0] != 0
-	}
-	return nil
-}
-
 // belowFloor is whether the log ends before what an earlier replica here had.
-func (r *raftLog) belowFloor(p past) bool {
-	return r.lastTerm < p.floorTerm || r.lastTerm == p.floorTerm && r.last < p.floorIndex
+func (r *raftLog) belowFloor(p hardstate.Past) bool {
+	return r.lastTerm < p.FloorTerm || r.lastTerm == p.FloorTerm && r.last < p.FloorIndex
 }

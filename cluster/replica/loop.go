@@ -281,17 +281,9 @@ func (l *loop) ready(g *Group) (err error) {
 func (l *loop) handle(g *Group, rd raft.Ready) error {
 	ls := &g.loopState
 	newTerm := false
-	for _, entry := range rd.Entries {
-		if entry.GetType() != pb.EntryNormal && parts(entry) {
-			ls.partsAt = entry.GetIndex()
-		}
-	}
 	if rd.HardState != nil {
 		newTerm = rd.HardState.GetTerm() != ls.term
-		// Who is no member any more drops its replica, and has no vote then. If this node forgot in a crash that the change is
-		// committed, it would need that vote, for ever if it is the only member left. So nobody hears of it before that is durable.
-		parted := ls.commit < ls.partsAt && ls.partsAt <= rd.HardState.GetCommit()
-		ls.voteDirty = !bug.Vote && (ls.voteDirty || newTerm || parted || rd.HardState.GetVote() != ls.hard.GetVote())
+		ls.voteDirty = !bug.Vote && (ls.voteDirty || newTerm || rd.HardState.GetVote() != ls.hard.GetVote())
 		ls.hard, ls.hardDirty = rd.HardState, true
 		ls.term, ls.commit = rd.HardState.GetTerm(), rd.HardState.GetCommit()
 	}
@@ -300,6 +292,7 @@ func (l *loop) handle(g *Group, rd raft.Ready) error {
 	}
 	if rd.HardState != nil {
 		l.committed(g)
+		l.changed(g)
 	}
 	for i := range rd.ReadStates {
 		l.confirmed(g, rd.ReadStates[i].RequestCtx)
@@ -329,20 +322,6 @@ func (l *loop) handle(g *Group, rd raft.Ready) error {
 		}
 	}
 	return nil
-}
-
-// parts reports whether a change of members may leave one without a vote: it takes one away by itself, or leaves a joint
-// configuration. Others must not be kept back: the next voters could have more of the log than this node and not yet know that they are.
-func parts(entry *pb.Entry) bool {
-	if entry.GetType() == pb.EntryConfChange {
-		change := &pb.ConfChange{}
-		return proto.Unmarshal(entry.Data, change) != nil || change.GetType() == pb.ConfChangeRemoveNode
-	}
-	change := &pb.ConfChangeV2{}
-	if proto.Unmarshal(entry.Data, change) != nil || len(change.Changes) == 0 {
-		return true
-	}
-	return len(change.Changes) == 1 && change.Changes[0].GetType() == pb.ConfChangeRemoveNode
 }
 
 // changeRole follows the node's election or loss.
@@ -375,6 +354,9 @@ func (l *loop) append(g *Group, m *pb.Message) {
 	ls := &g.loopState
 	if ls.epoch != 0 {
 		for _, entry := range m.GetEntries() {
+			if u := ls.unheard; u != nil && u.index == 0 {
+				u.index = entry.GetIndex()
+			}
 			switch {
 			case entry.GetTerm() != ls.epoch:
 			case entry.GetType() != pb.EntryNormal:
@@ -464,6 +446,7 @@ func (l *loop) hand(g *Group, m *pb.Message) error {
 // reconfigure applies a membership change to the node and returns the new configuration.
 func (l *loop) reconfigure(g *Group, entry *pb.Entry) ([]byte, error) {
 	ls := &g.loopState
+	before := ls.conf
 	switch entry.GetType() {
 	case pb.EntryConfChange:
 		change := &pb.ConfChange{}
@@ -482,7 +465,9 @@ func (l *loop) reconfigure(g *Group, entry *pb.Entry) ([]byte, error) {
 	}
 	ls.reconfigured = true
 	l.watchMembers(g)
-	l.changed(g, entry.GetIndex())
+	if err := l.inEffect(g, before, entry.GetIndex()); err != nil {
+		return nil, err
+	}
 	l.checkTransfer(g)
 	return proto.Marshal(ls.conf)
 }

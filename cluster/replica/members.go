@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -56,8 +57,18 @@ type Change struct {
 
 // change is a Change under way.
 type change struct {
-	index uint64 // of its entry, or 0 until the node took it
-	done  chan error
+	index    uint64 // of its entry, or 0 until the node took it
+	inEffect bool   // for this node
+	done     chan error
+}
+
+// unheard is a change of voters that this node, which leads, knows to be committed. For another node it is over once that hears so too,
+// and until then it counts on the voters of before. A majority has heard of it, and remembers, when an entry is committed that
+// was proposed later: with that went to each how much is committed. Before, a voter that is none any more must keep its vote, and whoever
+// asks must not be told that the next voters are enough.
+type unheard struct {
+	before []uint64 // voters
+	index  uint64   // of the first entry proposed since, or 0 until the node took one
 }
 
 // ErrUnknown is returned by Reconfigure if the node lost its leadership before it knew what became
@@ -65,7 +76,7 @@ type change struct {
 var ErrUnknown = fmt.Errorf("replica: outcome of the change is unknown; look at the configuration")
 
 // Reconfigure changes the group's members and returns once the change is in effect, joint
-// configurations behind it included. Only the leader can, and it neither demotes nor removes
+// configurations behind it included, and a majority of the voters knows it durably: from then on each may lose its disks that they can spare. Only the leader can, and it neither demotes nor removes
 // itself: TransferLeadership first. Errors: ErrNotLeader, ErrChanged (look again), ErrBehind,
 // ErrInvalid; then nothing happened. ErrUnknown and that of ctx: it may yet happen.
 func (g *Group) Reconfigure(ctx context.Context, c Change) error {
@@ -130,7 +141,7 @@ func (l *loop) reconfigureTo(g *Group, c Change, done chan error) {
 // checkChange refuses what the library would panic on, and what would make the group worse.
 func (l *loop) checkChange(g *Group, c Change) error {
 	ls := &g.loopState
-	now := membersOf(ls.conf)
+	now := ls.members()
 	switch {
 	case !now.Equal(c.Expect):
 		return fmt.Errorf("%w: voters %x, outgoing %x, learners %x", ErrChanged, now.Voters, now.Outgoing, now.Learners)
@@ -180,13 +191,50 @@ func (l *loop) checkChange(g *Group, c Change) error {
 	return nil
 }
 
-// changed follows what the log says of the configuration.
-func (l *loop) changed(g *Group, index uint64) {
+// inEffect follows what the log says of the configuration, which was another one before.
+func (l *loop) inEffect(g *Group, before *pb.ConfState, index uint64) error {
 	ls := &g.loopState
-	if c := ls.change; c != nil && c.index != 0 && index >= c.index && len(ls.conf.VotersOutgoing) == 0 {
+	if len(ls.conf.VotersOutgoing) > 0 {
+		return nil
+	}
+	if c := ls.change; c != nil && c.index != 0 && index >= c.index {
+		c.inEffect = true
+	}
+	voters := before.Voters
+	if len(before.VotersOutgoing) > 0 {
+		voters = before.VotersOutgoing
+	}
+	if was := (Members{Voters: voters}); ls.epoch == 0 || was.Equal(Members{Voters: ls.conf.Voters}) {
+		l.changed(g)
+		return nil
+	}
+	ls.unheard = &unheard{before: voters}
+	// Refused only while the leadership is handed over, with which this node's part is over.
+	if err := ls.node.Propose(nil); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
+		return err
+	}
+	return nil
+}
+
+// changed ends a change that is in effect and was heard of.
+func (l *loop) changed(g *Group) {
+	ls := &g.loopState
+	if u := ls.unheard; u != nil && u.index != 0 && ls.commit >= u.index {
+		ls.unheard = nil
+	}
+	if c := ls.change; c != nil && c.inEffect && ls.unheard == nil {
 		ls.change = nil
 		c.done <- nil
 	}
+}
+
+// members is the configuration as those must see it who rely on it.
+func (ls *groupLoopState) members() Members {
+	m := membersOf(ls.conf)
+	if ls.unheard != nil && len(m.Outgoing) == 0 {
+		m.Outgoing = slices.Sorted(slices.Values(ls.unheard.before))
+	}
+	return m
 }
 
 // GroupStatus is what a node knows of a group.
@@ -197,7 +245,8 @@ type GroupStatus struct {
 	Leader, Term uint64
 	// Epoch is that of Listener.Lead while this node leads, else 0.
 	Epoch uint64
-	// Members is the configuration as of the last entry known to be committed.
+	// Members is the configuration as of the last entry known to be committed. Whoever leads names voters of before as Outgoing until
+	// the others know that they are none.
 	Members
 	// Commit and Applied are the last index known to be committed, and the last one in the store.
 	Commit, Applied uint64
@@ -229,7 +278,7 @@ func (g *Group) Status() GroupStatus {
 func (l *loop) status(g *Group) GroupStatus {
 	ls := &g.loopState
 	s := GroupStatus{
-		Replica: ls.node != nil || ls.halted != nil, Leader: ls.lead, Term: ls.term, Members: membersOf(ls.conf),
+		Replica: ls.node != nil || ls.halted != nil, Leader: ls.lead, Term: ls.term, Members: ls.members(),
 		Commit: ls.commit, Applied: ls.stored,
 	}
 	if ls.leading && ls.stopping == nil && ls.transfer == nil {

@@ -222,7 +222,7 @@ func (l *loop) say(g *Group, to uint64, kind wire.Kind, data []byte) {
 	if l.out == nil {
 		l.out = make(map[uint64][]byte)
 	}
-	l.out[to] = wire.AppendItem(frame, wire.Item{Group: uint32(g.id), Kind: kind, Life: g.loopState.past.life, Data: data})
+	l.out[to] = wire.AppendItem(frame, wire.Item{Group: uint32(g.id), Kind: kind, Life: g.loopState.past.Life, Data: data})
 }
 
 // sendHeld lets go what waited for the vote to be durable.

@@ -9,6 +9,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perdure/perdure/cluster/replica/hardstate"
 	"github.com/perdure/perdure/cluster/replica/raftlog"
 	"github.com/perdure/perdure/cluster/replica/rows"
 	"github.com/perdure/perdure/storage"
@@ -134,7 +135,7 @@ func (h *Host) founding(id GroupID) (nodelog.GroupWrite, error) {
 		Entries: []nodelog.Entry{{
 			Index: foundingIndex, Term: foundingTerm, Kind: uint8(pb.EntryConfChange), Data: data,
 		}},
-		State: appendState(nil, hard, past{}),
+		State: hardstate.Append(nil, hard, hardstate.Past{}),
 	}, nil
 }
 
@@ -147,12 +148,12 @@ func (g *Group) load(at, staged applied) error {
 	}
 	ls := &g.loopState
 	ls.past = log.past
-	if staged.index > 0 || log.past.dropped && at.index > 0 {
+	if staged.index > 0 || log.past.Dropped && at.index > 0 {
 		if at, err = g.settle(log, at, staged); err != nil {
 			return err
 		}
 	}
-	ls.past.dropped = false // the store knows of it now
+	ls.past.Dropped = false // the store knows of it now
 	g.generation.Store(uint32(at.generation))
 	g.applyState.applied = at
 	if log.last == 0 && at.index == 0 { // absent: all there is, if anything, is the state
@@ -196,7 +197,7 @@ func (g *Group) settle(log *raftLog, at, staged applied) (applied, error) {
 	var batch storage.Batch
 	batch.Delete(rows.Staged.Key(uint32(g.id)))
 	switch {
-	case log.past.dropped:
+	case log.past.Dropped:
 		at = applied{}
 		batch.Delete(rows.Applied.Key(uint32(g.id)))
 	case staged.index > at.index && staged.index == log.first-1 && staged.term == log.firstTerm:
@@ -227,7 +228,7 @@ func (g *Group) restart(log *raftLog, conf *pb.ConfState) (err error) {
 	ls.voteBatch, ls.outbox = 0, nil
 	ls.sendable.release()
 	ls.sendable = nil
-	ls.term, ls.commit, ls.partsAt = log.hard.GetTerm(), commit, 0
+	ls.term, ls.commit = log.hard.GetTerm(), commit
 	ls.incarnation++
 	ls.heldBack = nil
 	ls.quietState = quietState{}

@@ -39,7 +39,7 @@ func (l *loop) create(g *Group) {
 	}
 	ls.silent = 0
 	l.watchMembers(g)
-	l.host.cfg.Logger.Info("a replica begins", "partition", uint32(g.id), "life", ls.past.life)
+	l.host.cfg.Logger.Info("a replica begins", "partition", uint32(g.id), "life", ls.past.Life)
 }
 
 // wonder asks whether this node is a member, now and then, while there is cause to doubt it.
@@ -78,31 +78,13 @@ func (l *loop) doubted(g *Group, o wire.Opinion) {
 	}
 }
 
-// asked answers a node that is not a member. Members are not answered: the log tells them.
+// asked answers a node that is not a member. Members are not answered: the log tells them. Nor is one whose vote could be
+// needed still, or who has what the voters of now may lack: see unheard.
 func (l *loop) asked(g *Group, from uint64) {
 	ls := &g.loopState
-	if ls.leading && !isMember(ls.conf, from) && !ls.voteDirty && ls.voteBatch == 0 && l.isHeldByMajority(g, ls.handed) {
+	if ls.leading && !isMember(ls.conf, from) && ls.unheard == nil {
 		l.say(g, from, wire.KindVerdict, wire.AppendOpinion(nil, wire.Opinion{Term: ls.epoch, Index: ls.handed, Leader: l.host.cfg.NodeID}))
 	}
-}
-
-// isHeldByMajority is whether a majority of the voters has the log up to an index. What was committed by
-// a configuration of before may be on fewer.
-func (l *loop) isHeldByMajority(g *Group, index uint64) bool {
-	ls := &g.loopState
-	progress := ls.node.Status().Progress
-	for _, voters := range [][]uint64{ls.conf.Voters, ls.conf.VotersOutgoing} {
-		have := 0
-		for _, node := range voters {
-			if progress[node].Match >= index {
-				have++
-			}
-		}
-		if len(voters) > 0 && have <= len(voters)/2 {
-			return false
-		}
-	}
-	return true
 }
 
 // judged drops the replica if the verdict is about all that is in its log. A leader has applied the
@@ -125,10 +107,10 @@ func (l *loop) remove(g *Group, o wire.Opinion) {
 	ls := &g.loopState
 	l.stepDown(g, errors.New("this node is not a member any more"))
 	if !ls.log.belowFloor(ls.past) {
-		ls.past.floorIndex, ls.past.floorTerm = ls.log.last, ls.log.lastTerm
+		ls.past.FloorIndex, ls.past.FloorTerm = ls.log.last, ls.log.lastTerm
 	}
-	ls.past.life++
-	ls.past.dropped = true
+	ls.past.Life++
+	ls.past.Dropped = true
 	ls.node, ls.log = nil, nil
 	ls.incarnation++
 	ls.dropping, ls.doubt = true, false
@@ -161,7 +143,7 @@ func (l *loop) writeDrop(g *Group) {
 func (l *loop) dropped(g *Group) {
 	ls := &g.loopState
 	ls.dropping = false
-	ls.past.dropped = false
+	ls.past.Dropped = false
 	ls.handed, ls.stored = 0, 0
 	g.keepsLog.Store(false)
 }

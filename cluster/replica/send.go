@@ -119,7 +119,7 @@ func (l *loop) sendSnapshot(g *Group, m *pb.Message) {
 		return
 	}
 	l.snapshots++
-	header := wire.Header{Life: ls.past.life, Applied: s.applied.appendEncoded(nil), Message: message, Number: l.snapshots}
+	header := wire.Header{Life: ls.past.Life, Applied: s.applied.appendEncoded(nil), Message: message, Number: l.snapshots}
 	h.cfg.Logger.Info("sending a snapshot", "partition", uint32(g.id), "to", fmt.Sprintf("%016x", to), "index", s.applied.index)
 	term, index := m.GetTerm(), s.applied.index
 	sending := &stream.Sending{

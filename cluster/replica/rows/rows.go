@@ -207,3 +207,15 @@ func (l Limits) Split(batch *storage.Batch) []*storage.Batch {
 	}
 	return append(parts, part)
 }
+
+// TakeUvarints reads up to six numbers from the beginning of data. Error: ErrMalformed.
+func TakeUvarints(data []byte, count int) (fields [6]uint64, rest []byte, err error) {
+	for i := range count {
+		value, n := binary.Uvarint(data)
+		if n <= 0 {
+			return fields, nil, ErrMalformed
+		}
+		fields[i], data = value, data[n:]
+	}
+	return fields, data, nil
+}
