@@ -10,7 +10,8 @@ import (
 type Awakeable[T any] interface {
 	Future[T]
 	// ID is what [ResolveAwakeable], or the InvocationService of any node, completes it by. It is
-	// "" if the awakeable could not be made; Await says why.
+	// opaque, and of this run of the invocation alone: one that is begun anew under the same key has
+	// others. It is "" if the awakeable could not be made; Await says why.
 	ID() string
 }
 

@@ -64,21 +64,21 @@ func (ev *CompletePromise) evaluate(e *Engine, now int64) error {
 }
 
 func (ev *CompleteAwakeable) evaluate(e *Engine, now int64) error {
-	refused, err := e.completeAwakeable(ev.ID, ev.Entry, ev.Result, now)
+	refused, err := e.completeAwakeable(ev.ID, ev.Result, now)
 	if err == nil && ev.Token != 0 {
 		e.effect(&Reply{Token: ev.Token, Result: refused, Refused: refused != nil})
 	}
 	return err
 }
 
-func (e *Engine) completeAwakeable(id invocation.ID, index uint32, result *recordv1.Result, now int64) (refused *recordv1.Result, err error) {
-	name := invocation.AwakeableID(id, index)
+func (e *Engine) completeAwakeable(name invocation.AwakeableID, result *recordv1.Result, now int64) (refused *recordv1.Result, err error) {
+	id, index := name.Invocation, name.Entry
 	entry := &recordv1.Entry{}
 	ok, err := e.getMessage(table.Journal(id, index), entry)
 	if err != nil {
 		return nil, err
 	}
-	if !ok || entry.GetAwakeable() == nil {
+	if !ok || entry.GetAwakeable() == nil || entry.GetAwakeable().Nonce != name.Nonce { // or it is of another run of that id
 		return failure(codeNotFound, "no awakeable %s: it never existed, or its invocation's retention is over", name), nil
 	}
 	before := &recordv1.Completion{}
@@ -104,13 +104,13 @@ func (e *Engine) completeAwakeable(id invocation.ID, index uint32, result *recor
 // applyCompleteAwakeable takes a handler's completion to the awakeable, wherever that lives.
 // Ids come from users: one that names anything but an awakeable changes nothing.
 func (e *Engine) applyCompleteAwakeable(complete *recordv1.CompleteAwakeable, now int64) error {
-	id, index, err := invocation.ParseAwakeableID(complete.AwakeableId)
+	id, err := invocation.ParseAwakeableID(complete.AwakeableId)
 	if err != nil {
 		return nil // inprocess has told the handler
 	}
-	if to := id.Partition(e.config.Partitions); to != e.config.Partition {
+	if to := id.Invocation.Partition(e.config.Partitions); to != e.config.Partition {
 		return e.send(to, &recordv1.Message{Message: &recordv1.Message_CompleteAwakeable{CompleteAwakeable: complete}})
 	}
-	_, err = e.completeAwakeable(id, index, complete.Result, now)
+	_, err = e.completeAwakeable(id, complete.Result, now)
 	return err
 }

@@ -186,8 +186,7 @@ type Quarantine struct {
 
 // CompleteAwakeable resolves or rejects an awakeable from outside.
 type CompleteAwakeable struct {
-	ID     invocation.ID
-	Entry  uint32
+	ID     invocation.AwakeableID
 	Result *recordv1.Result
 	Token  Token
 }

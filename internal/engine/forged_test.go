@@ -15,7 +15,7 @@ func TestForgedAwakeable(t *testing.T) {
 	s.run(t, "invoke victim mode=DURABLE token=1\nappend victim index=1 kind=call to=callee key=c mode=TX\nappend victim index=2 kind=awakeable")
 	forge := func(index uint32) []*recordv1.Entry {
 		return []*recordv1.Entry{{Entry: &recordv1.Entry_CompleteAwakeable{CompleteAwakeable: &recordv1.CompleteAwakeable{
-			AwakeableId: invocation.AwakeableID(s.id("victim"), index), Result: &recordv1.Result{Value: []byte("forged")},
+			AwakeableId: invocation.AwakeableID{Invocation: s.id("victim"), Entry: index}.String(), Result: &recordv1.Result{Value: []byte("forged")},
 		}}}}
 	}
 	notified := func(partition uint32, event Event) (entries []uint32) {

@@ -268,7 +268,7 @@ func (w *world) completeAwakeables(n int) (did bool) {
 				return did
 			}
 			did = true
-			l.evaluate(&CompleteAwakeable{ID: id, Entry: index, Result: &recordv1.Result{Value: []byte("v")}, Token: l.newToken(invocation.ID{})})
+			l.evaluate(&CompleteAwakeable{ID: invocation.AwakeableID{Invocation: id, Entry: index, Nonce: entry.GetAwakeable().GetNonce()}, Result: &recordv1.Result{Value: []byte("v")}, Token: l.newToken(invocation.ID{})})
 		}
 	}
 	return did

@@ -253,7 +253,7 @@ func (s *script) event(t *testing.T, verb string, a args) Event {
 	case "timeout":
 		return &TimeOut{ID: id, Attempt: attempt, After: 1000}
 	case "awakeable":
-		return &CompleteAwakeable{ID: id, Entry: uint32(a.number("index")), Result: result(a), Token: token}
+		return &CompleteAwakeable{ID: invocation.AwakeableID{Invocation: id, Entry: uint32(a.number("index")), Nonce: uint64(a.number("nonce"))}, Result: result(a), Token: token}
 	case "promise":
 		return &CompletePromise{Object: invocation.Object{Service: "Svc", Key: a["key"]}, Name: a["name"], Result: result(a), Token: token}
 	case "fire-inbox":
@@ -359,7 +359,7 @@ func (s *script) entry(t *testing.T, a args) *recordv1.Entry {
 	case "put":
 		e.Entry = &recordv1.Entry_TablePut{TablePut: &recordv1.TablePut{Table: a["table"], Key: a["row"], Value: []byte(a["value"]), Delete: a["delete"] != ""}}
 	case "awakeable":
-		e.Entry = &recordv1.Entry_Awakeable{Awakeable: &recordv1.Awakeable{}}
+		e.Entry = &recordv1.Entry_Awakeable{Awakeable: &recordv1.Awakeable{Nonce: uint64(a.number("nonce"))}}
 	case "await":
 		e.Entry = &recordv1.Entry_AwaitPromise{AwaitPromise: &recordv1.AwaitPromise{Name: a["name"]}}
 	case "receive":

@@ -76,7 +76,7 @@ func TestBadInput(t *testing.T) {
 		{"attach to nonsense", "/perdure.v1.InvocationService/Attach", `{"invocationId":"inv_3"}`, nil, "invalid_argument", 400, []string{"not an invocation id"}},
 		{"attach to what never was", "/perdure.v1.InvocationService/Attach", `{"invocationId":"` + (invocation.ID{1}).String() + `"}`, nil, "not_found", 404, []string{"never existed"}},
 		{"resolve nonsense", "/perdure.v1.InvocationService/Resolve", `{"awakeableId":"x"}`, nil, "invalid_argument", 400, []string{"not an awakeable id"}},
-		{"reject without a code", "/perdure.v1.InvocationService/Reject", `{"awakeableId":"` + invocation.AwakeableID(invocation.ID{1}, 2) + `"}`, nil, "invalid_argument", 400, []string{"code is"}},
+		{"reject without a code", "/perdure.v1.InvocationService/Reject", `{"awakeableId":"` + invocation.AwakeableID{Invocation: invocation.ID{1}, Entry: 2}.String() + `"}`, nil, "invalid_argument", 400, []string{"code is"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := f.post(t, test.path, test.body, test.headers...)

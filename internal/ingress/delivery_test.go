@@ -142,7 +142,9 @@ func TestInvocationService(t *testing.T) {
 		t.Errorf("cancelled: %v", cancelled)
 	}
 
-	awakeable := func(entry uint32) string { return invocation.AwakeableID(invocation.ID{1}, entry) }
+	awakeable := func(entry uint32) string {
+		return invocation.AwakeableID{Invocation: invocation.ID{1}, Entry: entry}.String()
+	}
 	for _, test := range []struct{ rpc, fields, value string }{
 		{"Resolve", `"json":{"b":[1,"x"],"a":null}`, `{"a":null,"b":[1,"x"]}`},
 		{"Resolve", `"json":"yes"`, `"yes"`},

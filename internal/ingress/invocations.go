@@ -262,7 +262,7 @@ func checkAwakeable(text string) error {
 	if text == "" {
 		return invalid("awakeableId is empty: it is what the handler's awakeable said its ID() is")
 	}
-	if _, _, err := invocation.ParseAwakeableID(text); err != nil {
+	if _, err := invocation.ParseAwakeableID(text); err != nil {
 		if errors.Is(err, invocation.ErrBadAwakeableID) {
 			return invalid("%v", err)
 		}

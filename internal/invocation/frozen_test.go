@@ -85,14 +85,45 @@ func TestDerivedIDsDiffer(t *testing.T) {
 	}
 }
 
-func TestAwakeableID(t *testing.T) {
-	if got, want := AwakeableID(frozenID(), 1<<31), "awk_005hc89c6x14tp33dswr93wtmprbqhphvkkz5z8_2147483648"; got != want {
-		t.Errorf("%s, was %s", got, want)
+// TestAwakeableIDIsFrozen: people have ids in their mailboxes, without a nonce since they were made by an
+// older version, and with one.
+func TestAwakeableIDIsFrozen(t *testing.T) {
+	const nonce = 0x1b0f1234ff
+	for _, c := range []struct {
+		id   AwakeableID
+		want string
+	}{
+		{AwakeableID{frozenID(), 1 << 31, 0}, "awk_005hc89c6x14tp33dswr93wtmprbqhphvkkz5z8_2147483648"},
+		{AwakeableID{frozenID(), 7, nonce}, "awk_005hc89c6x14tp33dswr93wtmprbqhphvkkz5z8_7_3c7h4d7z"},
+		{AwakeableID{frozenID(), 0, 1}, "awk_005hc89c6x14tp33dswr93wtmprbqhphvkkz5z8_0_00000001"},
+	} {
+		if got := c.id.String(); got != c.want {
+			t.Errorf("%s, was %s", got, c.want)
+		}
+		if back, err := ParseAwakeableID(c.want); err != nil || back != c.id {
+			t.Errorf("ParseAwakeableID(%s): %v, %v", c.want, back, err)
+		}
 	}
 	for _, entry := range []uint32{0, 1, 1<<32 - 1} {
-		id, back, err := ParseAwakeableID(AwakeableID(frozenID(), entry))
-		if err != nil || id != frozenID() || back != entry {
-			t.Errorf("entry %d: %s %d %v", entry, id, back, err)
+		for _, nonce := range []uint64{0, 1, nonce, 1<<(8*NonceBytes) - 1} {
+			id := AwakeableID{frozenID(), entry, nonce}
+			if back, err := ParseAwakeableID(id.String()); err != nil || back != id {
+				t.Errorf("%v: %v %v", id, back, err)
+			}
+		}
+	}
+}
+
+// TestNonce: runs that began in different milliseconds, and other invocations, have others.
+func TestNonce(t *testing.T) {
+	seen := map[uint64]bool{}
+	for i := range 1000 {
+		for _, id := range []ID{{}, frozenID()} {
+			nonce := id.Nonce(int64(i))
+			if nonce == 0 || nonce >= 1<<(8*NonceBytes) || seen[nonce] {
+				t.Errorf("nonce %d of %s at %d", nonce, id, i)
+			}
+			seen[nonce] = true
 		}
 	}
 }
@@ -108,14 +139,16 @@ func TestParseRefusesGarbage(t *testing.T) {
 			t.Errorf("ParseID(%q) = %s, %v", text, id, err)
 		}
 	}
-	awakeable := AwakeableID(frozenID(), 7)
+	awakeable := AwakeableID{frozenID(), 7, 0}.String()
+	nonce := AwakeableID{frozenID(), 7, 8}.String()
 	for _, text := range []string{
 		"", good, awakeable + "x", awakeable[:len(awakeable)-1], strings.Replace(awakeable, "_7", "_-7", 1),
 		strings.Replace(awakeable, "_7", "_4294967296", 1), strings.Replace(awakeable, "_7", "", 1),
-		strings.Replace(awakeable, "_7", "_+7", 1),
+		strings.Replace(awakeable, "_7", "_+7", 1), awakeable + "_", awakeable + "_00000000", nonce + "0", nonce + "_", nonce[:len(nonce)-1],
+		strings.ToUpper(nonce), nonce + "\n", nonce[:len(nonce)-1] + "i", nonce + "_00000008", awakeable + "_0000000r00000000",
 	} {
-		if id, entry, err := ParseAwakeableID(text); !errors.Is(err, ErrBadAwakeableID) {
-			t.Errorf("ParseAwakeableID(%q) = %s, %d, %v", text, id, entry, err)
+		if id, err := ParseAwakeableID(text); !errors.Is(err, ErrBadAwakeableID) {
+			t.Errorf("ParseAwakeableID(%q) = %v, %v", text, id, err)
 		}
 	}
 }
@@ -123,16 +156,17 @@ func TestParseRefusesGarbage(t *testing.T) {
 // FuzzParseID: what is read is found again under its own name.
 func FuzzParseID(f *testing.F) {
 	f.Add(frozenID().String())
-	f.Add(AwakeableID(frozenID(), 3))
+	f.Add(AwakeableID{frozenID(), 3, 0}.String())
+	f.Add(AwakeableID{frozenID(), 3, 1 << 39}.String())
 	f.Fuzz(func(t *testing.T, text string) {
 		if id, err := ParseID(text); err == nil {
 			if again, err := ParseID(id.String()); err != nil || again != id {
 				t.Errorf("%q is read as %s and then as %s, %v", text, id, again, err)
 			}
 		}
-		if id, entry, err := ParseAwakeableID(text); err == nil {
-			if again, at, err := ParseAwakeableID(AwakeableID(id, entry)); err != nil || again != id || at != entry {
-				t.Errorf("%q is read as %s, and then as %s, %v", text, AwakeableID(id, entry), AwakeableID(again, at), err)
+		if id, err := ParseAwakeableID(text); err == nil {
+			if again, err := ParseAwakeableID(id.String()); err != nil || again != id || id.String() != text {
+				t.Errorf("%q is read as %v, and then as %v, %v", text, id, again, err)
 			}
 		}
 	})

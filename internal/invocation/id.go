@@ -109,26 +109,60 @@ func (id ID) Partition(count uint32) uint32 { return PartitionOf(id.Hash(), coun
 
 const awakeablePrefix = "awk_"
 
-// AwakeableID names the awakeable that an invocation made as its journal entry index.
-func AwakeableID(id ID, entry uint32) string {
-	return awakeablePrefix + strings.TrimPrefix(id.String(), idPrefix) + "_" + strconv.FormatUint(uint64(entry), 10)
+// NonceBytes is the length of a nonce.
+const NonceBytes = 5
+
+// Nonce tells one run of an id from the next: an id that is derived from a key begins anew after it
+// was purged, or when its retention is over, with entries of the same indexes. The nonce is made of
+// the id and of when the run began, in milliseconds since 1970 UTC, as the ids of its calls and its
+// random numbers are, so it is the same in every attempt. It is never 0.
+func (id ID) Nonce(startedAt int64) uint64 {
+	digest := sha256.New()
+	digest.Write(id[:])
+	digest.Write(binary.BigEndian.AppendUint64(nil, uint64(startedAt)))
+	var low [8]byte
+	copy(low[8-NonceBytes:], digest.Sum(nil))
+	return max(binary.BigEndian.Uint64(low[:]), 1)
+}
+
+// AwakeableID names the awakeable that an invocation made as a journal entry.
+type AwakeableID struct {
+	Invocation ID
+	Entry      uint32
+	// Nonce of the run that made it. 0: the entry was made for a cluster with nodes that knew of none.
+	Nonce uint64
+}
+
+// String is the form users see: "awk_", the id's 39 letters and digits, and the entry's index; then
+// the nonce's 8, if it is not 0.
+func (a AwakeableID) String() string {
+	text := awakeablePrefix + strings.TrimPrefix(a.Invocation.String(), idPrefix) + "_" + strconv.FormatUint(uint64(a.Entry), 10)
+	if a.Nonce != 0 {
+		text += "_" + idEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, a.Nonce)[8-NonceBytes:])
+	}
+	return text
 }
 
 // ErrBadAwakeableID is returned by ParseAwakeableID.
 var ErrBadAwakeableID = errors.New("not an awakeable id")
 
-// ParseAwakeableID reads what AwakeableID wrote.
-func ParseAwakeableID(text string) (ID, uint32, error) {
+// ParseAwakeableID reads what AwakeableID.String wrote.
+func ParseAwakeableID(text string) (AwakeableID, error) {
 	rest, ok := strings.CutPrefix(text, awakeablePrefix)
-	digits, index, found := strings.Cut(rest, "_")
+	digits, rest, found := strings.Cut(rest, "_")
 	if ok && found {
+		index, nonce, _ := strings.Cut(rest, "_")
 		id, err := ParseID(idPrefix + digits)
 		entry, numErr := strconv.ParseUint(index, 10, 32)
-		if err == nil && numErr == nil && AwakeableID(id, uint32(entry)) == text {
-			return id, uint32(entry), nil
+		a := AwakeableID{Invocation: id, Entry: uint32(entry)}
+		if last, nonceErr := idEncoding.DecodeString(nonce); err == nil && numErr == nil && nonceErr == nil && len(last) <= NonceBytes {
+			a.Nonce = binary.BigEndian.Uint64(append(make([]byte, 8-len(last)), last...))
+			if a.String() == text {
+				return a, nil
+			}
 		}
 	}
-	return ID{}, 0, fmt.Errorf("%q is %w: it is what a handler's awakeable said its ID() is", clip(text), ErrBadAwakeableID)
+	return AwakeableID{}, fmt.Errorf("%q is %w: it is what a handler's awakeable said its ID() is", clip(text), ErrBadAwakeableID)
 }
 
 // PartitionOf maps a hash to a partition from 1 to count (group 0 is the cluster's own).

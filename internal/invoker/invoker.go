@@ -108,6 +108,9 @@ type Attempt struct {
 	// StartedAt is when the first attempt began, or when the handler continued as new for the
 	// last time: the invocation's time before its first entry.
 	StartedAt time.Time
+	// Nonce is that of the ids of the awakeables that this attempt makes: see invocation.ID.Nonce.
+	// 0: there may be nodes that can't read ids with one.
+	Nonce uint64
 	// Deadline of the invocation, zero for none.
 	Deadline time.Time
 	// Stored: it is kept until it ends, and waits for what it needs as long as it takes.

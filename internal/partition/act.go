@@ -157,6 +157,9 @@ func (p *Partition) start(l *leadership, e *engine.StartAttempt) {
 	if mode == invocation.ModeRead {
 		started.Promise = rows.Promise(l.view, target.Object())
 	}
+	if p.mayWrite(NonceLevel) {
+		started.Nonce = e.ID.Nonce(started.StartedAt.UnixMilli())
+	}
 	if row.DeadlineAt != 0 {
 		started.Deadline = time.UnixMilli(row.DeadlineAt)
 	}

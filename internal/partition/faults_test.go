@@ -142,10 +142,14 @@ func (m *manual) attempt(i int) *invoker.Attempt {
 }
 
 // withPartition runs a test on one partition over a fakeGroup, in a synctest bubble.
-func withPartition(t *testing.T, inv invoker.Invoker, test func(t *testing.T, r *Router, g *fakeGroup)) {
+func withPartition(t *testing.T, inv invoker.Invoker, test func(t *testing.T, r *Router, g *fakeGroup), edits ...func(*Config)) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newFakeGroup(t)
-		router, err := NewRouter(Config{Invoker: inv, Partitions: 1}, func(_ uint32, p *Partition) Group {
+		config := Config{Invoker: inv, Partitions: 1}
+		for _, edit := range edits {
+			edit(&config)
+		}
+		router, err := NewRouter(config, func(_ uint32, p *Partition) Group {
 			g.listener = p
 			return g
 		})

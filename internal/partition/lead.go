@@ -40,7 +40,7 @@ func (p *Partition) lead(epoch uint64) *leadership {
 		MaxWriteBytes:      p.config.MaxEntryBytes, MaxWrites: p.config.MaxEntryWrites,
 		Next: timetable.Next, JournalPage: pages.Begin, PurgeRows: stress.Few(0, 4), CopyBytes: stress.Few(0, 1),
 		Deployment: p.config.DeploymentOf,
-		HandOn:     func() bool { return p.config.WrittenLevel == nil || p.config.WrittenLevel() >= engine.HandOnLevel },
+		HandOn:     func() bool { return p.mayWrite(engine.HandOnLevel) },
 	}, v, epoch)
 	out, err := l.engine.Recover(p.config.Now().UnixMilli())
 	if err != nil {

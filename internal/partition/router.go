@@ -358,15 +358,15 @@ func (r *Router) Cancel(ctx context.Context, id invocation.ID, kill bool) error 
 
 // CompleteAwakeable implements routing.Router.
 func (r *Router) CompleteAwakeable(ctx context.Context, awakeableID string, result *recordv1.Result) error {
-	id, entry, err := invocation.ParseAwakeableID(awakeableID)
+	id, err := invocation.ParseAwakeableID(awakeableID)
 	if err != nil {
 		return routing.Errorf(routing.CodeInvalidArgument, "%v", err)
 	}
-	if err := r.config.record().Message(id, "the value of awakeable "+awakeableID, result); err != nil {
+	if err := r.config.record().Message(id.Invocation, "the value of awakeable "+awakeableID, result); err != nil {
 		return err
 	}
-	answer, err := r.of(id).ask(ctx, func(token engine.Token) engine.Event {
-		return &engine.CompleteAwakeable{ID: id, Entry: entry, Result: result, Token: token}
+	answer, err := r.of(id.Invocation).ask(ctx, func(token engine.Token) engine.Event {
+		return &engine.CompleteAwakeable{ID: id, Result: result, Token: token}
 	}, invocation.ID{})
 	if err != nil {
 		return err

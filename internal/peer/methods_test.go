@@ -114,7 +114,7 @@ func TestMethods(t *testing.T) {
 			compare("resume", func(r routing.Router) (any, error) { return nil, r.Resume(ctx, id, "") })
 			compare("restart", func(r routing.Router) (any, error) { return r.RestartAsNew(ctx, id, 0, "x") })
 			compare("awakeable", func(r routing.Router) (any, error) {
-				return nil, r.CompleteAwakeable(ctx, invocation.AwakeableID(id, 3), &recordv1.Result{})
+				return nil, r.CompleteAwakeable(ctx, invocation.AwakeableID{Invocation: id, Entry: 3}.String(), &recordv1.Result{})
 			})
 		}
 		if err := far.CompleteAwakeable(ctx, "nonsense", nil); code(err) != routing.CodeInvalidArgument {
@@ -156,7 +156,11 @@ func TestMethods(t *testing.T) {
 		status(recordv1.Status_STATUS_PAUSED)
 		steps(far.Resume(ctx, waiting, ""))
 		status(recordv1.Status_STATUS_SUSPENDED)
-		awakeable := invocation.AwakeableID(waiting, 1)
+		waitsFor, err := far.Journal(ctx, waiting, 0, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		awakeable := invocation.AwakeableID{Invocation: waiting, Entry: 1, Nonce: waitsFor.Journal[0].GetAwakeable().GetNonce()}.String()
 		hello := &recordv1.Result{Value: []byte(`"hello"`)}
 		steps(far.CompleteAwakeable(ctx, awakeable, hello), far.CompleteAwakeable(ctx, awakeable, hello))
 		if err := far.CompleteAwakeable(ctx, awakeable, &recordv1.Result{}); code(err) != routing.CodeFailedPrecondition {

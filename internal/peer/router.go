@@ -366,11 +366,11 @@ func (r *Router) RestartAsNew(ctx context.Context, id invocation.ID, from uint32
 // CompleteAwakeable implements routing.Router. Twice is as good as once: the same result again
 // changes nothing. That it is refused, the second time, says nothing of the first.
 func (r *Router) CompleteAwakeable(ctx context.Context, awakeableID string, result *recordv1.Result) error {
-	id, _, err := invocation.ParseAwakeableID(awakeableID)
+	id, err := invocation.ParseAwakeableID(awakeableID)
 	if err != nil {
 		return r.local().CompleteAwakeable(ctx, awakeableID, result) // which says what is wrong
 	}
-	return r.done(ctx, r.of(id), twice, func(ctx context.Context, local *partition.Router) error {
+	return r.done(ctx, r.of(id.Invocation), twice, func(ctx context.Context, local *partition.Router) error {
 		return local.CompleteAwakeable(ctx, awakeableID, result)
 	}, &peerv1.Request{Ask: &peerv1.Request_CompleteAwakeable{
 		CompleteAwakeable: &recordv1.CompleteAwakeable{AwakeableId: awakeableID, Result: result},

@@ -170,7 +170,7 @@ func (p *place) deliver(number int32) {
 		p.evaluate(&engine.Invoke{Invoke: who.invoke(), Token: c.token}, 0)
 	case wake:
 		id, _ := invocation.IDFromBytes([]byte(m.content))
-		p.evaluate(&engine.CompleteAwakeable{ID: id, Entry: 1, Result: &recordv1.Result{}}, 0)
+		p.evaluate(&engine.CompleteAwakeable{ID: invocation.AwakeableID{Invocation: id, Entry: 1}, Result: &recordv1.Result{}}, 0)
 	}
 }
 

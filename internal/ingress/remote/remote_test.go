@@ -155,14 +155,14 @@ func TestTransports(t *testing.T) {
 				t.Errorf("attach to no run: %v", err)
 			}
 
-			awakeable := invocation.AwakeableID(invocation.ID{1}, 1)
+			awakeable := invocation.AwakeableID{Invocation: invocation.ID{1}, Entry: 1}.String()
 			if err := actor.ResolveAwakeable(t.Context(), client, awakeable, map[string]int{"a": 1}); err != nil {
 				t.Error(err)
 			}
 			if got := router.Awakeable(awakeable); string(got.GetValue()) != `{"a":1}` {
 				t.Errorf("resolved with %q", got.GetValue())
 			}
-			rejected := invocation.AwakeableID(invocation.ID{1}, 2)
+			rejected := invocation.AwakeableID{Invocation: invocation.ID{1}, Entry: 2}.String()
 			if err := actor.RejectAwakeable(t.Context(), client, rejected, actor.Errorf(actor.Aborted, "no")); err != nil {
 				t.Error(err)
 			}

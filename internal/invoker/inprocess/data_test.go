@@ -138,7 +138,7 @@ func TestTransactionCompletesAndCancels(t *testing.T) {
 		}
 		ctx.Logger().Info("logged")
 		for _, err := range []error{
-			actor.ResolveAwakeable(ctx, ctx, invocation.AwakeableID(id, 3), 1),
+			actor.ResolveAwakeable(ctx, ctx, invocation.AwakeableID{Invocation: id, Entry: 3}.String(), 1),
 			actor.PromiseOf[*wrapperspb.StringValue](ctx, "p").Reject(ctx, errors.New("no")),
 			actor.Attach[*apipb.Mixin](ctx, id.String()).Cancel(ctx),
 		} {

@@ -92,6 +92,8 @@ type double struct {
 	onAppend func(index uint32, entry *recordv1.Entry)
 	// traceparent of whoever made the call.
 	traceparent string
+	// nonce of an attempt; nil: 0.
+	nonce func(number uint32) uint64
 	// entryBytes is what a completion takes that is not in parts; 0: anything.
 	entryBytes int
 	// maxAttempts ends a test that would go on for ever; 0: 300.
@@ -236,6 +238,9 @@ func (d *double) startLocked() {
 		StartedAt:       d.mu.createdAt, Traceparent: d.traceparent,
 		Writes: d.writes, Promise: d.peek,
 		Host: d, EntryBytes: d.entryBytes, ResultBytes: 2 << 20,
+	}
+	if d.nonce != nil {
+		d.mu.current.Nonce = d.nonce(d.mu.number)
 	}
 	inv := d.inv
 	if d.swap != nil && d.mu.number > 1 {

@@ -112,12 +112,12 @@ func (d *durable) StopTimer(_ context.Context, index uint32) error {
 }
 
 func (d *durable) Awakeable(ctx context.Context) (string, uint32, error) {
-	index, _, err := d.pending(ctx, "NewAwakeable", "", &recordv1.Entry{Entry: &recordv1.Entry_Awakeable{Awakeable: &recordv1.Awakeable{}}})
+	index, recorded, err := d.pending(ctx, "NewAwakeable", "", &recordv1.Entry{Entry: &recordv1.Entry_Awakeable{Awakeable: &recordv1.Awakeable{Nonce: d.attempt.Nonce}}})
 	if err != nil {
 		return "", 0, err
 	}
 	_, id, _ := originOf(d.attempt, index)
-	return invocation.AwakeableID(id, index), index, nil
+	return invocation.AwakeableID{Invocation: id, Entry: index, Nonce: recorded.GetAwakeable().GetNonce()}.String(), index, nil
 }
 
 func (d *durable) AwaitPromise(ctx context.Context, name string) (uint32, error) {

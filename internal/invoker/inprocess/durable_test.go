@@ -154,11 +154,11 @@ func world(d *double) {
 	d.mu.signals["Approve"] = [][]byte{encode(d.t, reply("yes"))}
 	d.onAppend = func(_ uint32, entry *recordv1.Entry) {
 		if woken := entry.GetCompleteAwakeable(); woken != nil { // from elsewhere in a real cluster
-			_, index, err := invocation.ParseAwakeableID(woken.AwakeableId)
+			id, err := invocation.ParseAwakeableID(woken.AwakeableId)
 			if err != nil {
 				d.t.Error(err)
 			}
-			d.mu.timers = append(d.mu.timers, time.AfterFunc(time.Second, func() { d.complete(index, woken.Result) }))
+			d.mu.timers = append(d.mu.timers, time.AfterFunc(time.Second, func() { d.complete(id.Entry, woken.Result) }))
 		}
 	}
 }

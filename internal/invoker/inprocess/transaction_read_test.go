@@ -46,7 +46,7 @@ func TestReadInATransaction(t *testing.T) {
 		if err := promise("open").Resolve(ctx, wrapperspb.String("me")); err != nil {
 			return nil, err
 		}
-		if err := actor.ResolveAwakeable(ctx, ctx, invocation.AwakeableID(invocation.ID{}, 1), 1); err != nil {
+		if err := actor.ResolveAwakeable(ctx, ctx, invocation.AwakeableID{Entry: 1}.String(), 1); err != nil {
 			return nil, err
 		}
 		done, isDone, err := promise("done").Peek(ctx)

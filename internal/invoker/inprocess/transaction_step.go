@@ -113,7 +113,7 @@ func (t *transaction) Receive(_ context.Context, name string) (uint32, error) {
 }
 
 func completeAwakeableEntry(id string, value []byte, failure *actor.Error) (*recordv1.Entry, error) {
-	if _, _, err := invocation.ParseAwakeableID(id); err != nil {
+	if _, err := invocation.ParseAwakeableID(id); err != nil {
 		return nil, actor.Terminal(actor.InvalidArgument, err)
 	}
 	return &recordv1.Entry{Entry: &recordv1.Entry_CompleteAwakeable{CompleteAwakeable: &recordv1.CompleteAwakeable{

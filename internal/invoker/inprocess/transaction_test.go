@@ -203,7 +203,7 @@ func TestContextUsedAfterItsHandlerReturned(t *testing.T) {
 		return nil, nil
 	})
 	second := method("t.Thing", "Second", actor.ModeTransaction, func(ctx actor.Context, _ *apipb.Mixin) (*apipb.Mixin, error) {
-		return nil, actor.ResolveAwakeable(stale, stale, invocation.AwakeableID(invocation.ID{}, 1), 1)
+		return nil, actor.ResolveAwakeable(stale, stale, invocation.AwakeableID{Entry: 1}.String(), 1)
 	})
 	config := quiet()
 	config.IdleWorkers = 1

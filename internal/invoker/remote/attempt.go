@@ -43,7 +43,7 @@ func attemptMessage(a *invoker.Attempt) *invokerv1.Attempt {
 		Known: a.Known, LookAhead: a.LookAhead, EntryBytes: int64(a.EntryBytes), ResultBytes: int64(a.ResultBytes),
 		Tries: a.Tries, Deployment: a.Deployment, Earlier: a.Earlier, CancelRequested: a.CancelRequested,
 		Origins: a.Origins, Chain: a.Chain, Traceparent: a.Traceparent, Flow: a.Flow, Headers: a.Headers,
-		StartedAt: nanoseconds(a.StartedAt), Deadline: nanoseconds(a.Deadline),
+		StartedAt: nanoseconds(a.StartedAt), Deadline: nanoseconds(a.Deadline), Nonce: a.Nonce,
 	}
 	for _, completion := range a.Completions {
 		m.Completions = append(m.Completions, completion)
@@ -63,7 +63,7 @@ func attemptOf(m *invokerv1.Attempt) (*invoker.Attempt, error) {
 		Known: m.GetKnown(), LookAhead: m.GetLookAhead(), EntryBytes: int(m.GetEntryBytes()), ResultBytes: int(m.GetResultBytes()),
 		Tries: m.GetTries(), Deployment: m.GetDeployment(), Earlier: m.GetEarlier(), CancelRequested: m.GetCancelRequested(),
 		Origins: m.GetOrigins(), Chain: m.GetChain(), Traceparent: m.GetTraceparent(), Flow: m.GetFlow(), Headers: m.GetHeaders(),
-		StartedAt: instant(m.GetStartedAt()), Deadline: instant(m.GetDeadline()),
+		StartedAt: instant(m.GetStartedAt()), Deadline: instant(m.GetDeadline()), Nonce: m.GetNonce(),
 		Completions: map[uint32]*recordv1.Completion{},
 	}
 	for _, completion := range m.GetCompletions() {

@@ -638,13 +638,13 @@ func TestReadScansInPagesAndGoesElsewhere(t *testing.T) {
 	})
 }
 
-// TestHeadersGoAlong: what runs elsewhere knows the headers of its call.
+// TestHeadersGoAlong: what runs elsewhere knows the headers of its call, and the nonce of its awakeables.
 func TestHeadersGoAlong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2)
 		headers := []*recordv1.Header{{Name: "x-team", Value: "blue"}}
 		started := attempt(&host{}, invocation.ModeDurable)
-		started.Headers = headers
+		started.Headers, started.Nonce = headers, 7
 		w.nodes[1].Start(started)
 		synctest.Wait()
 		read := &invoker.Read{Target: invocation.Target{Service: "t.Orders", Key: "k", Handler: "List"}, Tables: table{0}, Headers: headers}
@@ -652,6 +652,9 @@ func TestHeadersGoAlong(t *testing.T) {
 			t.Fatal(result.GetError())
 		}
 		theirs := w.locals[2]
+		if got := theirs.attempts[0].Nonce; got != 7 {
+			t.Errorf("elsewhere the nonce is %d", got)
+		}
 		for _, got := range [][]*recordv1.Header{theirs.attempts[0].Headers, theirs.reads[0].Headers} {
 			if len(got) != 1 || got[0].GetName() != "x-team" || got[0].GetValue() != "blue" {
 				t.Errorf("elsewhere the headers are %v", got)

@@ -859,6 +859,7 @@ type Attempt struct {
 	StartedAt     int64        `protobuf:"varint,25,opt,name=started_at,json=startedAt" json:"started_at,omitempty"`
 	Deadline      int64        `protobuf:"varint,26,opt,name=deadline" json:"deadline,omitempty"`
 	Headers       []*v1.Header `protobuf:"bytes,30,rep,name=headers" json:"headers,omitempty"`
+	Nonce         uint64       `protobuf:"varint,31,opt,name=nonce" json:"nonce,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1080,6 +1081,13 @@ func (x *Attempt) GetHeaders() []*v1.Header {
 		return x.Headers
 	}
 	return nil
+}
+
+func (x *Attempt) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
 }
 
 // Outcome is invoker.Outcome.
@@ -1781,7 +1789,7 @@ const file_perdure_invoker_v1_invoker_proto_rawDesc = "" +
 	"\aNothing\"4\n" +
 	"\x04Part\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\xb7\b\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\xcd\b\n" +
 	"\aAttempt\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\rR\x06number\x121\n" +
@@ -1815,7 +1823,8 @@ const file_perdure_invoker_v1_invoker_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\x19 \x01(\x03R\tstartedAt\x12\x1a\n" +
 	"\bdeadline\x18\x1a \x01(\x03R\bdeadline\x123\n" +
-	"\aheaders\x18\x1e \x03(\v2\x19.perdure.record.v1.HeaderR\aheaders\x1aU\n" +
+	"\aheaders\x18\x1e \x03(\v2\x19.perdure.record.v1.HeaderR\aheaders\x12\x14\n" +
+	"\x05nonce\x18\x1f \x01(\x04R\x05nonce\x1aU\n" +
 	"\n" +
 	"TriesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x121\n" +

@@ -2234,7 +2234,10 @@ func (x *TablePut) GetHadPrevious() bool {
 }
 
 type Awakeable struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Part of its id: see invocation.AwakeableID. 0 if the entry was made for a cluster with nodes of
+	// feature level 1, which can't read ids with one.
+	Nonce         uint64 `protobuf:"varint,1,opt,name=nonce" json:"nonce,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2267,6 +2270,13 @@ func (x *Awakeable) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Awakeable.ProtoReflect.Descriptor instead.
 func (*Awakeable) Descriptor() ([]byte, []int) {
 	return file_perdure_record_v1_record_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Awakeable) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
 }
 
 type AwaitPromise struct {
@@ -4193,8 +4203,9 @@ const file_perdure_record_v1_record_proto_rawDesc = "" +
 	"\x06delete\x18\x04 \x01(\bR\x06delete\x12\x14\n" +
 	"\x05first\x18\x05 \x01(\bR\x05first\x12\x1a\n" +
 	"\bprevious\x18\x06 \x01(\fR\bprevious\x12!\n" +
-	"\fhad_previous\x18\a \x01(\bR\vhadPrevious\"\v\n" +
-	"\tAwakeable\"\"\n" +
+	"\fhad_previous\x18\a \x01(\bR\vhadPrevious\"!\n" +
+	"\tAwakeable\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\"\"\n" +
 	"\fAwaitPromise\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x8b\x01\n" +
 	"\x0fCompletePromise\x12\x12\n" +
