@@ -136,11 +136,6 @@ func (n *node) sees() string {
 	return strings.Join(list, " ")
 }
 
-// tellsAll is how long it may take until all nodes know what all have to know. Gossip tells nodes by chance, and in one of
-// a hundred runs it leaves one out; what that does not hear it has from an exchange of everything, which each node makes
-// every 10 s, with another one by chance.
-const tellsAll = 30 * time.Second
-
 // expect waits until all nodes see the same, and returns how long that took.
 func (w *world) expect(most time.Duration, want string, nodes ...*node) time.Duration {
 	w.t.Helper()
@@ -181,7 +176,7 @@ func (w *world) startAll(count uint64) []*node {
 func TestNodesFindEachOther(t *testing.T) {
 	simulate(t, func(w *world) {
 		nodes := w.startAll(5)
-		t.Logf("found after %v", w.expect(tellsAll, "1 2 3 4 5", nodes...))
+		t.Logf("found after %v", w.expect(soon, "1 2 3 4 5", nodes...))
 		second := nodes[0].Members()[1]
 		if second.NodeID != 2 || second.Transport != "t2" || second.Partitions != 64 || second.ClusterID != "c" || second.Gossip != address(2) || second.Self || !nodes[1].Members()[1].Self {
 			t.Errorf("node 1 knows of node 2: %+v", second)
@@ -205,7 +200,7 @@ func TestNodesFindEachOther(t *testing.T) {
 func TestCrashIsNoticed(t *testing.T) {
 	simulate(t, func(w *world) {
 		nodes := w.startAll(5)
-		w.expect(tellsAll, "1 2 3 4 5", nodes...)
+		w.expect(soon, "1 2 3 4 5", nodes...)
 		nodes[2].crash()
 		took := w.expect(15*time.Second, "1 2 3:dead 4 5", nodes[0], nodes[1], nodes[3], nodes[4])
 		t.Logf("a crash is noticed by all after %v", took)
@@ -222,7 +217,7 @@ func TestCrashIsNoticed(t *testing.T) {
 func TestPartitionHeals(t *testing.T) {
 	simulate(t, func(w *world) {
 		nodes := w.startAll(5)
-		w.expect(tellsAll, "1 2 3 4 5", nodes...)
+		w.expect(soon, "1 2 3 4 5", nodes...)
 		// The seed is on one side only.
 		w.part(func(from, to string) bool { return (from <= address(2)) != (to <= address(2)) })
 		w.expect(30*time.Second, "1 2 3:dead 4:dead 5:dead", nodes[:2]...)
@@ -246,7 +241,7 @@ func TestPartitionHeals(t *testing.T) {
 func TestPartitionHealsWithoutSeeds(t *testing.T) {
 	simulate(t, func(w *world) {
 		nodes := w.startAll(5)
-		w.expect(tellsAll, "1 2 3 4 5", nodes...)
+		w.expect(soon, "1 2 3 4 5", nodes...)
 		nodes[0].stop()
 		w.expect(5*time.Second, "1:left 2 3 4 5", nodes[1:]...)
 		w.part(func(from, to string) bool { return (from <= address(2)) != (to <= address(2)) })
@@ -263,7 +258,7 @@ func TestPartitionHealsWithoutSeeds(t *testing.T) {
 func TestPartitionHealsAfterHours(t *testing.T) {
 	simulate(t, func(w *world) {
 		nodes := w.startAll(3)
-		w.expect(tellsAll, "1 2 3", nodes...)
+		w.expect(soon, "1 2 3", nodes...)
 		nodes[0].stop()
 		w.expect(5*time.Second, "1:left 2 3", nodes[1:]...)
 		w.part(func(from, to string) bool { return from != to })
@@ -280,7 +275,7 @@ func TestPartitionHealsAfterHours(t *testing.T) {
 func TestRestartElsewhere(t *testing.T) {
 	simulate(t, func(w *world) {
 		nodes := w.startAll(3)
-		w.expect(tellsAll, "1 2 3", nodes...)
+		w.expect(soon, "1 2 3", nodes...)
 		// Another address at once, while the others still take the former process for alive.
 		nodes[1].crash()
 		again := w.start(2, func(c *membership.Config) {
@@ -306,7 +301,7 @@ func TestRestartElsewhere(t *testing.T) {
 		again.stop()
 		w.expect(5*time.Second, "1 2:left 3", nodes[0], nodes[2])
 		third := w.start(2, func(c *membership.Config) { c.Bind = address(20) })
-		w.expect(tellsAll, "1 2 3", nodes[0], nodes[2], third)
+		w.expect(soon, "1 2 3", nodes[0], nodes[2], third)
 	})
 }
 
@@ -329,8 +324,8 @@ func TestOtherClusterIsExcluded(t *testing.T) {
 		other := func(c *membership.Config) { c.Meta.ClusterID = "d" }
 		theirs := []*node{w.start(11, func(c *membership.Config) { other(c); c.Seeds = nil }),
 			w.start(12, func(c *membership.Config) { other(c); c.Seeds = []string{address(11), address(2)} })}
-		w.expect(tellsAll, "1 2 3", ours...)
-		w.expect(tellsAll, "11 12", theirs...)
+		w.expect(soon, "1 2 3", ours...)
+		w.expect(soon, "11 12", theirs...)
 		time.Sleep(5 * time.Minute)
 		w.expect(0, "1 2 3", ours...)
 		w.expect(0, "11 12", theirs...)
@@ -389,7 +384,7 @@ func TestKeyringRotates(t *testing.T) {
 			keys(t, path(id+1), "old")
 			nodes = append(nodes, w.start(id+1, func(c *membership.Config) { c.KeyringFile = path(c.NodeID) }))
 		}
-		w.expect(tellsAll, "1 2 3", nodes...)
+		w.expect(soon, "1 2 3", nodes...)
 		for _, step := range [][]string{{"old", "new"}, {"new", "old"}, {"new"}} {
 			for id := range uint64(3) {
 				keys(t, path(id+1), step...)
@@ -494,7 +489,7 @@ func TestKnownMembersOutliveTheProcess(t *testing.T) {
 		nodes := w.startAll(3)
 		known := func(c *membership.Config) { c.KnownFile = path }
 		fourth := w.start(4, known)
-		w.expect(tellsAll, "1 2 3 4", append(nodes, fourth)...)
+		w.expect(soon, "1 2 3 4", append(nodes, fourth)...)
 		fourth.stop()
 		content, err := os.ReadFile(path)
 		if want := `{"version":1,"gossip":["10.0.0.1:7375","10.0.0.2:7375","10.0.0.3:7375"]}` + "\n"; err != nil || string(content) != want {
@@ -513,7 +508,7 @@ func TestKnownMembersOutliveTheProcess(t *testing.T) {
 			known(c)
 			c.Seeds = []string{address(2)}
 		})
-		w.expect(tellsAll, "1:left 2 3 4", nodes[1], nodes[2])
+		w.expect(soon, "1:left 2 3 4", nodes[1], nodes[2])
 	})
 }
 
@@ -521,7 +516,7 @@ func TestDeadAreForgotten(t *testing.T) {
 	simulate(t, func(w *world) {
 		short := func(c *membership.Config) { c.Timing.Forget = 5 * time.Minute }
 		nodes := []*node{w.start(1, short), w.start(2, func(c *membership.Config) { c.Timing.Forget = 7 * time.Minute }), w.start(3, short)}
-		w.expect(tellsAll, "1 2 3", nodes...)
+		w.expect(soon, "1 2 3", nodes...)
 		if err := nodes[2].Share("k", []byte("v")); err != nil {
 			t.Fatal(err)
 		}
@@ -541,7 +536,7 @@ func TestDeadAreForgotten(t *testing.T) {
 		}
 		// Nobody tells a new node of it.
 		fourth := w.start(4, short)
-		w.expect(tellsAll, "1 2 4", nodes[0], nodes[1], fourth)
+		w.expect(soon, "1 2 4", nodes[0], nodes[1], fourth)
 		time.Sleep(time.Minute)
 		if told := fourth.shared(); len(told) != 0 {
 			t.Errorf("a new node was told %q", told)
