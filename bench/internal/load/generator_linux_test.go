@@ -195,8 +195,9 @@ func (c *counters) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, `{"value":%d}`, c.values[key])
 }
 
-// away is how long the server of the tests below is gone.
-const away = 100 * time.Millisecond
+// away is how long the server of the tests below is gone: many times as long as a caller waits for a processor on a busy
+// machine, for an answer that it reads late cuts the gap.
+const away = time.Second
 
 func recovery(t *testing.T, c *counters) Recovered {
 	server := httptest.NewServer(c)
@@ -238,7 +239,7 @@ func TestRecoveryAcceptsAServerThatKeepsItsPromise(t *testing.T) {
 	if len(outcome.Problems) > 0 {
 		t.Errorf("problems: %q", outcome.Problems)
 	}
-	if outcome.Retried == 0 || outcome.Gap < away/2 || outcome.Gap > 100*away || outcome.AllResumed < outcome.Gap || outcome.FirstError == nil {
+	if outcome.Retried == 0 || outcome.Gap < away/2 || outcome.Gap > 10*away || outcome.AllResumed < outcome.Gap || outcome.FirstError == nil {
 		t.Errorf("retried %d, gap %v, all resumed %v, first error %v", outcome.Retried, outcome.Gap, outcome.AllResumed, outcome.FirstError)
 	}
 }
