@@ -18,7 +18,7 @@ TESTFLAGS ?= -p 2 -timeout 16m -vet=off
 
 # Packages in which nothing runs beside anything, neither in the code nor in the tests (internal/archtest sees to
 # that): the race detector could find nothing there, and makes their tests take from 4 to 10 times the CPU.
-SEQUENTIAL := ./internal/engine ./internal/journal ./internal/schedule
+SEQUENTIAL := ./internal/engine ./internal/engine/outbox ./internal/journal ./internal/schedule
 
 # How long `make sim` runs: half of SIM_FOR for each load, and SIM_FEW for small clusters (0: five halves of
 # SIM_FOR), since they find most; and after what it is hung (0: never). How long each target of `make fuzz` runs.

@@ -25,8 +25,8 @@
 // accept, start, finish, complete, tell, retry, suspend, cancel, operate, restart (with restart_copy, for
 // what takes several records) and recover are the
 // transitions of an invocation; entry_*.go is one kind of journal entry each; message.go is
-// traffic between partitions and timer.go what fires; schedule.go is what internal/schedule needs
-// of rows and timers; flow.go is what an invocation does with its permits, flow_limit.go what
+// what comes of messages between partitions, which outbox keeps, and timer.go what fires; schedule.go is
+// what internal/schedule needs of rows and timers; flow.go is what an invocation does with its permits, flow_limit.go what
 // internal/limit/asker needs to ask for them and internal/limit/owner to give them, and rules.go how all
 // partitions come to the same rules for limits. transaction_*.go is what internal/transaction needs of
 // rows, attempts and messages: _root the side of the coordinator, _call a call that is part of a
@@ -41,6 +41,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/perdure/perdure/internal/draft"
+	"github.com/perdure/perdure/internal/engine/outbox"
 	"github.com/perdure/perdure/internal/inbox"
 	"github.com/perdure/perdure/internal/invocation"
 	"github.com/perdure/perdure/internal/journal/renew"
@@ -146,23 +147,18 @@ type Engine struct {
 	applied *live
 	// Tokens to answer when an invocation completes; only while there are any.
 	waiters map[invocation.ID][]Token
-	// Sequence of the newest message to each partition, once it was needed.
-	sent map[uint32]uint64
+	// outbox is what goes to other partitions. One that it watches has not heard of the last change of
+	// the rules; toldAll waits until there are none.
+	outbox  *outbox.Outbox
+	toldAll []Token
 	// copies are the invocations that are being given the entries which they were restarted with.
 	copies renew.Copying
-	// acked is the newest message that each partition has made durable, as far as this leader
-	// knows: the outbox holds nothing before it.
-	acked map[uint32]uint64
 	// limits that this partition owns, the asker for permits of these and others, and permits that it has
 	// answered itself with, for the event in progress, which came at now.
 	limits  *owner.Limits
 	asker   asker.Asker
 	permits []*recordv1.Permit
 	now     int64
-	// telling is the message by which a partition hears of the last change of the rules, for those that
-	// have not made it durable; toldAll waits until there are none.
-	telling map[uint32]uint64
-	toldAll []Token
 	// accepting are one-way requests that hear of their invocation once it is sure to be taken.
 	accepting map[invocation.ID][]Token
 	// draft is what the event in progress has written, over the view.
@@ -253,13 +249,12 @@ func New(config Config, view View, epoch uint64) *Engine {
 		decisions:  map[transaction.ID]*decision{},
 		unreadable: map[transaction.ID]bool{},
 		waiters:    map[invocation.ID][]Token{},
-		sent:       map[uint32]uint64{},
-		acked:      map[uint32]uint64{},
 		copies:     renew.Copying{},
 
 		words:   transaction.WordsOf[Tell](config.Partition),
 		applied: &live{row: &recordv1.Invocation{Mode: uint32(invocation.ModeTransaction)}},
 	}
+	e.outbox = outbox.New(&e.draft)
 	e.limits = owner.New(flowHost{e}, &e.draft, config.Partition)
 	e.asker = asker.New(flowHost{e}, e.limits, config.Partition, config.Partitions)
 	return e
@@ -288,7 +283,7 @@ func (e *Engine) Evaluate(event Event, now int64) (*Output, error) {
 	e.told, e.permits = nil, nil
 	if err != nil {
 		e.out.Effects = e.out.Effects[:0]
-		clear(e.sent) // Sequences that were taken for nothing would be gaps.
+		e.outbox.Undo()
 		return &e.out, err
 	}
 	e.out.Mutations = e.draft.Mutations()

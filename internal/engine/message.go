@@ -5,45 +5,26 @@ import (
 
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
-	"github.com/perdure/perdure/internal/table"
 )
 
-// send puts a message in the outbox. Each pair of partitions has its own sequence without
-// gaps, which is all the receiver needs to take every message once.
+// send takes a message to another partition.
 func (e *Engine) send(to uint32, message *recordv1.Message) error {
-	last, ok := e.sent[to]
-	if !ok {
-		var err error
-		if last, err = e.getNumber(table.Sequence(to)); err != nil {
-			return err
-		}
-	}
-	last++
-	e.sent[to] = last
-	e.put(table.Sequence(to), table.AppendNumber(nil, last))
-	if err := e.putMessage(table.Outbox(to, last), message); err != nil {
+	sequence, err := e.outbox.Add(to, message)
+	if err != nil {
 		return err
 	}
-	e.effect(&SendMessage{To: to, Sequence: last, Message: message})
+	e.effect(&SendMessage{To: to, Sequence: sequence, Message: message})
 	return nil
 }
 
 func (ev *Deliver) evaluate(e *Engine, now int64) error {
-	key := table.Delivered(ev.From)
-	last, err := e.getNumber(key)
-	if err != nil {
+	take, ack, err := e.outbox.Take(ev.From, ev.Sequence)
+	if ack != 0 {
+		e.effect(&Ack{To: ev.From, Sequence: ack})
+	}
+	if !take || err != nil {
 		return err
 	}
-	if ev.Sequence <= last && !bugDedup {
-		// The ack was lost, or the sender does not know it yet.
-		e.effect(&Ack{To: ev.From, Sequence: last})
-		return nil
-	}
-	if ev.Sequence > last+1 {
-		return nil // One before it is on its way again: taking this one now would lose that.
-	}
-	e.put(key, table.AppendNumber(nil, ev.Sequence))
-	e.effect(&Ack{To: ev.From, Sequence: ev.Sequence})
 	switch m := ev.Message.GetMessage().(type) {
 	case *recordv1.Message_Invoke:
 		return e.accept(m.Invoke, 0, true, false, now)
@@ -83,12 +64,5 @@ func (ev *Deliver) evaluate(e *Engine, now int64) error {
 func (ev *Acked) evaluate(e *Engine, _ int64) error {
 	e.out.Lazy = true
 	e.rulesTold(ev.By, ev.Sequence)
-	// From where the last one ended: deleted rows leave traces that a scan from the start
-	// would pass again and again.
-	from := e.acked[ev.By] + 1
-	deleted, err := e.draft.DeleteRange(table.Outbox(ev.By, from), table.Outbox(ev.By, ev.Sequence+1), purgeRows)
-	if err == nil && deleted < purgeRows {
-		e.acked[ev.By] = max(e.acked[ev.By], ev.Sequence)
-	}
-	return err
+	return e.outbox.Acked(ev.By, ev.Sequence)
 }

@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
+	"github.com/perdure/perdure/internal/engine/outbox"
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
 	"github.com/perdure/perdure/internal/table"
@@ -104,23 +103,12 @@ func (e *Engine) Recover(now int64) (*Output, error) {
 			return nil, fmt.Errorf("recover: %w", err)
 		}
 	}
-	lower, upper = table.OutboxAll()
-	err = e.view.Scan(lower, upper, func(key, value []byte) bool {
-		message := &recordv1.Message{}
-		to, sequence, err := table.ParseOutbox(key)
-		if err == nil {
-			err = proto.Unmarshal(value, message)
-		}
-		if err != nil {
-			e.out.Damaged = append(e.out.Damaged, fmt.Errorf("row %s: %w", table.Describe(key), err))
-			return true
-		}
+	err = outbox.Scan(e.view, func(to uint32, sequence uint64, message *recordv1.Message) {
 		if message.GetRules() != nil {
-			e.rulesTo(to, sequence)
+			e.outbox.Watch(to, sequence)
 		}
 		e.effect(&SendMessage{To: to, Sequence: sequence, Message: message})
-		return true
-	})
+	}, func(damaged error) { e.out.Damaged = append(e.out.Damaged, damaged) })
 	if err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}

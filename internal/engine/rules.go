@@ -2,8 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/cespare/xxhash/v2"
 	"google.golang.org/protobuf/proto"
@@ -57,7 +55,7 @@ func (ev *ChangeRules) evaluate(e *Engine, now int64) error {
 			if err := e.send(to, &recordv1.Message{Message: &recordv1.Message_Rules{Rules: change}}); err != nil {
 				return err
 			}
-			e.rulesTo(to, e.sent[to])
+			e.outbox.Watch(to, e.outbox.Newest(to))
 		}
 	}
 	value, err := proto.Marshal(&recordv1.RulesReply{Version: book.Version()})
@@ -68,16 +66,8 @@ func (ev *ChangeRules) evaluate(e *Engine, now int64) error {
 	return nil
 }
 
-// rulesTo notes that a partition is told of a change by the message of that number.
-func (e *Engine) rulesTo(to uint32, sequence uint64) {
-	if e.telling == nil {
-		e.telling = map[uint32]uint64{}
-	}
-	e.telling[to] = max(e.telling[to], sequence)
-}
-
 func (ev *AwaitRules) evaluate(e *Engine, _ int64) error {
-	if len(e.telling) == 0 {
+	if len(e.outbox.Watched()) == 0 {
 		e.effect(&Reply{Token: ev.Token})
 		return nil
 	}
@@ -87,11 +77,7 @@ func (ev *AwaitRules) evaluate(e *Engine, _ int64) error {
 
 // rulesTold notes what another partition has made durable.
 func (e *Engine) rulesTold(by uint32, sequence uint64) {
-	if last, ok := e.telling[by]; !ok || sequence < last {
-		return
-	}
-	delete(e.telling, by)
-	if len(e.telling) > 0 {
+	if !e.outbox.Seen(by, sequence) {
 		return
 	}
 	for _, token := range e.toldAll {
@@ -102,4 +88,4 @@ func (e *Engine) rulesTold(by uint32, sequence uint64) {
 }
 
 // RulesMissing are the partitions that the home of the rule book is still telling of a change.
-func (e *Engine) RulesMissing() []uint32 { return slices.Sorted(maps.Keys(e.telling)) }
+func (e *Engine) RulesMissing() []uint32 { return e.outbox.Watched() }

@@ -1,6 +1,6 @@
 //go:build !perdure_bug_dedup
 
-package engine
+package outbox
 
 // bugDedup is planted by the build tag perdure_bug_dedup, for tests that must notice: a message is taken as often as it comes.
 const bugDedup = false
