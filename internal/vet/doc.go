@@ -20,8 +20,9 @@
 //	random     math/rand, crypto/rand, uuid.New
 //	goroutine  go statements, also in transactions
 //	channel    select, send, receive, range over a channel
-//	maprange   a range over a map with steps in its body: another order in each replay
-//	global     a package's variable is written: by each try, for all keys, and never undone
+//	maprange   a range over a map, or over its collected keys, with steps in its body: another order in each replay
+//	global     a package's variable, or a field of the handlers' receiver, is written: by each try, for
+//	           all keys, and never undone
 //	outerctx   the handler's ctx, or a step, inside the closure of a Run
 //	getset     the copy that Get returned is changed, and never Set
 //	io         network, files, processes, databases outside of Run, also in transactions

@@ -148,18 +148,29 @@ func outside(f *types.Func, path, receiver, name string) bool {
 
 // receiverName is the name of the type that a method belongs to, "" for a function.
 func receiverName(f *types.Func) string {
+	if f.Signature().Recv() == nil {
+		return ""
+	}
+	if t := receiverType(f); t != nil {
+		return t.Name()
+	}
+	return "?"
+}
+
+// receiverType is the type that a method belongs to, nil for a function.
+func receiverType(f *types.Func) *types.TypeName {
 	receiver := f.Signature().Recv()
 	if receiver == nil {
-		return ""
+		return nil
 	}
 	t := types.Unalias(receiver.Type())
 	if pointer, ok := t.(*types.Pointer); ok {
 		t = types.Unalias(pointer.Elem())
 	}
 	if n, ok := t.(*types.Named); ok {
-		return n.Obj().Name()
+		return n.Obj()
 	}
-	return "?"
+	return nil
 }
 
 func readable(f *types.Func, receiver string) string {

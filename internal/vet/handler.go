@@ -158,6 +158,7 @@ func (r *reader) implementers(iface *types.TypeName, fact *modesFact, roots map[
 		if !types.Implements(pointer, underlying) {
 			continue
 		}
+		r.handlerTypes[candidate] = true
 		methods := types.NewMethodSet(pointer)
 		for method, m := range fact.Modes {
 			selection := methods.Lookup(r.pass.Pkg, method)

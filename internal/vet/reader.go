@@ -19,15 +19,19 @@ type reader struct {
 	// seen are the functions already read in a mode.
 	seen  map[visit]bool
 	found []finding
+	// handlerTypes are the types of the package that have handlers.
+	handlerTypes map[*types.TypeName]bool
 	// steps says of a function of this package whether it makes a step, once that was asked.
 	steps map[*types.Func]bool
 	// at is where the reader is.
 	at scope
 }
 
+// visit is one way to read a function: shared says that its receiver is the one that a handler was called on.
 type visit struct {
-	f *types.Func
-	m mode
+	f      *types.Func
+	m      mode
+	shared bool
 }
 
 // scope is the function being read, how it runs, and by which way it was come to.
@@ -39,11 +43,16 @@ type scope struct {
 	// function that runs it.
 	closure *ast.FuncLit
 	run     string
+	// receiver is the receiver of this function if all objects and attempts share it, nil if they do not, or
+	// nobody knows.
+	receiver *types.Var
+	// once: the node at hand is run once in the process.
+	once bool
 }
 
 // newReader is nil for a package that cannot have handlers.
 func newReader(pass *analysis.Pass) *reader {
-	r := &reader{pass: pass, decls: map[*types.Func]*ast.FuncDecl{}, seen: map[visit]bool{}, steps: map[*types.Func]bool{}}
+	r := &reader{pass: pass, decls: map[*types.Func]*ast.FuncDecl{}, seen: map[visit]bool{}, steps: map[*types.Func]bool{}, handlerTypes: map[*types.TypeName]bool{}}
 	if pass.Pkg.Path() == actorPath {
 		return nil
 	}
@@ -88,30 +97,36 @@ func (r *reader) readHandlers() {
 	inOrder := slices.SortedFunc(maps.Keys(r.decls), func(a, b *types.Func) int { return int(a.Pos() - b.Pos()) })
 	for _, f := range inOrder {
 		if m := roots[f]; m != modeNone {
-			r.readFunction(f, m, nil)
+			r.readFunction(visit{f, m, true}, nil)
 		}
 	}
 	for _, f := range inOrder {
-		if r.seen[visit{f, modeDurable}] || r.seen[visit{f, modeTransaction}] || r.seen[visit{f, modeRead}] {
+		if slices.ContainsFunc([]mode{modeDurable, modeTransaction, modeRead}, func(m mode) bool { return r.wasRead(visit{f, m, false}) }) {
 			continue
 		}
 		if m := r.modeOfSignature(f.Signature()); m != modeNone {
-			r.readFunction(f, m, nil)
+			r.readFunction(visit{f, m, r.handlerTypes[receiverType(f)]}, nil)
 		}
 	}
 }
 
-func (r *reader) readFunction(f *types.Func, m mode, path []string) {
-	d := r.decls[f]
-	if d == nil || m == modeNone || r.seen[visit{f, m}] {
+// wasRead: the function was read so, or with one rule more.
+func (r *reader) wasRead(v visit) bool { return r.seen[v] || r.seen[visit{v.f, v.m, true}] }
+
+func (r *reader) readFunction(v visit, path []string) {
+	d := r.decls[v.f]
+	if d == nil || v.m == modeNone || r.wasRead(v) {
 		return
 	}
-	r.seen[visit{f, m}] = true
-	if m == modeRead {
+	r.seen[v] = true
+	if v.m == modeRead {
 		return
 	}
 	outer := r.at
-	r.at = scope{mode: m, path: append(slices.Clip(path), funcName(f))}
+	r.at = scope{mode: v.m, path: append(slices.Clip(path), funcName(v.f))}
+	if v.shared {
+		r.at.receiver = r.sharedReceiver(d)
+	}
 	ast.Walk(visitor{r}, d.Body)
 	r.at = outer
 }
@@ -156,11 +171,11 @@ func (r *reader) read(n ast.Node) bool {
 	case *ast.AssignStmt:
 		if n.Tok != token.DEFINE {
 			for _, to := range n.Lhs {
-				r.readWrite(to)
+				r.readWrite(to, false)
 			}
 		}
 	case *ast.IncDecStmt:
-		r.readWrite(n.X)
+		r.readWrite(n.X, false)
 	case *ast.SelectorExpr:
 		r.readValue(n)
 	}
@@ -187,12 +202,11 @@ func receiveAdvice(r *reader, n *ast.UnaryExpr) string {
 func (r *reader) readCall(call *ast.CallExpr) bool {
 	f := r.callee(call)
 	if f == nil {
-		if name, ok := ast.Unparen(call.Fun).(*ast.Ident); ok && name.Name == "delete" && len(call.Args) > 0 {
-			if _, builtin := r.pass.TypesInfo.Uses[name].(*types.Builtin); builtin {
-				r.readWrite(call.Args[0])
-			}
-		}
+		r.readBuiltin(call)
 		return true
+	}
+	if r.readOnce(f, call) {
+		return false
 	}
 	if closure := r.closureOf(f, call); closure != nil {
 		r.readClosure(f, call, closure)
@@ -206,7 +220,7 @@ func (r *reader) readCall(call *ast.CallExpr) bool {
 		if own := r.modeOfSignature(f.Signature()); own == modeRead {
 			m = own
 		}
-		r.readFunction(f.Origin(), m, r.at.path)
+		r.readFunction(visit{f.Origin(), m, r.onReceiver(call)}, r.at.path)
 	}
 	return true
 }
@@ -216,23 +230,6 @@ func (r *reader) readValue(selector *ast.SelectorExpr) {
 	if f, ok := r.pass.TypesInfo.Uses[selector.Sel].(*types.Func); ok {
 		r.readCallee(f.Origin(), selector.Pos())
 	}
-}
-
-// readWrite reports a write of a package's variable.
-func (r *reader) readWrite(to ast.Expr) {
-	name := r.rootOf(to)
-	if name == nil {
-		return
-	}
-	v, ok := r.pass.TypesInfo.Uses[name].(*types.Var)
-	if !ok || v.Pkg() == nil || v.IsField() || v.Parent() != v.Pkg().Scope() {
-		return
-	}
-	r.report(ruleGlobal, to.Pos(), "a %s handler writes %s, a variable of the package: %s; keep it in the object's state",
-		r.at.mode, v.Name(), map[mode]string{
-			modeDurable:     "each replay writes it again, and a restart forgets it",
-			modeTransaction: "a try that is rolled back has written it all the same",
-		}[r.at.mode])
 }
 
 // readRange finds steps in the order of a map, and channels.

@@ -41,7 +41,7 @@ var rules = []ruleDoc{
 	{ruleGoroutine, "find goroutines started by handlers\n\nA step must be made on the handler's own goroutine. Use the Async methods of stubs, actor.RunAsync and actor.All."},
 	{ruleChannel, "find select and channel operations in DURABLE handlers\n\nWhich is ready first differs between replays. Use futures, actor.Select and actor.Race."},
 	{ruleMapRange, "find steps inside a range over a map in DURABLE handlers\n\nThe order differs between replays. Range over sorted keys."},
-	{ruleGlobal, "find handlers that write variables of a package\n\nThey are written by each replay and each try, by all keys at once, and nothing takes that back. Use the object's state."},
+	{ruleGlobal, "find handlers that write variables of a package, or fields of their receiver\n\nThey are written by each replay and each try, by all keys at once, and nothing takes that back. Use the object's state."},
 	{ruleOuterCtx, "find steps inside the closures of Run\n\nA closure is run at any time and cannot make steps. Use the closure's own ctx, and make steps before or after it."},
 	{ruleGetSet, "find copies of state that are changed and not Set\n\nGet returns a copy: without Set or Put the change is lost."},
 	{ruleIO, "find input and output outside of Run\n\nIn a DURABLE handler it happens again in each replay; in a TRANSACTION nothing takes it back."},
