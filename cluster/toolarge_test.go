@@ -135,7 +135,7 @@ func TestTooLarge(t *testing.T) {
 		{durable, "call", actor.ResourceExhausted, []string{"Call stage.v1.ThingService/other/HTRANSACTION has 6145", fits}},
 		{transaction, "read", actor.ResourceExhausted, []string{"stage.v1.ThingService/other/HREAD: its response has 614408 bytes" + fits}},
 		{durable, "read", actor.ResourceExhausted, []string{"stage.v1.ThingService/other/HREAD: its response to another handler has 614408 bytes" + fits}},
-		{durable, "awakeable", actor.ResourceExhausted, []string{"ResolveAwakeable awk_", "has 614539 bytes" + fits}},
+		{durable, "awakeable", actor.ResourceExhausted, []string{"ResolveAwakeable awk_", "has 614548 bytes" + fits}},
 		{run, "promise", actor.ResourceExhausted, []string{"Resolve of promise p has 614448 bytes" + fits}},
 		{s.flows.Methods[flowLook], "promise", actor.ResourceExhausted, []string{"the value of promise p has 614408 bytes" + fits}},
 		{run, "signal", actor.ResourceExhausted, []string{"Send stage.v1.FlowService/f/HSIGNAL has 6145", fits}},
