@@ -172,15 +172,19 @@ func TestStaysWithItsDeployment(t *testing.T) {
 	})
 
 	// An operator has it go on with another one, and back.
-	resume := func(node *tiedNode, id, on string) string {
+	resume := func(node *tiedNode, id, on string) (refused string) {
 		t.Helper()
-		eventually(t, func() error { // its partition may be without a leader when one is gone
+		eventually(t, func() error { // its partition may be without a leader, when one is gone or it is moved
 			if refused := refusedCall(t, node.Node, "PauseInvocation", &adminv1.PauseInvocationRequest{InvocationId: id}); refused != "" {
+				return errors.New(refused)
+			}
+			refused = refusedCall(t, node.Node, "ResumeInvocation", &adminv1.ResumeInvocationRequest{InvocationId: id, Deployment: on})
+			if strings.Contains(refused, `"unavailable"`) {
 				return errors.New(refused)
 			}
 			return nil
 		})
-		return refusedCall(t, node.Node, "ResumeInvocation", &adminv1.ResumeInvocationRequest{InvocationId: id, Deployment: on})
+		return refused
 	}
 	key, id = next()
 	if refused := resume(b, id, "v2"); refused != "" {
