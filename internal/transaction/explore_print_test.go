@@ -18,7 +18,7 @@ type fingerprint [16]byte
 // skipped are fields that are scratch memory or hold no state of their own.
 var skipped = map[string]bool{
 	"Engine.view": true, "Engine.draft": true, "Engine.out": true, "Engine.config": true, "Engine.changed": true,
-	"Engine.name": true, "Engine.applied": true, "Engine.words": true, "Limits.host": true, "Limits.rows": true,
+	"Engine.name": true, "Engine.applied": true, "Engine.words": true, "Limits.host": true, "Limits.rows": true, "Asker.host": true, "Outbox.rows": true,
 	"key.first": true, "Coordinator.few": true,
 	"place.w": true, "place.engine": true, "place.view": true, "place.durable": true, "place.sends": true, "place.acks": true,
 	"observed.program": true, // the rest of a handler names it
