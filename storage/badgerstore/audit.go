@@ -83,24 +83,25 @@ func (a *audit) run() (last uint64, err error) {
 		return 0, fmt.Errorf("%w: %s holds commits up to %d, but commit %d was on disk%s%s",
 			storage.ErrDataLoss, a.dir, last, a.highWater, where, remedy)
 	}
-	return last, a.removeEmptyLog(logs)
+	return last, a.removeEmptyLogs(logs)
 }
 
 const remedy = ": re-seed this node from its peers, or restore the directory from a backup"
 
-// removeEmptyLog removes a log that a crash left with no bytes: Badger creates the file first
-// and extends it next, and could not open again. It holds nothing by its size.
-func (a *audit) removeEmptyLog(logs []string) error {
-	if len(logs) == 0 {
-		return nil
+// removeEmptyLogs removes logs that a crash left with no bytes, for Badger could not open again: it creates the newest first
+// and extends it next, and cuts an older one, whose content is in a table, before it removes it. They hold nothing by their size.
+func (a *audit) removeEmptyLogs(logs []string) error {
+	for _, path := range logs {
+		info, err := os.Stat(path)
+		if err == nil && info.Size() == 0 {
+			a.logger.Warn("removing an empty write-ahead log left by a crash", "path", path)
+			err = os.Remove(path)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	path := logs[len(logs)-1]
-	info, err := os.Stat(path)
-	if err != nil || info.Size() > 0 {
-		return err
-	}
-	a.logger.Warn("removing an empty write-ahead log left by a crash", "path", path)
-	return os.Remove(path)
+	return nil
 }
 
 // tables checks every table of the manifest and returns their highest commit sequence.

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -95,6 +96,18 @@ func TestKill(t *testing.T) {
 		closeTest(t, store)
 	}
 	t.Logf("%d commits acknowledged", acknowledged)
+}
+
+// TestKilledAtAnOldLog: a crash came between the cut and the removal of a log whose content is in a table.
+func TestKilledAtAnOldLog(t *testing.T) {
+	dir := t.TempDir()
+	acknowledged := killChild(t, dir, 50)
+	if err := os.WriteFile(filepath.Join(badgerDir(dir), "00000.mem"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	store := openTest(t, imageOptions(dir))
+	checkKilled(t, store, acknowledged)
+	closeTest(t, store)
 }
 
 // killChild runs a child until it has acknowledged some commits, kills it, and returns the last
