@@ -48,7 +48,11 @@ func (l *lab) mountDisks() {
 	}
 }
 
-// fillDisk takes all space that is left of a node's disk, until the node has noticed and for a while after.
+// spareBytes are what fillDisk leaves: half of the space below which a node writes no more. The node asks for the space every
+// 100 ms or 4 MiB. If somebody else takes the last byte in between, what Badger maps ends the process (badgerstore.Options.MinFreeBytes).
+const spareBytes = 32 << 20
+
+// fillDisk takes so much of a node's disk that it has none to write, until the node has noticed and for a while after.
 func (l *lab) fillDisk(i int, length time.Duration) {
 	l.t.Helper()
 	path := filepath.Join(filepath.Dir(l.nodes[i].dir), "filler")
@@ -56,8 +60,8 @@ func (l *lab) fillDisk(i int, length time.Duration) {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	for free := freeBytes(l.t, path); free > 0; free = freeBytes(l.t, path) {
-		if err := syscall.Fallocate(int(file.Fd()), 0, diskBytes-free, free); err != nil {
+	for free := freeBytes(l.t, path); free > spareBytes; free = freeBytes(l.t, path) {
+		if err := syscall.Fallocate(int(file.Fd()), 0, diskBytes-free, free-spareBytes); err != nil {
 			break // the file system keeps a few blocks for itself
 		}
 	}
