@@ -36,7 +36,6 @@ package engine
 import (
 	"cmp"
 	"errors"
-	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
@@ -325,17 +324,7 @@ func (e *Engine) getMessage(key []byte, m proto.Message) (bool, error) {
 	return e.draft.GetMessage(key, m)
 }
 
-func (e *Engine) getNumber(key []byte) (uint64, error) {
-	value, _, err := e.get(key)
-	if err != nil {
-		return 0, err
-	}
-	n, err := table.ParseNumber(value)
-	if err != nil {
-		return 0, fmt.Errorf("decode row %q: %w", key, err)
-	}
-	return n, nil
-}
+func (e *Engine) getNumber(key []byte) (uint64, error) { return table.GetNumber(&e.draft, key) }
 
 func targetOf(t *recordv1.Target) invocation.Target {
 	return invocation.Target{Service: t.GetService(), Key: t.GetKey(), Handler: t.GetHandler()}

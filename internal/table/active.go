@@ -2,6 +2,7 @@ package table
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/perdure/perdure/internal/invocation"
 	recordv1 "github.com/perdure/perdure/internal/record/v1"
@@ -57,6 +58,25 @@ func ParseNumber(value []byte) (uint64, error) {
 	n, size := binary.Uvarint(value)
 	if size != len(value) {
 		return 0, ErrMalformedKey
+	}
+	return n, nil
+}
+
+// Reader is where rows are read from.
+type Reader interface {
+	// Get returns the value of a key.
+	Get(key []byte) (value []byte, ok bool, err error)
+}
+
+// GetNumber reads a row that is a number, 0 if it is not there.
+func GetNumber(rows Reader, key []byte) (uint64, error) {
+	value, _, err := rows.Get(key)
+	if err != nil {
+		return 0, err
+	}
+	n, err := ParseNumber(value)
+	if err != nil {
+		return 0, fmt.Errorf("decode row %q: %w", key, err)
 	}
 	return n, nil
 }

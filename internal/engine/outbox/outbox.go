@@ -38,7 +38,7 @@ func New(rows *draft.Draft) *Outbox {
 func (o *Outbox) Add(to uint32, message *recordv1.Message) (sequence uint64, err error) {
 	last, ok := o.last[to]
 	if !ok {
-		if last, err = o.number(table.Sequence(to)); err != nil {
+		if last, err = table.GetNumber(o.rows, table.Sequence(to)); err != nil {
 			return 0, err
 		}
 	}
@@ -58,7 +58,7 @@ func (o *Outbox) Undo() { clear(o.last) }
 // partition is told that its messages are durable here, once they are: 0 is nothing.
 func (o *Outbox) Take(from uint32, sequence uint64) (take bool, ack uint64, err error) {
 	key := table.Delivered(from)
-	last, err := o.number(key)
+	last, err := table.GetNumber(o.rows, key)
 	switch {
 	case err != nil:
 		return false, 0, err
@@ -115,16 +115,4 @@ func Scan(view draft.View, each func(to uint32, sequence uint64, message *record
 		each(to, sequence, message)
 		return true
 	})
-}
-
-func (o *Outbox) number(key []byte) (uint64, error) {
-	value, _, err := o.rows.Get(key)
-	if err != nil {
-		return 0, err
-	}
-	n, err := table.ParseNumber(value)
-	if err != nil {
-		return 0, fmt.Errorf("decode row %q: %w", key, err)
-	}
-	return n, nil
 }
